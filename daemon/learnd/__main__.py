@@ -1,0 +1,8 @@
+"""``python -m learnd``: the same as the ``learnd`` command."""
+
+import sys
+
+from learnd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

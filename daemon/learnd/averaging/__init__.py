@@ -1,0 +1,10 @@
+"""Averages of the weights over time."""
+
+from learnd.averaging.settings import EmaSettings, NoneSettings, WindowSettings
+from learnd.section import Component
+
+AVERAGERS = {
+    "window": Component(WindowSettings, "learnd.averaging.window:WindowAverager"),
+    "ema": Component(EmaSettings, "learnd.averaging.ema:EmaAverager"),
+    "none": Component(NoneSettings, "learnd.averaging.none:NoAverager"),
+}

@@ -1,0 +1,34 @@
+"""Options of the averagers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from learnd.section import Count, Section
+
+
+class WindowSettings(Section):
+    """The uniform mean of the last `size` snapshots of the weights."""
+
+    kind: Literal["window"]
+    size: Count = 20
+    every_samples: Count = 100
+    warmup: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """While young, average over this share of all snapshots so far: the oldest are hardly trained."""
+
+
+class EmaSettings(Section):
+    """An exponential moving average of the weights; costs one copy of the weights rather than `size`."""
+
+    kind: Literal["ema"]
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    every_samples: Count = 100
+
+
+class NoneSettings(Section):
+    """No averaging: the live weights are published."""
+
+    kind: Literal["none"]
+
+
+AnyAverager = Annotated[WindowSettings | EmaSettings | NoneSettings, Field(discriminator="kind")]

@@ -1,0 +1,342 @@
+"""The configuration: YAML to frozen settings. Every error is found at once, with its place and the way out."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from learnd.averaging.settings import AnyAverager, WindowSettings
+from learnd.decoders.settings import AnyDecoder, CsvSettings, Float32Settings, JsonSettings
+from learnd.document import Document, parse
+from learnd.errors import ConfigError, Problem
+from learnd.exporters.settings import ExportSettings
+from learnd.learners.settings import AnyLearner, PerSampleSettings
+from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings
+from learnd.section import Count, Positive, Section
+from learnd.sinks.settings import SinkSettings
+from learnd.sources.settings import AnySource, FileSettings, KafkaSettings
+from learnd.tasks.settings import (
+    AnyTask,
+    ForecastSettings,
+    ReconstructionSettings,
+    RegressionSettings,
+)
+
+
+class FeatureSettings(Section):
+    """What is known of one feature; a reading outside [min, max] is rejected."""
+
+    min: float | None = None
+    max: float | None = None
+    missing: float | None = None
+    """Stands in for a missing field or a null; such records are rejected where absent."""
+
+
+class CheckpointSettings(Section):
+    """When the state is saved, and how many saves are kept."""
+
+    every_seconds: Positive | None = 30.0
+    every_samples: Count | None = None
+    keep: Annotated[int, Field(ge=2)] = 5
+    """At least two: the older one stays until the newer is known to be on disk."""
+
+
+class HttpSettings(Section):
+    """Where metrics and health are served."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    """0 takes any free port and logs it."""
+
+
+class Settings(Section):
+    """Everything that ``learnd run`` needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "learnd"
+    """Labels logs, metrics and exports."""
+    data_dir: Path = Path("data")
+    """Holds checkpoints, exports and the lock; one daemon at a time."""
+    seed: int = 0
+    """Of the first weights."""
+    source: AnySource
+    decode: AnyDecoder
+    features: Annotated[dict[str, FeatureSettings], Field(min_length=1)]
+    """Names, as a list or as a mapping with options; the order is the order of the model's inputs."""
+    target: list[str] = []
+    """What a regression predicts: one name or several."""
+    task: AnyTask = RegressionSettings(kind="regression")
+    model: AnyModel
+    learning: AnyLearner = PerSampleSettings(mode="per_sample")
+    averaging: AnyAverager = WindowSettings(kind="window")
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    export: ExportSettings = ExportSettings()
+    dead_letter: SinkSettings | None = None
+    predictions: SinkSettings | None = None
+    http: HttpSettings = HttpSettings()
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features_by_name(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            repeated = sorted({name for name in value if value.count(name) > 1})
+            if repeated:
+                raise ValueError(f"names stand twice: {', '.join(repeated)}")
+            return {name: {} for name in value}
+        if isinstance(value, dict):
+            return {name: {} if options is None else options for name, options in value.items()}
+        return value
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _one_target(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The part of the settings that a checkpoint's arrays depend on; it may not change under them."""
+        wanted = {"features", "target", "task", "model", "learning", "averaging"}
+        values = self.model_dump(mode="json", include=wanted)
+        values["features"] = list(self.features)
+        values["task"] = {k: v for k, v in values["task"].items() if k in ("kind", "window")}
+        values["learning"]["optimizer"] = {"kind": values["learning"]["optimizer"]["kind"]}
+        values["learning"].pop("linger_s", None)
+        return values
+
+    def digest(self) -> str:
+        """SHA-256 of the settings, in hex; secrets do not enter it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in the YAML file at *path*.
+
+    Raises
+    ------
+    ConfigError
+        with every problem of the file, each with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            Problem("", f"cannot be read ({error}); `learnd init` writes a configuration", str(path))
+        ) from error
+    return loads(text, file=str(path), environ=os.environ if environ is None else environ)
+
+
+def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in YAML *text*; see `load`."""
+    document = parse(text, file=file, environ=environ or {})
+    values = document.values
+    if not isinstance(values, dict):
+        problems = document.problems or [Problem("", "must hold keys and values; see `learnd init`", file, 1)]
+        raise ConfigError(*problems)
+    broken = {problem.path for problem in document.problems}
+    values = {**values}
+    if isinstance(values.get("source"), dict):
+        values.setdefault("decode", {"kind": default_decoder(values["source"])})
+    for section, key, default in _DEFAULT_KINDS:
+        if isinstance(values.get(section), dict):
+            values[section] = {key: default, **values[section]}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        found = [_translate(details, document) for details in error.errors()]
+        raise ConfigError(*document.problems, *(p for p in found if p.path not in broken)) from None
+    problems = [*document.problems, *(document.problem(at, message) for at, message in _contradictions(settings))]
+    if problems:
+        raise ConfigError(*problems)
+    return settings
+
+
+_DEFAULT_KINDS = (
+    ("task", "kind", "regression"),
+    ("learning", "mode", "per_sample"),
+    ("averaging", "kind", "window"),
+    ("decode", "kind", "json"),
+)
+
+
+def default_decoder(source: Mapping[str, Any]) -> str:
+    """``csv`` for a CSV file, ``json`` for everything else.
+
+    >>> default_decoder({"kind": "file", "path": "readings.csv.gz"})
+    'csv'
+    """
+    if source.get("kind") == "file" and isinstance(source.get("path"), str):
+        declared = source.get("format")
+        if declared == "csv" or declared is None and re.search(r"\.[ct]sv(\.gz)?$", source["path"]):
+            return "csv"
+    return "json"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 7) of the configuration, for editors."""
+    schema = Settings.model_json_schema()
+    schema["$schema"] = "http://json-schema.org/draft-07/schema#"
+    schema["title"] = "learnd configuration"
+    properties = schema["properties"]
+    schema["required"] = [name for name in schema["required"] if name != "decode"]
+    names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    properties["features"] = {"anyOf": [names, properties["features"]]}
+    properties["target"] = {"anyOf": [{"type": "string"}, properties["target"]]}
+    for section, key, default in _DEFAULT_KINDS:
+        for reference in properties[section].get("oneOf", []):
+            definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+            if definition["properties"][key].get("const") == default:
+                definition["required"] = [name for name in definition["required"] if name != key]
+        properties[section]["anyOf"] = properties[section].pop("oneOf")
+    feature = schema["$defs"]["FeatureSettings"]
+    feature["type"] = ["object", "null"]
+    return schema
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What is wrong between sections that are each right by themselves."""
+    task, model, source, decode = settings.task, settings.model, settings.source, settings.decode
+    if isinstance(task, RegressionSettings) and not settings.target:
+        yield ("target",), "is needed for a regression: name the field to predict, or set task.kind"
+    if not isinstance(task, RegressionSettings) and settings.target:
+        yield ("target",), f"has no meaning for task.kind {task.kind}; take it out, or use regression"
+    for name in settings.target:
+        if name in settings.features:
+            yield ("target",), f"{name} is a feature too; a model that sees its target learns nothing"
+    if len(set(settings.target)) < len(settings.target):
+        yield ("target",), "names stand twice"
+    if model.kind in SEQUENCE_MODELS and task.window is None:
+        yield ("model", "kind"), f"{model.kind} wants a sequence: set task.window to the number of readings"
+    if isinstance(model, AutoencoderSettings) and not isinstance(task, ReconstructionSettings):
+        yield ("model", "kind"), "autoencoder fits task.kind reconstruction; use mlp, or change the task"
+    if isinstance(task, ForecastSettings) and task.max_gap_s is not None and _untimed(settings):
+        yield ("task", "max_gap_s"), "needs event times: name the field in decode.time"
+    for name, feature in settings.features.items():
+        if feature.min is not None and feature.max is not None and feature.min >= feature.max:
+            yield ("features", name), f"min {feature.min} must be below max {feature.max}"
+    if isinstance(decode, CsvSettings):
+        yield from _csv_contradictions(settings, decode)
+    if isinstance(decode, Float32Settings) and isinstance(source, FileSettings):
+        yield ("decode", "kind"), "float32 rows have no lines, so a file cannot hold them; use csv or json"
+    for section in ("dead_letter", "predictions"):
+        sink = getattr(settings, section)
+        if sink is not None and sink.topic is not None:
+            if not isinstance(source, KafkaSettings):
+                yield (section, "topic"), "needs source.kind kafka; name a path instead"
+            elif sink.topic in source.topics:
+                yield (section, "topic"), f"{sink.topic} is read by the source; learnd would feed itself"
+    if settings.export.every_seconds is None and settings.export.every_samples is None:
+        yield ("export",), "set every_seconds or every_samples"
+    if settings.checkpoint.every_seconds is None and settings.checkpoint.every_samples is None:
+        yield ("checkpoint",), "set every_seconds or every_samples"
+
+
+def _untimed(settings: Settings) -> bool:
+    return isinstance(settings.source, FileSettings) and settings.decode.time is None
+
+
+def _csv_contradictions(
+    settings: Settings, decode: CsvSettings
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    source = settings.source
+    from_header = isinstance(source, FileSettings) and source.header
+    if decode.columns is None:
+        if not from_header:
+            yield ("decode", "columns"), "is needed: these records carry no header line to name them"
+        return
+    wanted = [*settings.features, *settings.target, decode.time, decode.key]
+    for name in wanted:
+        if name is not None and name not in decode.columns and not name.startswith("__"):
+            yield ("decode", "columns"), f"lacks {name}{_suggestion(name, decode.columns)}"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _translate(details: Any, document: Document) -> Problem:
+    """One pydantic error as a problem: the union tags taken out of its path, its message with a way out."""
+    path, model = _written_path(details["loc"], document.values), _holder(details["loc"])
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = sorted(model.model_fields) if model is not None else []
+        hint = _suggestion(str(path[-1]), known) or f"; known here: {', '.join(known)}"
+        message = f"unknown key{hint}"
+    elif kind == "missing":
+        message = "is missing"
+        field = model.model_fields.get(str(path[-1])) if model is not None else None
+        if field is not None and (kinds := _tags(field.annotation)):
+            message += f"; give it a kind: {', '.join(kinds)}"
+    elif kind == "union_tag_not_found":
+        message = f"needs {context['discriminator']}: one of {', '.join(_tags_at(path))}"
+    elif kind == "union_tag_invalid":
+        tags = _tags_at(path)
+        message = f"{context['tag']!r} is not one of {', '.join(tags)}{_suggestion(str(context['tag']), tags)}"
+        path = (*path, str(context["discriminator"]).strip("'"))
+    elif kind == "value_error":
+        message = str(context["error"])
+    else:
+        got = details["input"]
+        shown = "" if isinstance(got, dict | list) else f", not {got!r}"
+        message = details["msg"].removeprefix("Input ").replace("String ", "") + shown
+    if any("password" in str(part) for part in path):
+        message = "is not valid"
+    return document.problem(path, message)
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    """Every settings class inside *annotation* (unions, Annotated, dict values)."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_of(argument)]
+
+
+def _tag_of(model: type[BaseModel]) -> str | None:
+    for name in ("kind", "mode"):
+        if name in model.model_fields and (values := get_args(model.model_fields[name].annotation)):
+            return str(values[0])
+    return None
+
+
+def _tags(annotation: Any) -> list[str]:
+    return [tag for model in _models_of(annotation) if (tag := _tag_of(model))]
+
+
+def _tags_at(path: Sequence[str | int]) -> list[str]:
+    return _tags(Settings.model_fields[str(path[0])].annotation)
+
+
+def _written_path(location: Sequence[str | int], values: Any) -> tuple[str | int, ...]:
+    """Pydantic's *location* without the union tags in it, which nobody wrote as a key."""
+    path: list[str | int] = []
+    for i, part in enumerate(location):
+        if isinstance(values, dict) and part not in values and i < len(location) - 1:
+            continue
+        path.append(part)
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            values = None
+    return tuple(path)
+
+
+def _holder(location: Sequence[str | int]) -> type[BaseModel] | None:
+    """The settings class that holds the last key of *location*."""
+    annotation: Any = Settings
+    for part in location[:-1]:
+        models = _models_of(annotation)
+        if tagged := [model for model in models if _tag_of(model) == part]:
+            annotation = tagged[0]
+        elif len(models) == 1 and part in models[0].model_fields:
+            annotation = models[0].model_fields[str(part)].annotation
+    models = _models_of(annotation)
+    return models[0] if len(models) == 1 else None

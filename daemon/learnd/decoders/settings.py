@@ -1,0 +1,47 @@
+"""Options of the decoders."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from learnd.section import Count, Section
+
+RECORD_KEY = "__key__"
+"""As ``decode.key``: the record's own (Kafka) key, rather than a field of its value."""
+
+
+class _Common(Section):
+    time: str | None = None
+    """The field with the event time: ISO 8601, or a number of `time_unit`; the record's own time where absent."""
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    key: str | None = None
+    """The field that names the machine; ``__key__`` is the record's own key; absent: one series a partition."""
+    max_bytes: Count = 1_048_576
+    """A longer record is rejected undecoded."""
+
+
+class JsonSettings(_Common):
+    """One JSON object a record."""
+
+    kind: Literal["json"]
+
+
+class CsvSettings(_Common):
+    """One line of delimited text a record."""
+
+    kind: Literal["csv"]
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
+    """Column names in order; a CSV file with a header line brings its own."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """That of the file source where absent, else a comma."""
+
+
+class Float32Settings(_Common):
+    """Packed little-endian float32 rows: the features in order, then the targets; one or more rows a record."""
+
+    kind: Literal["float32"]
+    time: None = None
+    key: Literal["__key__"] | None = None
+
+
+AnyDecoder = Annotated[JsonSettings | CsvSettings | Float32Settings, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""How well the model does, on samples it has not learned yet."""

@@ -1,0 +1,1 @@
+"""What learnd shows over HTTP."""

@@ -1,0 +1,40 @@
+"""When something is due: by elapsed time, by samples, or by whichever comes first."""
+
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Seconds, never going back: ``time.monotonic`` or a test's own."""
+
+
+class Every:
+    """Due once *seconds* have passed or *samples* were learned since the last reset.
+
+    >>> now = 0.0
+    >>> every = Every(seconds=30.0, samples=None, clock=lambda: now)
+    >>> every.due(samples=10)
+    False
+    >>> now = 31.0
+    >>> every.due(samples=10)
+    True
+    >>> every.reset(samples=10)
+    >>> every.due(samples=10)
+    False
+    """
+
+    def __init__(self, *, seconds: float | None, samples: int | None, clock: Clock) -> None:
+        self._seconds = seconds
+        self._samples = samples
+        self._clock = clock
+        self._last_s = clock()
+        self._last_samples = 0
+
+    def due(self, samples: int) -> bool:
+        """True when it is time again, *samples* being the count learned so far."""
+        if self._seconds is not None and self._clock() - self._last_s >= self._seconds:
+            return True
+        return self._samples is not None and samples - self._last_samples >= self._samples
+
+    def reset(self, samples: int) -> None:
+        """Count from now on."""
+        self._last_s = self._clock()
+        self._last_samples = samples

@@ -1,0 +1,1 @@
+"""Where rejects and predictions go."""

@@ -1,0 +1,1 @@
+"""Helpers for the tests of learnd and of its users."""

@@ -1,0 +1,184 @@
+"""The values that flow, in the order in which they flow. All are frozen; arrays in them are not written to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+ObjectArray = npt.NDArray[np.object_]
+State = dict[str, Any]
+"""What a component needs to go on: numbers, strings, bytes, arrays, and lists and dicts of them."""
+
+
+class TopicPartition(NamedTuple):
+    """One ordered sequence of records. A file is partition 0 of a topic that bears its name."""
+
+    topic: str
+    partition: int
+
+
+Offsets = Mapping[TopicPartition, int]
+"""The *next* offset to read, per partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A run of records of one partition, as columns: bytes as the source gave them, undecoded."""
+
+    origin: TopicPartition
+    offsets: Sequence[int]
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that cannot be learned from, with the reason; it goes to the dead letters, whole."""
+
+    origin: TopicPartition
+    offset: int
+    reason: str
+    detail: str
+    value: bytes | None
+    key: bytes | None = None
+    timestamp_ms: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Decoded and accepted records as columns of equal length *n*.
+
+    Attributes
+    ----------
+    x : float32, shape (n, features), or (n, window, features) once windows were cut
+    y : float32, shape (n, targets); targets may be 0
+    times_s : float64, shape (n,), seconds since 1970 UTC
+    keys : object (str), shape (n,)
+    origins : object (TopicPartition), shape (n,)
+    offsets : int64, shape (n,)
+    """
+
+    x: Float32Array
+    y: Float32Array
+    times_s: Float64Array
+    keys: ObjectArray
+    origins: ObjectArray
+    offsets: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def take(self, rows: slice | npt.NDArray[Any]) -> "Samples":
+        """The chosen rows, in the given order."""
+        return Samples(
+            self.x[rows],
+            self.y[rows],
+            self.times_s[rows],
+            self.keys[rows],
+            self.origins[rows],
+            self.offsets[rows],
+        )
+
+    @staticmethod
+    def concat(parts: "Sequence[Samples]") -> "Samples":
+        """The rows of all *parts* (at least one), in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return Samples(
+            np.concatenate([p.x for p in parts]),
+            np.concatenate([p.y for p in parts]),
+            np.concatenate([p.times_s for p in parts]),
+            np.concatenate([p.keys for p in parts]),
+            np.concatenate([p.origins for p in parts]),
+            np.concatenate([p.offsets for p in parts]),
+        )
+
+    @staticmethod
+    def empty(x_shape: tuple[int, ...], targets: int) -> "Samples":
+        """No rows, of the given row shapes."""
+        none = np.empty(0, dtype=object)
+        return Samples(
+            np.empty((0, *x_shape), np.float32),
+            np.empty((0, targets), np.float32),
+            np.empty(0, np.float64),
+            none,
+            none,
+            np.empty(0, np.int64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that one poll brought: samples, rejects, and where each partition goes on afterwards."""
+
+    samples: Samples
+    rejects: tuple[Reject, ...]
+    next_offsets: Offsets
+    record_count: int
+    byte_count: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Good records that make no sample, by reason (the first readings of a window, a repeated time)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What learning one batch gave. Row i of every array belongs to row i of ``samples``.
+
+    Attributes
+    ----------
+    samples : the samples that were learned now (in micro-batches these can lag behind the batch)
+    predictions : float32, shape (n, outputs), in the target's own units, made before the sample was learned
+    losses : float32, shape (n,), squared error in standard deviations, of the live weights
+    averaged_losses : float32, shape (n,), the same of the averaged weights
+    updates : optimizer steps taken
+    duration_s : seconds spent in the compiled calls
+    """
+
+    samples: Samples
+    predictions: Float32Array
+    losses: Float32Array
+    averaged_losses: Float32Array
+    updates: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """How well the model does: means over the most recent samples (``nan`` before the first).
+
+    Losses are squared errors in standard deviations; the absolute error is in the target's units.
+    """
+
+    samples: int
+    loss: float
+    averaged_loss: float
+    absolute_error: float
+    mean_loss: float
+    """Mean over every sample since the very first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable copy of the averaged weights, with what they were learned from."""
+
+    weights: tuple[npt.NDArray[Any], ...]
+    probe_inputs: Float32Array
+    """Recent real inputs, shape (m, *input_shape)."""
+    probe_outputs: Mapping[str, Float32Array]
+    """What the live averaged model answers to them; an export must answer the same."""
+    samples: int
+    updates: int
+    offsets: Offsets
+    first_time_s: float
+    last_time_s: float
+    signal: Signal
