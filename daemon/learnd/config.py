@@ -55,30 +55,17 @@ class HttpSettings(Section):
     """0 takes any free port and logs it."""
 
 
-class Settings(Section):
-    """Everything that ``learnd run`` needs to know."""
+class ModelRecipe(Section):
+    """What the network is built from, here and in the exporting process; holds no secret."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "learnd"
-    """Labels logs, metrics and exports."""
-    data_dir: Path = Path("data")
-    """Holds checkpoints, exports and the lock; one daemon at a time."""
     seed: int = 0
     """Of the first weights."""
-    source: AnySource
-    decode: AnyDecoder
     features: Annotated[dict[str, FeatureSettings], Field(min_length=1)]
     """Names, as a list or as a mapping with options; the order is the order of the model's inputs."""
     target: list[str] = []
     """What a regression predicts: one name or several."""
     task: AnyTask = RegressionSettings(kind="regression")
     model: AnyModel
-    learning: AnyLearner = PerSampleSettings(mode="per_sample")
-    averaging: AnyAverager = WindowSettings(kind="window")
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    export: ExportSettings = ExportSettings()
-    dead_letter: SinkSettings | None = None
-    predictions: SinkSettings | None = None
-    http: HttpSettings = HttpSettings()
 
     @field_validator("features", mode="before")
     @classmethod
@@ -97,6 +84,24 @@ class Settings(Section):
     def _one_target(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+
+class Settings(ModelRecipe):
+    """Everything that ``learnd run`` needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "learnd"
+    """Labels logs, metrics and exports."""
+    data_dir: Path = Path("data")
+    """Holds checkpoints, exports and the lock; one daemon at a time."""
+    source: AnySource
+    decode: AnyDecoder
+    learning: AnyLearner = PerSampleSettings(mode="per_sample")
+    averaging: AnyAverager = WindowSettings(kind="window")
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    export: ExportSettings = ExportSettings()
+    dead_letter: SinkSettings | None = None
+    predictions: SinkSettings | None = None
+    http: HttpSettings = HttpSettings()
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(self.features)
@@ -108,7 +113,6 @@ class Settings(Section):
         values["features"] = list(self.features)
         values["task"] = {k: v for k, v in values["task"].items() if k in ("kind", "window")}
         values["learning"]["optimizer"] = {"kind": values["learning"]["optimizer"]["kind"]}
-        values["learning"].pop("linger_s", None)
         return values
 
     def digest(self) -> str:

@@ -88,13 +88,20 @@ class Learner(Stateful, Protocol):
 class Averager(Protocol):
     """Averages the model's weights inside the compiled step.
 
-    ``build`` makes its variables; ``observe`` and ``averages`` are traced, so they use TensorFlow alone.
+    ``build`` makes its variables; ``observe``, ``ready`` and ``averages`` are traced: TensorFlow alone.
     """
+
+    every_samples: int | None
+    """Samples between two snapshots; None: never."""
 
     def build(self, weights: Sequence[Any]) -> None: ...
 
     def observe(self, due: Any) -> None:
         """Take a snapshot of the weights when the boolean tensor *due* is true."""
+        ...
+
+    def ready(self) -> Any:
+        """A boolean tensor: whether any snapshot was taken yet. Until then the live weights stand in."""
         ...
 
     def averages(self) -> Sequence[Any] | None:

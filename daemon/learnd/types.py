@@ -173,9 +173,7 @@ class Snapshot:
 
     weights: tuple[npt.NDArray[Any], ...]
     probe_inputs: Float32Array
-    """Recent real inputs, shape (m, *input_shape)."""
-    probe_outputs: Mapping[str, Float32Array]
-    """What the live averaged model answers to them; an export must answer the same."""
+    """Recent real inputs, shape (m, *row_shape): an export must answer to them as the live model does."""
     samples: int
     updates: int
     offsets: Offsets

@@ -31,12 +31,10 @@ class PerSampleSettings(Section):
 
 
 class MicroBatchSettings(Section):
-    """One update per `batch_size` samples."""
+    """One update per `batch_size` samples; an incomplete micro-batch waits for its last ones."""
 
     mode: Literal["micro_batch"]
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
-    linger_s: Positive | None = None
-    """Learn an incomplete micro-batch after this long; gives up bit-identical restarts. Absent: wait."""
     optimizer: OptimizerSettings = OptimizerSettings()
 
 

@@ -47,7 +47,7 @@ class GruSettings(Section):
 
 
 class Conv1dSettings(Section):
-    """Causal convolutions over the window, averaged over time, then an affine map."""
+    """Causal convolutions over the window; its newest step and its mean over time, then an affine map."""
 
     kind: Literal["conv1d"]
     filters: Widths = [16]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -47,6 +47,22 @@ class KafkaSettings(Section):
                 f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password"
             )
         return self
+
+    def client_options(self) -> dict[str, Any]:
+        """What every Kafka client of this cluster is made with, consumer or producer; holds the secret."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": list(self.bootstrap_servers),
+            "bootstrap_timeout_ms": int(self.connect_timeout_s * 1000),
+            "security_protocol": self.security_protocol,
+        }
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+            if (path := getattr(self, name)) is not None:
+                options[name] = str(path)
+        if self.sasl_mechanism is not None and self.sasl_password is not None:
+            options["sasl_mechanism"] = self.sasl_mechanism
+            options["sasl_plain_username"] = self.sasl_username
+            options["sasl_plain_password"] = self.sasl_password.get_secret_value()
+        return options
 
 
 class FileSettings(Section):

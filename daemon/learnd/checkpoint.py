@@ -1,0 +1,278 @@
+"""The one atomic state: weights, optimizer, averages, every component's state, and the offsets they belong to.
+
+A save costs the learner only a reference to each variable's present value, which TensorFlow never changes
+afterwards; the copying, writing and flushing to disk happen on a thread.
+"""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import tensorflow as tf
+
+from learnd import statecodec
+from learnd.errors import ConfigError, SaveFailedError, StateDamagedError
+from learnd.types import Offsets, State, TopicPartition
+
+log = structlog.get_logger()
+
+_NAME = re.compile(r"ckpt-(\d+)\.index$")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The outcome of one save."""
+
+    offsets: Offsets
+    number: int
+    duration_s: float
+    size_bytes: int
+    error: BaseException | None = None
+
+
+class _HostState(tf.train.experimental.PythonState):  # type: ignore[misc]
+    """The part of the state that is no variable."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def serialize(self) -> bytes:
+        return self.data
+
+    def deserialize(self, string_value: bytes) -> None:
+        self.data = string_value
+
+
+class Checkpoints:
+    """Saves and restores *variables* together with a host state, newest first.
+
+    Parameters
+    ----------
+    directory : made if it is missing
+    keep : how many checkpoints stay, at least 2
+    variables : live TensorFlow or Keras variables, by a name that is the same in every process
+    fingerprint : what the arrays depend on in the configuration; a checkpoint of another one is refused
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        variables: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._keep = keep
+        self._live = {name: _resource(variable) for name, variable in variables.items()}
+        self._fingerprint = dict(fingerprint)
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._outcome: Saved | None = None
+        self._manager: Any = None
+        self._number = 0
+
+    def open(self) -> None:
+        """Make the directory and find what is there, with or without TensorFlow's own list of it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._shadow = {name: tf.Variable(live, trainable=False) for name, live in self._live.items()}
+        self._host = _HostState()
+        self._checkpoint = tf.train.Checkpoint(variables=self._shadow, host=self._host)
+        numbers = self._numbers()
+        if numbers and self._listed() != numbers:
+            # TensorFlow's list is missing or stale (a crash, a copy by hand); the files are what counts.
+            tf.compat.v1.train.update_checkpoint_state(
+                str(self._directory), f"ckpt-{numbers[-1]}", [f"ckpt-{n}" for n in numbers]
+            )
+        self._number = numbers[-1] if numbers else 0
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(self._directory), max_to_keep=self._keep, checkpoint_name="ckpt"
+        )
+
+    def _listed(self) -> list[int]:
+        listed = tf.train.get_checkpoint_state(str(self._directory))
+        names = listed.all_model_checkpoint_paths if listed is not None else []
+        return [int(name.rpartition("-")[2]) for name in names]
+
+    def _numbers(self) -> list[int]:
+        found = (_NAME.match(path.name) for path in self._directory.iterdir())
+        return sorted(int(match.group(1)) for match in found if match)
+
+    def restore(self) -> State | None:
+        """Put the newest sound checkpoint into the live variables; returns its host state.
+
+        None if there has never been one. Unsound ones are set aside under another name, and logged.
+
+        Raises
+        ------
+        StateDamagedError
+            if there are checkpoints and none is sound.
+        ConfigError
+            if the checkpoint belongs to another configuration.
+        """
+        damaged: list[str] = []
+        for number in reversed(self._numbers()):
+            path = self._directory / f"ckpt-{number}"
+            try:
+                host = self._read(path)
+            except Exception as error:
+                log.error("checkpoint_damaged", path=str(path), error=_first_line(error))
+                damaged.append(path.name)
+                continue
+            self._require_same(host["fingerprint"])
+            for name in damaged:
+                _set_aside(self._directory, name)
+            if damaged:
+                self.open()
+            for name, live in self._live.items():
+                live.assign(self._shadow[name])
+            state: State = host["state"]
+            return state
+        if damaged or any(self._directory.glob("ckpt-*")):
+            names = ", ".join(damaged) or "files without an index"
+            raise StateDamagedError(
+                f"{self._directory}: no checkpoint can be read ({names}). Restore one from a backup, or move the "
+                "directory away to start afresh; learnd never forgets what it learned on its own account"
+            )
+        return None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        reader = tf.train.load_checkpoint(str(path))
+        raw = reader.get_tensor("host/.ATTRIBUTES/py_state")
+        host = statecodec.decode(bytes(raw))
+        if host["fingerprint"] == self._fingerprint:
+            self._checkpoint.restore(str(path)).assert_consumed()
+        return host
+
+    def _require_same(self, saved: dict[str, Any]) -> None:
+        changed = [key for key in self._fingerprint if saved.get(key) != self._fingerprint[key]]
+        if changed:
+            key = changed[0]
+            raise ConfigError(
+                f"{key}: the checkpoints under {self._directory} were learned with {saved.get(key)}, the "
+                f"configuration now says {self._fingerprint[key]}; change it back, or use another data_dir"
+            )
+
+    def begin(self, state: State, offsets: Offsets, flush: Callable[[], None]) -> None:
+        """Start a save of everything as it is now. Returns at once, or after the save before it.
+
+        *flush* runs first on the saving thread: what the state takes for delivered must be.
+        """
+        self.wait()
+        values = {name: live.read_value() for name, live in self._live.items()}
+        host = statecodec.encode({"fingerprint": self._fingerprint, "state": state})
+        self._number += 1
+        self._thread = threading.Thread(
+            target=self._save,
+            args=(values, host, dict(offsets), self._number, flush),
+            name="learnd-checkpoint",
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until no save is under way."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def outcome(self) -> Saved | None:
+        """The outcome of the last save, once."""
+        if self.busy():
+            return None
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _save(
+        self,
+        values: Mapping[str, Any],
+        host: bytes,
+        offsets: Offsets,
+        number: int,
+        flush: Callable[[], None],
+    ) -> None:
+        started_s = self._clock()
+        size_bytes = 0
+        error: BaseException | None = None
+        try:
+            flush()
+            for name, value in values.items():
+                self._shadow[name].assign(value)
+            self._host.data = host
+            self._manager.save(checkpoint_number=number)
+            size_bytes = self._make_durable(number)
+        except Exception as failure:
+            error = SaveFailedError(f"{self._directory}/ckpt-{number}: {_first_line(failure)}")
+        self._outcome = Saved(offsets, number, self._clock() - started_s, size_bytes, error)
+
+    def _make_durable(self, number: int) -> int:
+        """fsync the checkpoint's files, then the folder; returns their size."""
+        size_bytes = 0
+        for path in [*self._directory.glob(f"ckpt-{number}.*"), self._directory / "checkpoint"]:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            size_bytes += path.stat().st_size
+        fsync_directory(self._directory)
+        return size_bytes
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in *directory* durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_arrays(directory: Path) -> tuple[dict[str, Any], State]:
+    """The arrays by name, and the host state, of the newest checkpoint in *directory*; for tools and tests."""
+    path = tf.train.latest_checkpoint(str(directory))
+    if path is None:
+        raise StateDamagedError(f"{directory} holds no checkpoint")
+    reader = tf.train.load_checkpoint(path)
+    prefix, suffix = "variables/", "/.ATTRIBUTES/VARIABLE_VALUE"
+    arrays = {
+        name.removeprefix(prefix).removesuffix(suffix).replace(".S", "/"): reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith(prefix)
+    }
+    state: State = statecodec.decode(bytes(reader.get_tensor("host/.ATTRIBUTES/py_state")))["state"]
+    return arrays, state
+
+
+def offsets_to_state(offsets: Offsets) -> list[list[Any]]:
+    """Offsets as plain lists.
+
+    >>> offsets_from_state(offsets_to_state({TopicPartition("t", 0): 7}))
+    {TopicPartition(topic='t', partition=0): 7}
+    """
+    return [[p.topic, p.partition, offset] for p, offset in sorted(offsets.items())]
+
+
+def offsets_from_state(state: list[list[Any]]) -> dict[TopicPartition, int]:
+    """The inverse of `offsets_to_state`."""
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in state}
+
+
+def _resource(variable: Any) -> Any:
+    """The TensorFlow variable behind a Keras one."""
+    return getattr(variable, "_value", variable) if hasattr(variable, "path") else variable
+
+
+def _set_aside(directory: Path, name: str) -> None:
+    for path in directory.glob(f"{name}.*"):
+        path.rename(path.with_name(f"damaged-{path.name}"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

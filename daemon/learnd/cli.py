@@ -1,0 +1,234 @@
+"""The commands. The only place that touches signals and the terminal."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import learnd
+from learnd.errors import ConfigError, LearndError, UsageError
+
+if TYPE_CHECKING:
+    from learnd.config import Settings
+    from learnd.loop import Pipeline
+
+INTERNAL_ERROR = 70
+USAGE_ERROR = 64
+STALLED_S = 60.0
+"""`/livez` turns red when the main loop has not come round for so long."""
+_SWITCH_INTERVAL_S = 0.0005
+"""How long one thread may hold the interpreter against another: Python's 5 ms would stand between a compiled call and
+its result whenever the reader is decoding."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UsageError(f"{message}\n{self.format_usage()}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (README, "Exit codes")."""
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.command(options))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except LearndError as error:
+        print(f"learnd: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="learnd", description=learnd.__doc__)
+    parser.add_argument("--version", action="version", version=f"learnd {learnd.__version__}")
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    run = commands.add_parser("run", help="learn from the stream until SIGTERM or its end")
+    run.add_argument("config", type=Path, metavar="CONFIG")
+    run.add_argument("--once", action="store_true", help="stop at the offsets that are the end now")
+    run.add_argument("--max-records", type=_positive, metavar="N", help="stop after N records")
+    run.add_argument("--log", choices=("auto", "json", "text"), default="auto", help="form of the logs")
+    run.set_defaults(command=_run)
+
+    validate = commands.add_parser("validate", help="find every error of a configuration")
+    validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+")
+    validate.set_defaults(command=_validate)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(command=_schema)
+
+    init = commands.add_parser("init", help="write a commented configuration to start from")
+    init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"))
+    init.set_defaults(command=_init)
+
+    inspect = commands.add_parser("inspect", help="show an export, or the checkpoints of a data_dir")
+    inspect.add_argument("path", type=Path, metavar="PATH")
+    inspect.set_defaults(command=_inspect)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count of at least 1")
+    return int(text)
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from learnd.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from learnd.config import load
+
+    failed = 0
+    for path in options.configs:
+        try:
+            settings = load(path)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            failed = error.exit_code
+        else:
+            print(f"{path}: good ({settings.task.kind} with {settings.model.kind} from {settings.source.kind})")
+    return failed
+
+
+def _init(options: argparse.Namespace) -> int:
+    starter = resources.files("learnd").joinpath("starter.yaml").read_text(encoding="utf-8")
+    try:
+        with options.path.open("x", encoding="utf-8") as file:
+            file.write(starter)
+    except FileExistsError:
+        raise UsageError(f"{options.path} exists; name another file, or take it away first") from None
+    except OSError as error:
+        raise UsageError(f"{options.path} cannot be written: {error.strerror}") from None
+    print(f"wrote {options.path}; next: learnd run {options.path}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    with _quiet_native_logs():
+        from learnd.inspection import describe
+
+    print(json.dumps(describe(options.path), indent=2, default=str))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from learnd.config import load
+    from learnd.lock import DataDirLock
+    from learnd.telemetry import configure_logs
+
+    settings = load(options.config)
+    if options.once and settings.source.kind == "simulator" and settings.source.records is None:
+        raise UsageError("--once needs an end: set source.records, or use --max-records")
+    terminal = sys.stderr.isatty() if options.log == "auto" else options.log == "text"
+    stop = _StopSignals()
+    with DataDirLock(settings.data_dir), stop:
+        configure_logs(terminal=terminal, name=settings.name)
+        return _learn(settings, options, stop, live_line=terminal and sys.stderr.isatty())
+
+
+def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignals", *, live_line: bool) -> int:
+    import structlog
+
+    log = structlog.get_logger()
+    log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
+    with _quiet_native_logs():
+        from learnd.build import make_pipeline
+    from learnd.http.server import HttpServer
+    from learnd.live import LiveLine
+    from learnd.loop import run
+
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    pipeline = make_pipeline(settings, once=options.once, max_records=options.max_records)
+    server = HttpServer(
+        host=settings.http.host,
+        port=settings.http.port,
+        registry=pipeline.metrics.registry,
+        live=lambda: _alive(pipeline),
+        ready=lambda: (pipeline.ready, "learning" if pipeline.ready else "not learning yet, or no longer"),
+    )
+    server.open()
+    log.info("http_listening", host=settings.http.host, port=server.port)
+    try:
+        with LiveLine(pipeline, settings.name, enabled=live_line) as line:
+            run(pipeline, stopping=stop.received, on_batch=line.update)
+    except LearndError as error:
+        log.error("stopped", error=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    except Exception:
+        log.exception("crashed", exit_code=INTERNAL_ERROR)
+        return INTERNAL_ERROR
+    finally:
+        server.close()
+    progress, judged = pipeline.progress, pipeline.signal
+    log.info(
+        "finished",
+        records=progress.records,
+        samples=progress.samples,
+        updates=progress.updates,
+        loss=round(judged.loss, 6),
+        averaged_loss=round(judged.averaged_loss, 6),
+        absolute_error=round(judged.absolute_error, 6),
+        data_dir=str(settings.data_dir),
+    )
+    return 0
+
+
+def _alive(pipeline: "Pipeline") -> tuple[bool, str]:
+    idle_s = time.monotonic() - pipeline.beat_s
+    return idle_s < STALLED_S, f"the main loop came round {idle_s:.1f} s ago"
+
+
+class _StopSignals:
+    """SIGTERM and SIGINT ask for a clean end; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._before: dict[int, Any] = {}
+
+    def received(self) -> bool:
+        return self._count > 0
+
+    def _receive(self, number: int, _frame: Any) -> None:
+        self._count += 1
+        if self._count > 1:
+            os._exit(128 + number)
+
+    def __enter__(self) -> "_StopSignals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_native_logs() -> Iterator[None]:
+    """Keeps what TensorFlow's C++ writes while it is imported off the terminal; Python's errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,265 @@
+"""What every decoder shares: the fields that are wanted, and the checks that turn rows into samples."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from learnd.decoders.settings import RECORD_KEY
+from learnd.types import Float64Array, Records, Reject, Samples
+
+TOMBSTONE, OVERSIZED, BAD_UTF8, UNPARSABLE = "tombstone", "oversized", "bad_utf8", "unparsable"
+MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = "missing_field", "wrong_type", "not_finite", "out_of_range"
+BAD_TIME = "bad_time"
+REASONS = (
+    TOMBSTONE,
+    OVERSIZED,
+    BAD_UTF8,
+    UNPARSABLE,
+    MISSING_FIELD,
+    WRONG_TYPE,
+    NOT_FINITE,
+    OUT_OF_RANGE,
+    BAD_TIME,
+)
+"""Every reason for which a record is rejected: the values of the metric's label."""
+
+_UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
+    """Raised inside a decoder for one record, with a reason from `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One number to take from a record."""
+
+    name: str
+    min: float | None = None
+    max: float | None = None
+    missing: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Everything to take from a record: features, then targets, and where its time and key stand."""
+
+    features: tuple[Field, ...]
+    targets: tuple[Field, ...]
+    time: str | None
+    time_unit: str
+    key: str | None
+    max_bytes: int
+
+    @property
+    def numbers(self) -> tuple[Field, ...]:
+        return self.features + self.targets
+
+
+def time_s(value: Any, unit: str) -> float:
+    """Seconds since 1970 of an ISO 8601 string (UTC where it names no zone) or of a number of *unit*.
+
+    >>> time_s("2013-12-02 21:15:00", "s"), time_s(1386018900000, "ms")
+    (1386018900.0, 1386018900.0)
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = float(value) * _UNITS_S[unit]
+        if np.isfinite(seconds):
+            return seconds
+    except (ValueError, OverflowError, TypeError):
+        pass
+    raise BadRecord(BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Decoded rows that are not checked yet, each with the index of its record."""
+
+    numbers: Float64Array
+    times: Sequence[Any] | None
+    keys: Sequence[str] | None
+    index: Sequence[int]
+
+
+def decode_records(
+    records: Records,
+    fields: Fields,
+    fast: Callable[[Sequence[bytes]], Rows],
+    slow: Callable[[bytes], Rows],
+) -> tuple[Samples, list[Reject]]:
+    """Samples and rejects of a run of records: all at once where every record is good, else one by one.
+
+    *fast* takes every value and may raise anything at all; *slow* takes one and raises `BadRecord`.
+    """
+    rejects: list[Reject] = []
+    rows = _all_at_once(records, fields, fast)
+    if rows is None:
+        rows = _one_by_one(records, fields, slow, rejects)
+    return _accept(records, rows, fields, rejects), rejects
+
+
+def _all_at_once(
+    records: Records, fields: Fields, fast: Callable[[Sequence[bytes]], Rows]
+) -> Rows | None:
+    values = records.values
+    try:
+        sizes = list(map(len, values))  # type: ignore[arg-type]  # a tombstone's TypeError leads to the slow path
+        if sizes and max(sizes) > fields.max_bytes:
+            return None
+        return fast(values)  # type: ignore[arg-type]
+    except Exception:
+        return None
+
+
+def _one_by_one(
+    records: Records, fields: Fields, slow: Callable[[bytes], Rows], rejects: list[Reject]
+) -> Rows:
+    numbers: list[Float64Array] = []
+    times: list[Any] = []
+    keys: list[str] = []
+    index: list[int] = []
+    for i, value in enumerate(records.values):
+        try:
+            if value is None:
+                raise BadRecord(TOMBSTONE, "the record has no value")
+            if len(value) > fields.max_bytes:
+                detail = f"{len(value)} bytes, decode.max_bytes is {fields.max_bytes}"
+                raise BadRecord(OVERSIZED, detail)
+            row = slow(value)
+        except BadRecord as bad:
+            rejects.append(reject(records, i, bad.reason, bad.detail))
+            continue
+        numbers.append(row.numbers)
+        times.extend(row.times or ())
+        keys.extend(row.keys or ())
+        index.extend([i] * len(row.numbers))
+    stacked = np.concatenate(numbers) if numbers else np.empty((0, len(fields.numbers)))
+    return Rows(stacked, times if fields.time else None, keys if keys else None, index)
+
+
+def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject]) -> Samples:
+    index = np.asarray(rows.index, dtype=np.int64)
+    numbers = rows.numbers
+    bad: dict[int, tuple[str, str]] = {}
+    _check_finite(numbers, index, fields, bad)
+    _check_ranges(numbers, index, fields, bad)
+    times = _times(records, rows, index, fields, bad)
+    keys = _keys(records, rows, index, fields)
+    if bad:
+        for i in sorted(bad):
+            rejects.append(reject(records, i, *bad[i]))
+        rejects.sort(key=lambda r: r.offset)
+        kept = ~np.isin(index, list(bad))
+        numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
+    single = numbers.astype(np.float32)
+    origins = np.empty(len(index), dtype=object)
+    origins.fill(records.origin)
+    split = len(fields.features)
+    offsets = np.asarray(records.offsets, dtype=np.int64)[index]
+    return Samples(single[:, :split], single[:, split:], times, keys, origins, offsets)
+
+
+def _check_finite(
+    numbers: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
+) -> None:
+    # Written so that nan fails it; beyond float32 a number would become infinity on its way to the model.
+    fits = np.abs(numbers) <= _FLOAT32_MAX
+    if fits.all():
+        return
+    for row, column in zip(*np.nonzero(~fits), strict=True):
+        detail = f"{fields.numbers[column].name} is {numbers[row, column]}"
+        bad.setdefault(int(index[row]), (NOT_FINITE, detail))
+
+
+def _check_ranges(
+    numbers: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
+) -> None:
+    for column, field in enumerate(fields.numbers):
+        for bound, outside, word in (
+            (field.min, np.less, "below min"),
+            (field.max, np.greater, "above max"),
+        ):
+            if bound is None:
+                continue
+            for row in np.nonzero(outside(numbers[:, column], bound))[0]:
+                detail = f"{field.name} is {numbers[row, column]:g}, {word} {bound:g}"
+                bad.setdefault(int(index[row]), (OUT_OF_RANGE, detail))
+
+
+def _times(
+    records: Records,
+    rows: Rows,
+    index: np.ndarray[Any, Any],
+    fields: Fields,
+    bad: dict[int, tuple[str, str]],
+) -> Float64Array:
+    if rows.times is None:
+        return np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
+    unit = _UNITS_S[fields.time_unit]
+    if all(type(value) is float or type(value) is int for value in rows.times):
+        try:
+            times = np.asarray(rows.times, dtype=np.float64) * unit
+            if np.isfinite(times).all():
+                return times
+        except OverflowError:
+            pass
+    result = np.zeros(len(index))
+    for row, value in enumerate(rows.times):
+        try:
+            result[row] = time_s(value, fields.time_unit)
+        except BadRecord as error:
+            bad.setdefault(int(index[row]), (error.reason, f"{fields.time}: {error.detail}"))
+    return result
+
+
+def _keys(
+    records: Records, rows: Rows, index: np.ndarray[Any, Any], fields: Fields
+) -> np.ndarray[Any, np.dtype[np.object_]]:
+    keys = np.empty(len(index), dtype=object)
+    if rows.keys is not None:
+        keys[:] = rows.keys
+    elif fields.key == RECORD_KEY:
+        texts = [(key or b"").decode("utf-8", "replace") for key in records.keys]
+        keys[:] = [texts[i] for i in index]
+    else:
+        keys.fill(f"{records.origin.topic}/{records.origin.partition}")
+    return keys
+
+
+def reject(records: Records, i: int, reason: str, detail: str) -> Reject:
+    """The i-th of *records* as a reject."""
+    return Reject(
+        records.origin,
+        records.offsets[i],
+        reason,
+        detail[:500],
+        records.values[i],
+        records.keys[i],
+        records.timestamps_ms[i],
+    )
+
+
+def fields_from(
+    features: Mapping[str, Any], targets: Sequence[str], settings: Any
+) -> Fields:
+    """The fields that the configuration asks for."""
+    return Fields(
+        tuple(Field(name, f.min, f.max, f.missing) for name, f in features.items()),
+        tuple(Field(name) for name in targets),
+        settings.time,
+        settings.time_unit,
+        settings.key,
+        settings.max_bytes,
+    )

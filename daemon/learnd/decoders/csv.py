@@ -1,0 +1,98 @@
+"""Lines of delimited text."""
+
+import csv
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from learnd.decoders.admission import (
+    BAD_UTF8,
+    MISSING_FIELD,
+    UNPARSABLE,
+    WRONG_TYPE,
+    BadRecord,
+    Fields,
+    Rows,
+    decode_records,
+)
+from learnd.decoders.settings import RECORD_KEY
+from learnd.types import Records, Reject, Samples
+
+
+class CsvDecoder:
+    """One sample per line. Each line stands alone, so that a stray quote spoils its own record only.
+
+    Raises
+    ------
+    KeyError
+        when a wanted field is not among *columns*; `learnd.build` checks that first.
+    """
+
+    def __init__(self, fields: Fields, columns: Sequence[str], delimiter: str = ",") -> None:
+        self._fields = fields
+        self._delimiter = delimiter
+        self._width = len(columns)
+        position = {name: i for i, name in enumerate(columns)}
+        self._numbers = [position[field.name] for field in fields.numbers]
+        self._time = position[fields.time] if fields.time is not None else None
+        self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
+
+    def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
+        return decode_records(records, self._fields, self._fast, self._slow)
+
+    def _fast(self, values: Sequence[bytes]) -> Rows:
+        lines = [self._cells(value.decode()) for value in values]
+        numbers = [[float(cells[i]) for i in self._numbers] for cells in lines]
+        if any(len(cells) != self._width for cells in lines):
+            raise ValueError
+        if any("_" in cells[i] for cells in lines for i in self._numbers):
+            raise ValueError  # float() would read 1_0 as 10
+        times = [self._moment(cells) for cells in lines] if self._time is not None else None
+        keys = [cells[self._key] for cells in lines] if self._key is not None else None
+        stacked = np.array(numbers, dtype=np.float64).reshape(len(lines), len(self._numbers))
+        return Rows(stacked, times, keys, range(len(lines)))
+
+    def _slow(self, value: bytes) -> Rows:
+        try:
+            text = value.decode()
+        except UnicodeDecodeError as error:
+            raise BadRecord(BAD_UTF8, f"byte {error.start}: {error.reason}") from None
+        try:
+            cells = self._cells(text)
+        except (csv.Error, StopIteration) as error:
+            raise BadRecord(UNPARSABLE, str(error) or "an empty line") from None
+        if len(cells) != self._width:
+            raise BadRecord(UNPARSABLE, f"{len(cells)} columns, expected {self._width}")
+        numbers = []
+        for position, field in zip(self._numbers, self._fields.numbers, strict=True):
+            numbers.append(_number(cells[position], field.name, field.missing))
+        times = [self._moment(cells)] if self._time is not None else None
+        keys = [cells[self._key]] if self._key is not None else None
+        return Rows(np.array([numbers], dtype=np.float64), times, keys, [0])
+
+    def _cells(self, line: str) -> list[str]:
+        if '"' in line:
+            return next(csv.reader([line], delimiter=self._delimiter, strict=True))
+        return line.split(self._delimiter)
+
+    def _moment(self, cells: list[str]) -> Any:
+        """A number where the cell is one, else the text, which then must be ISO 8601."""
+        text = cells[self._time or 0]
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
+def _number(text: str, name: str, missing: float | None) -> float:
+    if not text.strip():
+        if missing is None:
+            raise BadRecord(MISSING_FIELD, f"{name} is empty")
+        return missing
+    try:
+        if "_" in text:
+            raise ValueError
+        return float(text)
+    except ValueError:
+        raise BadRecord(WRONG_TYPE, f"{name} is {text[:64]!r}, not a number") from None

@@ -1,0 +1,105 @@
+"""JSON objects, decoded into a struct that is typed by the configured fields."""
+
+import json
+import math
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from learnd.decoders.admission import (
+    BAD_UTF8,
+    MISSING_FIELD,
+    NOT_FINITE,
+    UNPARSABLE,
+    WRONG_TYPE,
+    BadRecord,
+    Fields,
+    Rows,
+    decode_records,
+)
+from learnd.decoders.settings import RECORD_KEY
+from learnd.types import Records, Reject, Samples
+
+
+class JsonDecoder:
+    """One sample per object; unknown fields are ignored, numbers must be JSON numbers (not strings, not booleans).
+
+    A field may be named by a dotted path only if that is its literal name; nothing is nested.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._names = [field.name for field in fields.numbers]
+        definitions: list[Any] = []
+        optional: list[Any] = []
+        renamed: dict[str, str] = {}
+        for i, field in enumerate(fields.numbers):
+            renamed[f"n{i}"] = field.name
+            if field.missing is None:
+                definitions.append((f"n{i}", float))
+            else:
+                optional.append((f"n{i}", float | None, field.missing))
+        if fields.time is not None:
+            renamed["t"] = fields.time
+            definitions.append(("t", float | int | str))
+        self._field_key = fields.key if fields.key != RECORD_KEY else None
+        if self._field_key is not None:
+            renamed["k"] = self._field_key
+            definitions.append(("k", str | int))
+        struct = msgspec.defstruct("Reading", definitions + optional, rename=renamed, gc=False)
+        self._decode = msgspec.json.Decoder(struct).decode
+        attributes = [f"n{i}" for i in range(len(fields.numbers))]
+        # attrgetter of a single name gives the value itself rather than a tuple of one.
+        single = attrgetter(attributes[0])
+        self._numbers = attrgetter(*attributes) if len(attributes) > 1 else lambda reading: (single(reading),)
+        self._fill = np.array([np.nan if f.missing is None else f.missing for f in fields.numbers])
+        self._has_fill = any(f.missing is not None for f in fields.numbers)
+
+    def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
+        return decode_records(records, self._fields, self._fast, self._slow)
+
+    def _fast(self, values: Sequence[bytes]) -> Rows:
+        # The parser skips unknown fields without looking at their bytes; this keeps bad UTF-8 out all the same.
+        for value in values:
+            if not value.isascii():
+                value.decode()
+        readings = list(map(self._decode, values))
+        numbers = np.array(list(map(self._numbers, readings)), dtype=np.float64)
+        numbers = numbers.reshape(len(readings), len(self._names))
+        if self._has_fill:
+            # None became nan above; a nan cannot come out of JSON itself.
+            numbers = np.where(np.isnan(numbers), self._fill, numbers)
+        times = [reading.t for reading in readings] if self._fields.time is not None else None
+        keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
+        return Rows(numbers, times, keys, range(len(readings)))
+
+    def _slow(self, value: bytes) -> Rows:
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            raise BadRecord(BAD_UTF8, f"byte {error.start}: {error.reason}") from None
+        try:
+            return self._fast([value])
+        except msgspec.ValidationError as error:
+            self._raise_not_finite(value)
+            reason = MISSING_FIELD if "missing required field" in str(error) else WRONG_TYPE
+            raise BadRecord(reason, str(error)) from None
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            self._raise_not_finite(value)
+            raise BadRecord(UNPARSABLE, str(error) or type(error).__name__) from None
+
+    def _raise_not_finite(self, value: bytes) -> None:
+        """Tell NaN and Infinity, which some producers write though JSON has none, from plain garbage."""
+        try:
+            reading = json.loads(value)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(reading, dict):
+            return
+        for name in self._names:
+            number = reading.get(name)
+            if isinstance(number, float) and not math.isfinite(number):
+                raise BadRecord(NOT_FINITE, f"{name} is {number}") from None

@@ -1,0 +1,53 @@
+"""Prequential error: every sample is predicted before it is learned (Dawid, 1984; Gama et al., 2013)."""
+
+import numpy as np
+
+from learnd.types import Float32Array, Float64Array, Signal, State, StepResult
+
+WINDOW_SAMPLES = 1000
+
+
+class Prequential:
+    """Means over the last `WINDOW_SAMPLES` samples, and the mean loss since the beginning.
+
+    The window is a ring that is averaged anew each time, so nothing drifts and nothing depends on how the stream was cut.
+    """
+
+    def __init__(self, *, reconstruction: bool, window_samples: int = WINDOW_SAMPLES) -> None:
+        self._reconstruction = reconstruction
+        self._ring = np.zeros((3, window_samples))
+        self._samples = 0
+        self._total = 0.0
+
+    def observe(self, result: StepResult) -> Signal:
+        count = len(result.losses)
+        if count:
+            truth = result.samples.x.reshape(count, -1) if self._reconstruction else result.samples.y
+            absolute = np.abs(result.predictions - truth).mean(axis=1)
+            self._write(result.losses, result.averaged_losses, absolute)
+            # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
+            self._total = float(np.cumsum(np.concatenate([[self._total], result.losses]))[-1])
+            self._samples += count
+        return self.signal()
+
+    def _write(self, *columns: Float32Array) -> None:
+        size = self._ring.shape[1]
+        recent = np.stack([column[-size:] for column in columns])
+        first = self._samples + len(columns[0]) - recent.shape[1]
+        self._ring[:, (first + np.arange(recent.shape[1])) % size] = recent
+
+    def signal(self) -> Signal:
+        """The error as it stands."""
+        filled: Float64Array = self._ring[:, : min(self._samples, self._ring.shape[1])]
+        if not filled.shape[1]:
+            return Signal(0, np.nan, np.nan, np.nan, np.nan)
+        loss, averaged, absolute = (float(mean) for mean in filled.mean(axis=1))
+        return Signal(self._samples, loss, averaged, absolute, self._total / self._samples)
+
+    def state(self) -> State:
+        return {"ring": self._ring.copy(), "samples": self._samples, "total": self._total}
+
+    def restore(self, state: State) -> None:
+        self._ring = np.array(state["ring"])
+        self._samples = int(state["samples"])
+        self._total = float(state["total"])

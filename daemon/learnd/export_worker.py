@@ -1,0 +1,96 @@
+"""``python -m learnd.export_worker FOLDER``: the child process that builds and verifies one export.
+
+It reads ``FOLDER/.request`` and writes the formats and the manifest beside it. On success it ends with status 0;
+otherwise its last line on standard error says why. It ends by itself if its parent is gone.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from learnd.build import make_network
+from learnd.config import ModelRecipe
+from learnd.errors import LearndError
+from learnd.exporters import EXPORTERS, manifest
+from learnd.exporters.publish import REQUEST
+from learnd.exporters.verify import largest_difference
+
+_LOWEST_PRIORITY = 19
+_PARENT_CHECK_S = 0.5
+
+
+def main(arguments: list[str]) -> int:
+    """Build one export; see the module."""
+    _end_with_parent()
+    if "--nice" in arguments:
+        os.nice(_LOWEST_PRIORITY)
+    try:
+        build_export(Path(arguments[0]))
+    except LearndError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
+        return 1
+    return 0
+
+
+def build_export(folder: Path) -> None:
+    """Write every format asked for, load each back, compare, and write the manifest."""
+    request: dict[str, Any] = json.loads((folder / REQUEST / "request.json").read_text(encoding="utf-8"))
+    arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
+    inputs = arrays["inputs"]
+    wanted = {name.removeprefix("output_"): arrays[name] for name in arrays if name.startswith("output_")}
+    recipe = ModelRecipe.model_validate(request["recipe"])
+    formats: dict[str, Any] = {}
+    for name in request["formats"]:
+        network = make_network(recipe, unroll=name == "tflite")
+        for i, variable in enumerate(network.averaged_weights()):
+            variable.assign(arrays[f"weight_{i}"])
+        implementation = EXPORTERS[name].load()()
+        target = folder / implementation.file_name
+        started_s = time.monotonic()
+        implementation.write(network, target)
+        written_s = time.monotonic()
+        answers = implementation.reader(target)(inputs)
+        tolerance = request["tolerance"]
+        ratio = largest_difference(name, answers, wanted, tolerance=tolerance)
+        formats[name] = {
+            "path": implementation.file_name,
+            "tolerance": tolerance,
+            "difference_of_allowed": ratio,
+            "verified_rows": len(inputs),
+            "write_s": round(written_s - started_s, 3),
+            "load_and_run_s": round(time.monotonic() - written_s, 3),
+        }
+    document = {
+        **request["manifest"],
+        "tensorflow": tf.__version__,
+        "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *inputs.shape[1:]]}],
+        "outputs": [
+            {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
+            for name, value in wanted.items()
+        ],
+        "formats": formats,
+        "files": {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(REQUEST)},
+    }
+    manifest.write(folder, document)
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

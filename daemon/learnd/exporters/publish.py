@@ -1,0 +1,210 @@
+"""Publishes exports: built by a child process under a temporary name, verified there, then renamed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from learnd.exporters import manifest
+from learnd.exporters.settings import ExportSettings
+from learnd.types import Float32Array, Snapshot
+
+log = structlog.get_logger()
+
+BUILDING = ".building-"
+REQUEST = ".request"
+_LAST_NUMBER = ".last-number"
+Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The outcome of one export; ``error`` is empty if it was published."""
+
+    number: int
+    samples: int
+    duration_s: float
+    error: str = ""
+
+
+class Exporter:
+    """Turns snapshots into ``<directory>/<number>/``, one at a time, off the learner's path.
+
+    A number is durable before it is used and never used again. The child process keeps the converters' long hold of
+    the interpreter, and their crashes, away from the learner, and runs at the lowest priority unless it is hurried.
+
+    Parameters
+    ----------
+    answer : what the live model says for inputs and weights; exports must agree with it
+    recipe : the sections of the configuration that the child builds the network from
+    description : constant parts of the manifest
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: ExportSettings,
+        *,
+        answer: Answer,
+        recipe: Mapping[str, Any],
+        description: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._answer = answer
+        self._recipe = recipe
+        self._description = description
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[str] | None = None
+        self._abandoned = False
+        self._outcome: Exported | None = None
+
+    def open(self) -> None:
+        """Make the directory and sweep what a crash left behind."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for left in self._directory.glob(f"{BUILDING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
+        """Start to export *snapshot*; at most one export is under way."""
+        assert not self.busy()
+        self._abandoned = False
+        self._thread = threading.Thread(
+            target=self._export, args=(snapshot, hurry), name="learnd-export", daemon=True
+        )
+        self._thread.start()
+
+    def busy(self) -> bool:
+        """Whether an export is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until none is under way; False if that takes longer than *timeout_s*."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.busy()
+
+    def abandon(self) -> None:
+        """End the export under way, if there is one; nothing of it will be seen."""
+        if not self.busy():
+            return
+        self._abandoned = True
+        if self._child is not None:
+            self._child.kill()
+        if self._thread is not None:
+            self._thread.join()
+
+    def outcome(self) -> Exported | None:
+        """The outcome of the last export, once."""
+        if self.busy():
+            return None
+        outcome, self._outcome = self._outcome, None
+        return outcome
+
+    def _export(self, snapshot: Snapshot, hurry: bool) -> None:
+        started_s = self._clock()
+        number = 0
+        error = ""
+        try:
+            number = self._next_number()
+            building = self._directory / f"{BUILDING}{number}"
+            self._request(building, number, snapshot)
+            self._build(building, hurry)
+            shutil.rmtree(building / REQUEST)
+            _fsync_tree(building)
+            building.rename(self._directory / str(number))
+            _fsync(self._directory)
+            self._prune()
+        except Exception as failure:
+            error = "given up for a newer one, or for the end" if self._abandoned else str(failure)
+            shutil.rmtree(self._directory / f"{BUILDING}{number}", ignore_errors=True)
+        self._outcome = Exported(number, snapshot.samples, self._clock() - started_s, error)
+
+    def numbers(self) -> list[int]:
+        """The published numbers, ascending."""
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+
+    def _next_number(self) -> int:
+        record = self._directory / _LAST_NUMBER
+        last = int(record.read_text()) if record.exists() else 0
+        number = max([last, *self.numbers()]) + 1
+        temporary = record.with_suffix(".new")
+        with temporary.open("w") as file:
+            file.write(str(number))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(record)
+        _fsync(self._directory)
+        return number
+
+    def _request(self, building: Path, number: int, snapshot: Snapshot) -> None:
+        """What the child needs, as files: it shares nothing else with us."""
+        request = building / REQUEST
+        request.mkdir(parents=True)
+        wanted = self._answer(snapshot.probe_inputs, snapshot.weights)
+        arrays = {f"weight_{i}": weight for i, weight in enumerate(snapshot.weights)}
+        outputs = {f"output_{name}": value for name, value in wanted.items()}
+        np.savez(request / "arrays.npz", allow_pickle=False, inputs=snapshot.probe_inputs, **arrays, **outputs)
+        head = {"format_version": manifest.FORMAT_VERSION, "number": number}
+        text = json.dumps(
+            {
+                "recipe": self._recipe,
+                "formats": self._settings.formats,
+                "tolerance": self._settings.tolerance,
+                "manifest": {**head, **self._description, **manifest.provenance(snapshot)},
+            }
+        )
+        (request / "request.json").write_text(text, encoding="utf-8")
+
+    def _build(self, building: Path, hurry: bool) -> None:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        command = [sys.executable, "-m", "learnd.export_worker", str(building)]
+        if not hurry:
+            command.append("--nice")
+        if self._abandoned:
+            raise RuntimeError("abandoned")
+        self._child = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            _, errors = self._child.communicate()
+        finally:
+            status = self._child.returncode
+            self._child = None
+        if status != 0:
+            lines = [line for line in errors.splitlines() if line.strip()]
+            raise RuntimeError(lines[-1] if lines else f"the exporting process ended with status {status}")
+
+    def _prune(self) -> None:
+        for number in self.numbers()[: -self._settings.keep]:
+            # Renamed first, so that nobody lists a version that is half gone.
+            doomed = self._directory / f"{BUILDING}pruned-{number}"
+            (self._directory / str(number)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_tree(folder: Path) -> None:
+    """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            _fsync(path)

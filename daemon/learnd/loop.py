@@ -1,0 +1,272 @@
+"""The whole flow on one screen."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import structlog
+
+from learnd.checkpoint import Checkpoints, Saved, offsets_from_state, offsets_to_state
+from learnd.exporters.publish import Exported, Exporter
+from learnd.learners.averaged import AveragedModel
+from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
+from learnd.reader import Reader
+from learnd.schedule import Every
+from learnd.telemetry import Metrics
+from learnd.types import Batch, Offsets, Samples, Signal, Snapshot, State, StepResult
+
+log = structlog.get_logger()
+
+POLL_S = 0.1
+PROBE_ROWS = 64
+"""Recent inputs that an export is compared on."""
+DRAIN_S = 5.0
+"""After a stop, batches that were read already are still learned for so long; the rest is read again later."""
+EXPORT_ON_STOP_S = 15.0
+"""After a stop, the last export may take so long; together with the save that stays under 25 s."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the stream and the model stand: saved with every checkpoint."""
+
+    offsets: Offsets = field(default_factory=dict)
+    records: int = 0
+    samples: int = 0
+    updates: int = 0
+    first_time_s: float = math.inf
+    last_time_s: float = -math.inf
+
+    def advance(self, batch: Batch, result: StepResult) -> None:
+        """Take one learned batch into account."""
+        self.offsets = {**self.offsets, **batch.next_offsets}
+        self.records += batch.record_count
+        self.samples += len(result.samples)
+        self.updates += result.updates
+        if len(result.samples):
+            self.first_time_s = min(self.first_time_s, float(result.samples.times_s.min()))
+            self.last_time_s = max(self.last_time_s, float(result.samples.times_s.max()))
+
+    def state(self) -> State:
+        names = ("records", "samples", "updates", "first_time_s", "last_time_s")
+        return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
+
+    def restore(self, state: State) -> None:
+        self.offsets = offsets_from_state(state["offsets"])
+        for name, value in state.items():
+            if name != "offsets":
+                setattr(self, name, value)
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """The wired parts. `learnd.build` makes one."""
+
+    reader: Reader
+    transform: Transform
+    learner: Learner
+    averaged: AveragedModel
+    evaluator: Evaluator
+    dead_letters: DeadLetters
+    predictions: Predictions
+    checkpoints: Checkpoints
+    exporter: Exporter
+    metrics: Metrics
+    checkpoint_every: Every
+    export_every: Every
+    retraces: Callable[[], int]
+    progress: Progress = field(default_factory=Progress)
+    signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
+    last_saved: Saved | None = None
+    last_exported: Exported | None = None
+    ready: bool = False
+    beat_s: float = field(default_factory=time.monotonic)
+    _recent: Samples | None = None
+    _exported_samples: int = 0
+
+    def _stateful(self) -> Mapping[str, Stateful]:
+        return {
+            "progress": self.progress,
+            "transform": self.transform,
+            "learner": self.learner,
+            "evaluator": self.evaluator,
+            "dead_letters": self.dead_letters,
+            "predictions": self.predictions,
+        }
+
+    def open(self) -> None:
+        """Restore the newest sound state and stand at its offsets."""
+        self.checkpoints.open()
+        self.exporter.open()
+        state = self.checkpoints.restore()
+        self.dead_letters.open()
+        self.predictions.open()
+        if state is not None:
+            for name, part in self._stateful().items():
+                part.restore(state[name])
+            log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
+        self.checkpoint_every.reset(self.progress.samples)
+        self.export_every.reset(self.progress.samples)
+        self.reader.start(self.progress.offsets)
+        self.ready = True
+
+    def learn(self, batch: Batch) -> None:
+        """One batch, from its samples to its metrics."""
+        batch = self.transform(batch)
+        result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
+        self.signal = self.evaluator.observe(result)
+        self.progress.advance(batch, result)
+        self._remember(result)
+        self.dead_letters.put(batch.rejects)
+        self.predictions.put(result)
+        self.metrics.observe(batch, result, self.signal)
+        self.metrics.lags(self.reader.lags())
+
+    def _remember(self, result: StepResult) -> None:
+        """Keep the newest inputs, to compare exports on."""
+        newest = result.samples.take(slice(-PROBE_ROWS, None))
+        if len(newest):
+            parts = [newest] if self._recent is None else [self._recent, newest]
+            self._recent = Samples.concat(parts).take(slice(-PROBE_ROWS, None))
+
+    def save(self) -> None:
+        """Start a checkpoint of everything as it is now."""
+        self.checkpoint_every.reset(self.progress.samples)
+        state = {name: part.state() for name, part in self._stateful().items()}
+        self.checkpoints.begin(state, self.progress.offsets, self._flush)
+
+    def _flush(self) -> None:
+        self.dead_letters.flush()
+        self.predictions.flush()
+
+    def export(self, *, hurry: bool = False) -> None:
+        """Start an export of the averaged weights as they are now, if anything was learned since the last."""
+        self.export_every.reset(self.progress.samples)
+        if self._recent is None or self.progress.samples == self._exported_samples:
+            return
+        self._exported_samples = self.progress.samples
+        self.exporter.begin(self._snapshot(self._recent), hurry=hurry)
+
+    def _snapshot(self, recent: Samples) -> Snapshot:
+        progress = self.progress
+        return Snapshot(
+            self.averaged.weights(),
+            np.ascontiguousarray(recent.x),
+            progress.samples,
+            progress.updates,
+            progress.offsets,
+            progress.first_time_s,
+            progress.last_time_s,
+            self.signal,
+        )
+
+    def settle(self) -> None:
+        """Take note of saves and exports that came to an end; only now are their offsets acknowledged."""
+        if (saved := self.checkpoints.outcome()) is not None:
+            self._note_saved(saved)
+        if (exported := self.exporter.outcome()) is not None:
+            self._note_exported(exported)
+        self.metrics.retraces.set(self.retraces())
+        self.beat_s = time.monotonic()
+
+    def _note_saved(self, saved: Saved) -> None:
+        if saved.error is not None:
+            self.metrics.checkpoint_failures.inc()
+            log.error("checkpoint_failed", error=str(saved.error))
+            return
+        self.last_saved = saved
+        self.reader.acknowledge(saved.offsets)
+        self.metrics.checkpoints.inc()
+        self.metrics.checkpoint_seconds.set(saved.duration_s)
+        self.metrics.checkpoint_bytes.set(saved.size_bytes)
+        self.metrics.checkpoint_time.set_to_current_time()
+        log.info(
+            "checkpoint_saved",
+            number=saved.number,
+            duration_s=round(saved.duration_s, 3),
+            offsets=_readable(saved.offsets),
+        )
+
+    def _note_exported(self, exported: Exported) -> None:
+        if exported.error:
+            self.metrics.export_failures.inc()
+            log.error("export_failed", number=exported.number, error=exported.error)
+            return
+        self.last_exported = exported
+        self.metrics.exports.inc()
+        self.metrics.export_seconds.set(exported.duration_s)
+        self.metrics.export_number.set(exported.number)
+        self.metrics.export_time.set_to_current_time()
+        log.info(
+            "export_published",
+            always=True,
+            number=exported.number,
+            samples=exported.samples,
+            duration_s=round(exported.duration_s, 3),
+        )
+
+    def finish(self) -> None:
+        """The clean end: the last export beside the last save, both waited for.
+
+        Raises
+        ------
+        SaveFailedError
+            if the state could not be made durable.
+        """
+        deadline_s = time.monotonic() + EXPORT_ON_STOP_S
+        self.exporter.abandon()  # an export under way would be older than the one that comes now
+        self.settle()
+        self.export(hurry=True)
+        self.save()
+        self.checkpoints.wait()
+        saved = self.checkpoints.outcome()
+        if saved is not None:
+            self._note_saved(saved)
+        if not self.exporter.wait(max(0.0, deadline_s - time.monotonic())):
+            self.exporter.abandon()
+        self.settle()
+        if saved is not None and saved.error is not None:
+            raise saved.error
+
+    def close(self) -> None:
+        """Let go of everything; nothing is saved here."""
+        self.ready = False
+        self.exporter.abandon()
+        self.checkpoints.wait()
+        self.reader.close()
+        self.dead_letters.close()
+        self.predictions.close()
+
+
+def run(pipeline: Pipeline, *, stopping: Callable[[], bool], on_batch: Callable[[], Any] = lambda: None) -> None:
+    """Learn until *stopping*, or until the stream ends. After an error nothing is saved: the last checkpoint counts."""
+    try:
+        pipeline.open()
+        stop_s: float | None = None
+        while not pipeline.reader.finished and not _drained(stop_s):
+            if stop_s is None and stopping():
+                stop_s = time.monotonic()
+                pipeline.reader.stop()
+            batch = pipeline.reader.next(timeout_s=POLL_S)  # polled and decoded ahead, on the reader's thread
+            if batch is not None:
+                pipeline.learn(batch)
+            if pipeline.checkpoint_every.due(pipeline.progress.samples) and not pipeline.checkpoints.busy():
+                pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
+            if pipeline.export_every.due(pipeline.progress.samples) and not pipeline.exporter.busy():
+                pipeline.export()  # a reference to the weights; the work happens elsewhere
+            pipeline.settle()
+            on_batch()
+        pipeline.finish()
+    finally:
+        pipeline.close()
+
+
+def _drained(stop_s: float | None) -> bool:
+    return stop_s is not None and time.monotonic() - stop_s > DRAIN_S
+
+
+def _readable(offsets: Offsets) -> dict[str, int]:
+    return {f"{p.topic}/{p.partition}": offset for p, offset in offsets.items()}

@@ -1,0 +1,123 @@
+"""Rejected records, whole, with where they came from and why they were rejected."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from learnd.sinks.files import LinesFile
+from learnd.types import Reject, State
+
+log = structlog.get_logger()
+
+_PREFIX = "__connect.errors."
+
+
+def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
+    """The headers that Kafka Connect gives to its dead letters (KIP-298), so that its tools read ours.
+
+    >>> from learnd.types import TopicPartition
+    >>> reject = Reject(TopicPartition("a", 1), 7, "not_finite", "x is nan", b"{}")
+    >>> headers(reject, "press-7")[0]
+    ('__connect.errors.topic', b'a')
+    """
+    fields = {
+        "topic": reject.origin.topic,
+        "partition": str(reject.origin.partition),
+        "offset": str(reject.offset),
+        "connector.name": connector,
+        "task.id": "0",
+        "stage": "VALUE_CONVERTER",
+        "class.name": "learnd",
+        "exception.class.name": reject.reason,
+        "exception.message": reject.detail,
+    }
+    return [(_PREFIX + name, value.encode("utf-8", "replace")) for name, value in fields.items()]
+
+
+def _log(rejects: Sequence[Reject]) -> None:
+    if rejects:
+        last = rejects[-1]
+        log.warning(
+            "record_rejected",
+            reason=last.reason,
+            topic=last.origin.topic,
+            partition=last.origin.partition,
+            offset=last.offset,
+            in_batch=len(rejects),
+        )
+
+
+class DroppedDeadLetters:
+    """Where no dead-letter sink is configured: rejects are counted and logged, nothing more."""
+
+    def open(self) -> None: ...
+
+    def put(self, rejects: Sequence[Reject]) -> None:
+        _log(rejects)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None: ...
+
+
+class FileDeadLetters:
+    """One JSON object a line: ``headers``, ``key`` and ``value`` (text, or base64 where they are not UTF-8)."""
+
+    def __init__(self, path: Path, connector: str) -> None:
+        self._lines = LinesFile(path, key="dead_letter.path")
+        self._connector = connector
+        self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
+        self.state, self.restore = self._lines.state, self._lines.restore
+
+    def put(self, rejects: Sequence[Reject]) -> None:
+        _log(rejects)
+        if rejects:
+            self._lines.append(self._line(reject) for reject in rejects)
+
+    def _line(self, reject: Reject) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "headers": {name: text.decode() for name, text in headers(reject, self._connector)},
+            "timestamp_ms": reject.timestamp_ms,
+        }
+        for name, data in (("key", reject.key), ("value", reject.value)):
+            line.update(_text_or_base64(name, data))
+        return line
+
+
+class TopicDeadLetters:
+    """The record as it was, to a topic, with the headers."""
+
+    def __init__(self, sink: Any, connector: str) -> None:
+        self._sink = sink
+        self._connector = connector
+        self.open, self.flush, self.close = sink.open, sink.flush, sink.close
+
+    def put(self, rejects: Sequence[Reject]) -> None:
+        _log(rejects)
+        self._sink.send([(r.value, r.key, headers(r, self._connector)) for r in rejects])
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None: ...
+
+
+def _text_or_base64(name: str, data: bytes | None) -> Mapping[str, str | None]:
+    """
+    >>> _text_or_base64("value", b"ok"), _text_or_base64("value", bytes([255]))
+    ({'value': 'ok'}, {'value_base64': '/w=='})
+    """
+    if data is None:
+        return {name: None}
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}

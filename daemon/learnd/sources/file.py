@@ -1,0 +1,143 @@
+"""Lines of a file as records: offset n is line n of the data, from 0, a header not counted."""
+
+import gzip
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from learnd.errors import ConfigError, DataLossError
+from learnd.sources.settings import FileSettings
+from learnd.types import Offsets, Records, TopicPartition
+
+Moment = Callable[[bytes], float | None]
+"""The event time of a line in seconds, None where it has none."""
+
+
+def read_header(settings: FileSettings) -> list[str]:
+    """The column names in the first line of a CSV file.
+
+    Raises
+    ------
+    ConfigError
+        if the file cannot be read or is empty.
+    """
+    with _open(settings.path) as file:
+        line = file.readline().decode("utf-8-sig", "replace").strip("\r\n")
+    if not line:
+        raise ConfigError(f"source.path: {settings.path} is empty; its first line must name the columns")
+    return [name.strip().strip('"') for name in line.split(settings.delimiter)]
+
+
+class FileSource:
+    """One partition: the lines of a file, flat out or in event time. Blank lines are skipped but counted.
+
+    A line longer than *max_line_bytes* is cut there, so that memory stays bounded; the decoder then rejects it.
+    """
+
+    def __init__(
+        self,
+        settings: FileSettings,
+        *,
+        max_line_bytes: int = 1 << 20,
+        moment: Moment | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._settings = settings
+        self._partition = TopicPartition(settings.path.name, 0)
+        self._max_line_bytes = max_line_bytes
+        self._moment = moment
+        self._clock = clock
+        self._sleep = sleep
+        self._file: IO[bytes] | None = None
+        self._offset = 0
+        self._exhausted = False
+        self._ahead: bytes | None = None
+        self._anchor: tuple[float, float] | None = None
+
+    def open(self, offsets: Offsets) -> None:
+        self._file = _open(self._settings.path)
+        if self._settings.resolved_format() == "csv" and self._settings.header:
+            self._line()
+        wanted = offsets.get(self._partition, 0)
+        for self._offset in range(wanted):  # noqa: B007 - named for the error below
+            if self._line() is None:
+                raise DataLossError(
+                    f"{self._settings.path} has {self._offset} lines, but the checkpoint goes on at line "
+                    f"{wanted}; bring the longer file back, or start afresh with another data_dir"
+                )
+        self._offset = wanted
+
+    def _line(self) -> bytes | None:
+        assert self._file is not None
+        line = self._file.readline(self._max_line_bytes + 2)
+        if not line:
+            return None
+        rest = line
+        while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
+            pass
+        return line.rstrip(b"\r\n")
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        first = self._offset
+        offsets: list[int] = []
+        values: list[bytes] = []
+        while len(values) < max_records:
+            line = self._ahead if self._ahead is not None else self._line()
+            self._ahead = None
+            if line is None:
+                self._exhausted = True
+                break
+            if line and not self._due(line, 0.0 if values else timeout_s):
+                self._ahead = line
+                break
+            if line:
+                offsets.append(self._offset)
+                values.append(line)
+            self._offset += 1
+        if self._offset == first:
+            return []
+        none = [None] * len(values)
+        return [Records(self._partition, offsets, values, none, [0] * len(values), self._offset)]
+
+    def _due(self, line: bytes, timeout_s: float) -> bool:
+        """Whether it is time for *line*, after waiting no longer than *timeout_s* for it."""
+        speed = self._settings.speed
+        if speed is None or self._moment is None or (event_s := self._moment(line)) is None:
+            return True
+        if self._anchor is None:
+            self._anchor = (self._clock(), event_s)
+        wait_s = self._anchor[0] + (event_s - self._anchor[1]) / speed - self._clock()
+        if wait_s > 0 and timeout_s > 0:
+            self._sleep(min(wait_s, timeout_s))
+        return wait_s <= timeout_s
+
+    def ends(self) -> Offsets:
+        return {}
+
+    def positions(self) -> Offsets:
+        return {self._partition: self._offset}
+
+    def lags(self) -> Mapping[TopicPartition, int]:
+        return {}
+
+    def exhausted(self) -> bool:
+        return self._exhausted
+
+    def acknowledge(self, offsets: Offsets) -> None:
+        """Nobody to tell."""
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        if path.suffix == ".gz":
+            return gzip.open(path, "rb")
+        return path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"source.path: {path} cannot be read: {error.strerror}") from error

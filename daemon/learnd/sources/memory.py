@@ -1,0 +1,152 @@
+"""A source that plays a script, for tests: recovery tests then read like stories."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from learnd.types import Offsets, Records, TopicPartition
+
+
+class ScriptedCrash(Exception):  # noqa: N818 - the event itself
+    """What a `Crash` in the script raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The poll that reaches this raises `ScriptedCrash`, once; a source opened again goes past it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """So many polls come back empty."""
+
+    polls: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record, where its value alone is not enough."""
+
+    value: bytes | None
+    key: bytes | None = None
+    timestamp_ms: int = 0
+    partition: int = 0
+
+
+Script = Iterable[bytes | None | Item | Crash | Pause]
+
+
+class MemorySource:
+    """Plays *script* in order; offsets count per partition.
+
+    >>> source = MemorySource([b"a", Pause(), b"b", Crash(), b"c"])
+    >>> source.open({})
+    >>> [block.values for block in source.poll(10, 0.0)]
+    [[b'a']]
+    >>> source.poll(10, 0.0), [block.values for block in source.poll(10, 0.0)]
+    ([], [[b'b']])
+    >>> source.poll(10, 0.0)
+    Traceback (most recent call last):
+    learnd.sources.memory.ScriptedCrash
+    """
+
+    def __init__(self, script: Script, *, topic: str = "memory") -> None:
+        self._topic = topic
+        self._script = list(script)
+        self._fired: set[int] = set()
+        self._next = 0
+        self._empty_polls = 0
+        self._positions: dict[TopicPartition, int] = {}
+        self.acknowledged: list[Offsets] = []
+        """What was acknowledged, in order, for tests to look at."""
+
+    def open(self, offsets: Offsets) -> None:
+        self._next = 0
+        self._empty_polls = 0
+        self._positions = {TopicPartition(self._topic, item.partition): 0 for item in self._items()}
+        self._positions.update(offsets)
+        self._wanted = dict(offsets)
+        self._seen: dict[TopicPartition, int] = {}
+
+    def _items(self) -> list[Item]:
+        items = [_item(entry) for entry in self._script]
+        return [item for item in items if item is not None]
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        if self._empty_polls:
+            self._empty_polls -= 1
+            return []
+        columns: dict[TopicPartition, list[tuple[int, Item]]] = {}
+        taken = 0
+        while self._next < len(self._script) and taken < max_records:
+            entry = self._script[self._next]
+            item = _item(entry)
+            if item is None:
+                if taken:
+                    break
+                if self._event(entry):
+                    return []
+                continue
+            self._next += 1
+            partition = TopicPartition(self._topic, item.partition)
+            offset = self._seen.get(partition, 0)
+            self._seen[partition] = offset + 1
+            if offset >= self._wanted.get(partition, 0):
+                columns.setdefault(partition, []).append((offset, item))
+                self._positions[partition] = offset + 1
+                taken += 1
+        return [_block(partition, rows) for partition, rows in columns.items()]
+
+    def _event(self, entry: object) -> bool:
+        """Plays a Crash or a Pause; True when this poll shall come back empty."""
+        here = self._next
+        if isinstance(entry, Crash):
+            if here not in self._fired:
+                self._fired.add(here)
+                raise ScriptedCrash
+            self._next += 1
+            return False
+        self._next += 1
+        if isinstance(entry, Pause) and here not in self._fired:
+            self._fired.add(here)
+            self._empty_polls = entry.polls - 1
+            return True
+        return False
+
+    def ends(self) -> Offsets:
+        ends: dict[TopicPartition, int] = {}
+        for item in self._items():
+            partition = TopicPartition(self._topic, item.partition)
+            ends[partition] = ends.get(partition, 0) + 1
+        return ends
+
+    def positions(self) -> Offsets:
+        return dict(self._positions)
+
+    def lags(self) -> Mapping[TopicPartition, int]:
+        return {p: end - self._positions[p] for p, end in self.ends().items()}
+
+    def exhausted(self) -> bool:
+        return self._next >= len(self._script) and self._empty_polls == 0
+
+    def acknowledge(self, offsets: Offsets) -> None:
+        self.acknowledged.append(dict(offsets))
+
+    def close(self) -> None:
+        """Nothing is held; the script can be opened again."""
+
+
+def _item(entry: object) -> Item | None:
+    if isinstance(entry, Item):
+        return entry
+    return None if isinstance(entry, Crash | Pause) else Item(entry)  # type: ignore[arg-type]
+
+
+def _block(partition: TopicPartition, rows: list[tuple[int, Item]]) -> Records:
+    return Records(
+        partition,
+        [offset for offset, _ in rows],
+        [item.value for _, item in rows],
+        [item.key for _, item in rows],
+        [item.timestamp_ms for _, item in rows],
+        rows[-1][0] + 1,
+    )

@@ -1,0 +1,66 @@
+"""Standardisation that is learned online, as a layer, so that an exported model takes raw values."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+CLIP = 10.0
+"""Standardised values beyond this are clipped: one broken reading must not throw the model off."""
+_TINY_VARIANCE = 1e-24
+
+
+class OnlineStandardizer(keras.layers.Layer):
+    """Subtracts the mean and divides by the standard deviation of everything observed so far, element by element.
+
+    The running moments are float64 and follow Welford (1962), in the batch form of Chan, Golub and LeVeque
+    (1979), so that they stay exact over years; serving uses float32 copies of them. Until two different values
+    were seen an element has no spread: it standardises to 0, and restores to its mean.
+    """
+
+    def __init__(self, shape: tuple[int, ...], **options: Any) -> None:
+        super().__init__(trainable=False, **options)
+        self._shape = shape
+        self.count = self._weight("count", (), "float64")
+        self.mean = self._weight("mean", shape, "float64")
+        self.squares = self._weight("squares", shape, "float64")
+        self.shift = self._weight("shift", shape, "float32")
+        self.scale = self._weight("scale", shape, "float32")
+        self.spread = self._weight("spread", shape, "float32")
+        self.built = True
+
+    def _weight(self, name: str, shape: tuple[int, ...], dtype: str) -> Any:
+        return self.add_weight(name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        """Raw to standardised; x is float32, shape (n, *shape)."""
+        return tf.clip_by_value((x - self.shift.value) * self.scale.value, -CLIP, CLIP)
+
+    def restore(self, z: Any) -> Any:
+        """Standardised to raw."""
+        return z * self.spread.value + self.shift.value
+
+    def errors(self, prediction: Any, truth: Any) -> Any:
+        """The difference of two raw values in standard deviations, clipped as inputs are."""
+        return tf.clip_by_value((prediction - truth) * self.scale.value, -CLIP, CLIP)
+
+    def observe(self, x: Any) -> None:
+        """Take x, shape (n, *shape), into the moments. Traced inside the compiled update."""
+        x = tf.cast(x, tf.float64)
+        rows = tf.cast(tf.shape(x)[0], tf.float64)
+        before = self.count.value
+        count = before + rows
+        batch_mean = tf.reduce_mean(x, axis=0)
+        distance = batch_mean - self.mean.value
+        mean = self.mean.value + distance * rows / count
+        within = tf.reduce_sum(tf.square(x - batch_mean), axis=0)
+        squares = self.squares.value + within + tf.square(distance) * before * rows / count
+        variance = squares / count
+        known = variance > _TINY_VARIANCE
+        spread = tf.sqrt(variance)
+        self.count.assign(count)
+        self.mean.assign(mean)
+        self.squares.assign(squares)
+        self.shift.assign(tf.cast(mean, tf.float32))
+        self.scale.assign(tf.cast(tf.where(known, 1.0 / tf.where(known, spread, 1.0), 0.0), tf.float32))
+        self.spread.assign(tf.cast(tf.where(known, spread, 0.0), tf.float32))

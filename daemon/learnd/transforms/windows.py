@@ -1,0 +1,151 @@
+"""Windows of the last readings of each key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from learnd.types import Batch, Float32Array, Float64Array, Samples, State
+
+DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS = "duplicate_time", "window_filling", "too_many_keys"
+SKIP_REASONS = (DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS)
+
+
+@dataclass(slots=True)
+class _Series:
+    """The recent readings of one key."""
+
+    history: Float32Array
+    """Shape (depth, features), the newest last; rows before the first reading are zeros."""
+    run: int = 0
+    """Readings in a row without a gap, up to what a window needs."""
+    last_s: float = -np.inf
+
+
+class Windows:
+    """Each sample's features become the last *window* readings of its key, shape (n, window, features).
+
+    With *forecast* the window ends just before the sample, and the sample's own features become its target;
+    otherwise the window ends with the sample and the target stays. Policy for time, per key:
+
+    - a reading that is not newer than the newest before it is skipped (``drop_duplicates``), or taken;
+    - after a gap longer than *max_gap_s* the window fills up anew, so that none spans the gap;
+    - readings of keys beyond the first *max_keys* are skipped.
+
+    The result does not depend on how the stream was cut into batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        features: int,
+        targets: int,
+        forecast: bool,
+        max_gap_s: float | None,
+        drop_duplicates: bool,
+        max_keys: int,
+    ) -> None:
+        self._window = window
+        self._features = features
+        self._targets = features if forecast else targets
+        self._forecast = forecast
+        self._max_gap_s = np.inf if max_gap_s is None else max_gap_s
+        self._drop_duplicates = drop_duplicates
+        self._max_keys = max_keys
+        # Readings before the current one that its window needs.
+        self._depth = window if forecast else window - 1
+        self._series: dict[str, _Series] = {}
+
+    def __call__(self, batch: Batch) -> Batch:
+        samples = batch.samples
+        if not len(samples):
+            empty = Samples.empty((self._window, self._features), self._targets)
+            return replace(batch, samples=empty)
+        windows = np.empty((len(samples), self._window, self._features), np.float32)
+        ready = np.zeros(len(samples), bool)
+        skipped = dict.fromkeys(SKIP_REASONS, 0)
+        for key, rows in _rows_by_key(samples.keys).items():
+            series = self._series.get(key)
+            if series is None:
+                if len(self._series) >= self._max_keys:
+                    skipped[TOO_MANY_KEYS] += len(rows)
+                    continue
+                series = self._series[key] = _Series(np.zeros((self._depth, self._features), np.float32))
+            fresh = self._in_time(series, samples.times_s[rows])
+            skipped[DUPLICATE_TIME] += len(rows) - int(fresh.sum())
+            rows = rows[fresh]
+            if len(rows):
+                whole = self._cut(series, samples.x[rows], samples.times_s[rows], rows, windows)
+                ready[rows[whole]] = True
+                skipped[WINDOW_FILLING] += len(rows) - int(whole.sum())
+        kept = samples.take(ready)
+        learned = replace(kept, x=windows[ready], y=kept.x if self._forecast else kept.y)
+        return replace(batch, samples=learned, skipped={k: v for k, v in skipped.items() if v})
+
+    def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
+        if not self._drop_duplicates:
+            return np.ones(len(times_s), bool)
+        newest = np.maximum.accumulate(np.concatenate([[series.last_s], times_s]))[:-1]
+        return times_s > newest
+
+    def _cut(
+        self,
+        series: _Series,
+        readings: Float32Array,
+        times_s: Float64Array,
+        rows: npt.NDArray[np.int64],
+        windows: Float32Array,
+    ) -> npt.NDArray[np.bool_]:
+        """Writes the windows that end at *readings* into *windows*; returns which of them are whole."""
+        count = len(readings)
+        gaps_s = np.diff(times_s, prepend=series.last_s)
+        broken = gaps_s > self._max_gap_s
+        if not np.isfinite(series.last_s):
+            broken[0] = True
+        runs = _run_lengths(broken, series.run)
+        together = np.concatenate([series.history, readings])
+        cut = np.lib.stride_tricks.sliding_window_view(together, self._window, axis=0)
+        windows[rows] = np.moveaxis(cut[:count], -1, 1)
+        series.history = together[len(together) - self._depth :].copy()
+        series.run = min(int(runs[-1]), self._depth + 1)
+        series.last_s = float(times_s[-1] if not self._drop_duplicates else times_s.max())
+        return runs > self._depth
+
+    def state(self) -> State:
+        """All series as columns."""
+        series = list(self._series.values())
+        shape = (len(series), self._depth, self._features)
+        return {
+            "keys": list(self._series),
+            "history": np.array([s.history for s in series], np.float32).reshape(shape),
+            "run": np.array([s.run for s in series], np.int64),
+            "last_s": np.array([s.last_s for s in series], np.float64),
+        }
+
+    def restore(self, state: State) -> None:
+        columns = zip(state["keys"], state["history"], state["run"], state["last_s"], strict=True)
+        self._series = {
+            key: _Series(np.array(history), int(run), float(last_s)) for key, history, run, last_s in columns
+        }
+
+
+def _rows_by_key(keys: Sequence[Any] | npt.NDArray[Any]) -> dict[str, npt.NDArray[np.int64]]:
+    """Row numbers of each key, ascending, the keys in order of appearance."""
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return {key: np.array(numbers) for key, numbers in rows.items()}
+
+
+def _run_lengths(broken: npt.NDArray[np.bool_], before: int) -> npt.NDArray[np.int64]:
+    """How many readings in a row end at each position, *before* of them before the first.
+
+    >>> _run_lengths(np.array([False, False, True, False]), 3).tolist()
+    [4, 5, 1, 2]
+    """
+    position = np.arange(len(broken))
+    started = np.maximum.accumulate(np.where(broken, position, -1))
+    return np.where(started < 0, position + 1 + before, position - started + 1)
