@@ -109,9 +109,7 @@ def make_pipeline(
             clock=clock,
         ),
         metrics=metrics,
-        checkpoint_every=Every(
-            seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock
-        ),
+        checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: chunk.retraces,
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from learnd.averaging.settings import AnyAverager, WindowSettings
-from learnd.decoders.settings import AnyDecoder, CsvSettings, Float32Settings, JsonSettings
+from learnd.decoders.settings import AnyDecoder, CsvSettings, Float32Settings
 from learnd.document import Document, parse
 from learnd.errors import ConfigError, Problem
 from learnd.exporters.settings import ExportSettings
@@ -157,7 +157,10 @@ def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str
     except ValidationError as error:
         found = [_translate(details, document) for details in error.errors()]
         raise ConfigError(*document.problems, *(p for p in found if p.path not in broken)) from None
-    problems = [*document.problems, *(document.problem(at, message) for at, message in _contradictions(settings))]
+    problems = [
+        *document.problems,
+        *(document.problem(at, message) for at, message in _contradictions(settings)),
+    ]
     if problems:
         raise ConfigError(*problems)
     return settings
@@ -179,7 +182,7 @@ def default_decoder(source: Mapping[str, Any]) -> str:
     """
     if source.get("kind") == "file" and isinstance(source.get("path"), str):
         declared = source.get("format")
-        if declared == "csv" or declared is None and re.search(r"\.[ct]sv(\.gz)?$", source["path"]):
+        if declared == "csv" or (declared is None and re.search(r"\.[ct]sv(\.gz)?$", source["path"])):
             return "csv"
     return "json"
 
@@ -247,9 +250,7 @@ def _untimed(settings: Settings) -> bool:
     return isinstance(settings.source, FileSettings) and settings.decode.time is None
 
 
-def _csv_contradictions(
-    settings: Settings, decode: CsvSettings
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _csv_contradictions(settings: Settings, decode: CsvSettings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     source = settings.source
     from_header = isinstance(source, FileSettings) and source.header
     if decode.columns is None:

@@ -113,8 +113,9 @@ def _scalar(
     text = str(node.value)
     expanded = _expand(text, path, document, environ)
     tag = node.tag
-    if expanded != text and node.style is None:
-        tag = loader.resolve(yaml.ScalarNode, expanded, (True, False))
+    if expanded != text and getattr(node, "style", None) is None:
+        resolve: Any = loader.resolve
+        tag = resolve(yaml.ScalarNode, expanded, (True, False))
     try:
         return loader.construct_object(yaml.ScalarNode(tag, expanded, node.start_mark, node.end_mark))
     except (ValueError, yaml.YAMLError) as error:
@@ -122,9 +123,7 @@ def _scalar(
         return None
 
 
-def _expand(
-    text: str, path: tuple[str | int, ...], document: Document, environ: Mapping[str, str]
-) -> str:
+def _expand(text: str, path: tuple[str | int, ...], document: Document, environ: Mapping[str, str]) -> str:
     def replace(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)
         value = environ.get(name, default)

@@ -33,7 +33,7 @@ class DataDirLock:
             holder = self._path.read_text().strip()
             os.close(self._descriptor)
             raise DataDirLockedError(
-                f"data_dir {self._path.parent} is in use by process {holder or '?'}; stop it, or choose another data_dir"
+                f"data_dir {self._path.parent} is in use by process {holder or '?'}; stop it, or choose another one"
             ) from None
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{os.getpid()}\n".encode())

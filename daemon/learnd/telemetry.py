@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -109,7 +109,7 @@ class RateLimit:
         self._clock = clock
         self._last: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def __call__(self, _logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event.pop("always", False) or method in ("error", "critical", "exception"):
             return event
         key = (str(event.get("event")), str(event.get("reason", "")))

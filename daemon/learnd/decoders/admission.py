@@ -11,7 +11,12 @@ from learnd.decoders.settings import RECORD_KEY
 from learnd.types import Float64Array, Records, Reject, Samples
 
 TOMBSTONE, OVERSIZED, BAD_UTF8, UNPARSABLE = "tombstone", "oversized", "bad_utf8", "unparsable"
-MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = "missing_field", "wrong_type", "not_finite", "out_of_range"
+MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = (
+    "missing_field",
+    "wrong_type",
+    "not_finite",
+    "out_of_range",
+)
 BAD_TIME = "bad_time"
 REASONS = (
     TOMBSTONE,
@@ -110,9 +115,7 @@ def decode_records(
     return _accept(records, rows, fields, rejects), rejects
 
 
-def _all_at_once(
-    records: Records, fields: Fields, fast: Callable[[Sequence[bytes]], Rows]
-) -> Rows | None:
+def _all_at_once(records: Records, fields: Fields, fast: Callable[[Sequence[bytes]], Rows]) -> Rows | None:
     values = records.values
     try:
         sizes = list(map(len, values))  # type: ignore[arg-type]  # a tombstone's TypeError leads to the slow path
@@ -123,9 +126,7 @@ def _all_at_once(
         return None
 
 
-def _one_by_one(
-    records: Records, fields: Fields, slow: Callable[[bytes], Rows], rejects: list[Reject]
-) -> Rows:
+def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows], rejects: list[Reject]) -> Rows:
     numbers: list[Float64Array] = []
     times: list[Any] = []
     keys: list[str] = []
@@ -158,8 +159,7 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     times = _times(records, rows, index, fields, bad)
     keys = _keys(records, rows, index, fields)
     if bad:
-        for i in sorted(bad):
-            rejects.append(reject(records, i, *bad[i]))
+        rejects.extend(reject(records, i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
         kept = ~np.isin(index, list(bad))
         numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
@@ -206,7 +206,8 @@ def _times(
     bad: dict[int, tuple[str, str]],
 ) -> Float64Array:
     if rows.times is None:
-        return np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
+        stamps: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
+        return stamps
     unit = _UNITS_S[fields.time_unit]
     if all(type(value) is float or type(value) is int for value in rows.times):
         try:
@@ -251,9 +252,7 @@ def reject(records: Records, i: int, reason: str, detail: str) -> Reject:
     )
 
 
-def fields_from(
-    features: Mapping[str, Any], targets: Sequence[str], settings: Any
-) -> Fields:
+def fields_from(features: Mapping[str, Any], targets: Sequence[str], settings: Any) -> Fields:
     """The fields that the configuration asks for."""
     return Fields(
         tuple(Field(name, f.min, f.max, f.missing) for name, f in features.items()),

@@ -66,7 +66,7 @@ class JsonDecoder:
         for value in values:
             if not value.isascii():
                 value.decode()
-        readings = list(map(self._decode, values))
+        readings: list[Any] = list(map(self._decode, values))
         numbers = np.array(list(map(self._numbers, readings)), dtype=np.float64)
         numbers = numbers.reshape(len(readings), len(self._names))
         if self._has_fill:

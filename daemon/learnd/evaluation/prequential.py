@@ -10,7 +10,8 @@ WINDOW_SAMPLES = 1000
 class Prequential:
     """Means over the last `WINDOW_SAMPLES` samples, and the mean loss since the beginning.
 
-    The window is a ring that is averaged anew each time, so nothing drifts and nothing depends on how the stream was cut.
+    The window is a ring that is averaged anew each time, so nothing drifts, and nothing depends on how the stream was
+    cut.
     """
 
     def __init__(self, *, reconstruction: bool, window_samples: int = WINDOW_SAMPLES) -> None:

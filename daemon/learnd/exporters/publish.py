@@ -81,9 +81,7 @@ class Exporter:
         """Start to export *snapshot*; at most one export is under way."""
         assert not self.busy()
         self._abandoned = False
-        self._thread = threading.Thread(
-            target=self._export, args=(snapshot, hurry), name="learnd-export", daemon=True
-        )
+        self._thread = threading.Thread(target=self._export, args=(snapshot, hurry), name="learnd-export", daemon=True)
         self._thread.start()
 
     def busy(self) -> bool:

@@ -23,8 +23,8 @@ def largest_difference(
 ) -> float:
     """The largest difference between two sets of answers, in units of what is allowed (1.0 would just pass).
 
-    Allowed is *tolerance* times the spread of the wanted answers over the rows (their size, for fewer than 8 rows), plus
-    the rounding of float32.
+    Allowed is *tolerance* times the spread of the wanted answers over the rows (their size, for fewer than 8 rows),
+    plus the rounding of float32.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class HttpServer:
             server_version = "learnd"
             sys_version = ""
 
-            def do_GET(self) -> None:  # noqa: N802 - the base class wants this name
+            def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
                     encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -65,7 +65,7 @@ class HttpServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            def log_message(self, format: str, *args: Any) -> None:
                 """Scrapes are not worth a log line."""
 
         host, port = self._address

@@ -19,9 +19,7 @@ class AveragedModel:
         self._variables = network.averaged_weights()
         x_spec = tf.TensorSpec((None, *network.row_shape), tf.float32)
         weight_specs = [tf.TensorSpec(v.shape, tf.float32) for v in self._variables]
-        self._answer = tf.function(
-            self._with_weights, autograph=False, input_signature=[x_spec, weight_specs]
-        )
+        self._answer = tf.function(self._with_weights, autograph=False, input_signature=[x_spec, weight_specs])
 
     def weights(self) -> tuple[np.ndarray[Any, Any], ...]:
         """The averaged weights now, in the network's order; the live ones before the first snapshot.

@@ -60,9 +60,7 @@ class CompiledChunk:
             input_signature=[x_spec, y_spec, tf.TensorSpec((), tf.int32)],
         )
 
-    def __call__(
-        self, x: Float32Array, y: Float32Array
-    ) -> tuple[Float32Array, Float32Array, Float32Array, float]:
+    def __call__(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array, float]:
         """Learn all rows of one chunk; their number is a multiple of `batch_rows` and at most `rows`.
 
         Returns predictions (n, outputs), losses (n,), losses of the averaged weights (n,), and seconds taken.

@@ -39,4 +39,3 @@ class MicroBatchSettings(Section):
 
 
 AnyLearner = Annotated[PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]
-

@@ -35,6 +35,8 @@ class TopicSink:
 
     def send(self, messages: Sequence[Message]) -> None:
         for value, key, headers in messages:
+            if value is None and key is None:
+                key = b""  # kafka-python refuses a record with neither; a tombstone must stay one
             try:
                 sent = self._producer.send(self._topic, value=value, key=key, headers=list(headers))
                 sent.add_errback(self._fail)

@@ -4,7 +4,7 @@ import gzip
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from learnd.errors import ConfigError, DataLossError
 from learnd.sources.settings import FileSettings
@@ -61,7 +61,7 @@ class FileSource:
         if self._settings.resolved_format() == "csv" and self._settings.header:
             self._line()
         wanted = offsets.get(self._partition, 0)
-        for self._offset in range(wanted):  # noqa: B007 - named for the error below
+        for self._offset in range(wanted):
             if self._line() is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint goes on at line "
@@ -137,7 +137,7 @@ class FileSource:
 def _open(path: Path) -> IO[bytes]:
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rb")
+            return cast(IO[bytes], gzip.open(path, "rb"))
         return path.open("rb")
     except OSError as error:
         raise ConfigError(f"source.path: {path} cannot be read: {error.strerror}") from error

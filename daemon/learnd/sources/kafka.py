@@ -24,9 +24,7 @@ class KafkaSource:
     Deserializers stay unset: one that raises would make kafka-python's next poll spin for ever.
     """
 
-    def __init__(
-        self, settings: KafkaSettings, *, group_id: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, *, group_id: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._group_id = settings.group_id or group_id
         self._clock = clock
@@ -145,9 +143,7 @@ class KafkaSource:
             offsets, self._acknowledged = self._acknowledged, None
         if not offsets:
             return
-        theirs = {
-            _theirs(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items() if p in self._positions
-        }
+        theirs = {_theirs(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items() if p in self._positions}
         try:
             if wait:
                 self._consumer.commit(theirs, timeout_ms=5000)

@@ -32,7 +32,7 @@ class Item:
     partition: int = 0
 
 
-Script = Iterable[bytes | None | Item | Crash | Pause]
+Script = Iterable[bytes | Item | Crash | Pause | None]
 
 
 class MemorySource:

@@ -167,7 +167,7 @@ class SimulatorSource:
         wear: Float64Array,
         drift: Float64Array,
         faulty: Float64Array,
-        times_s: Float64Array,
+        times_s: Any,
     ) -> list[bytes]:
         encode = msgspec.json.Encoder().encode
         names = [f"machine-{m:02d}" for m in range(self._settings.machines)]

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 
-class Network(keras.Model):
+class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     """What every task's network offers to the learner, the exporters and the checkpoint.
 
     Attributes
@@ -53,5 +53,3 @@ class Network(keras.Model):
 def mean_square(errors: Any) -> Any:
     """Mean of the squares over all axes but the first, shape (n,)."""
     return tf.reduce_mean(tf.reshape(tf.square(errors), (tf.shape(errors)[0], -1)), axis=1)
-
-

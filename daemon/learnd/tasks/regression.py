@@ -34,4 +34,3 @@ class RegressionNetwork(Network):
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)
         self.target_scaler.observe(y)
-

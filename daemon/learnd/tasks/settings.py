@@ -37,6 +37,4 @@ class ForecastSettings(_Windowed):
     window: Annotated[int, Field(ge=2)] = 24
 
 
-AnyTask = Annotated[
-    RegressionSettings | ReconstructionSettings | ForecastSettings, Field(discriminator="kind")
-]
+AnyTask = Annotated[RegressionSettings | ReconstructionSettings | ForecastSettings, Field(discriminator="kind")]

