@@ -73,6 +73,7 @@ class Daemon:
 
     def __init__(self, config: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         self.log_path = config.with_suffix(".log")
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(LEARND), "run", str(config), *arguments],
@@ -92,7 +93,8 @@ class Daemon:
             self.process.wait()
 
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        """What this process has logged; an earlier one may have written to the same file."""
+        return self.log_path.read_bytes()[self._log_start :].decode(errors="replace")
 
     def events(self, name: str) -> list[dict[str, Any]]:
         lines = [line for line in self.log().splitlines() if line.startswith("{")]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import CoordinatorNotAvailableError, KafkaError
 
 KAFKA_VERSION = "4.3.0"
 # kafka-clients is named beside the server: by a managed version it would resolve to 3.8, and the broker would die.
@@ -149,9 +149,18 @@ class KafkaCluster:
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """The offsets that *group* has committed."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
         try:
-            offsets = admin.list_group_offsets({group: None})[group]
-            return {(p.topic, p.partition): o.offset for p, o in offsets.items()}
+            while True:
+                try:
+                    offsets = admin.list_group_offsets({group: None})[group]
+                except CoordinatorNotAvailableError:
+                    # A broker makes its topic of offsets when it is first asked, and that takes a moment.
+                    if time.monotonic() > deadline_s:
+                        raise
+                    time.sleep(0.2)
+                else:
+                    return {(p.topic, p.partition): o.offset for p, o in offsets.items()}
         finally:
             admin.close()
 

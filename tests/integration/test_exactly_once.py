@@ -1,0 +1,121 @@
+"""Nothing lost, nothing learned twice: a real broker, a real process, a real SIGKILL."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnd import statecodec
+from learnd.checkpoint import read_arrays
+from learnd.testing.kafka import KafkaCluster
+from tests.helpers import Daemon, config_text, readings, same_arrays, until
+
+RECORDS = 60_000
+VARIANTS: dict[str, dict[str, Any]] = {
+    "per_sample": {},
+    "micro_batch_of_windows": {
+        "decode": {"kind": "json", "key": "k", "time": "t"},
+        "target": None,
+        "task": {"kind": "forecast", "window": 4},
+        "learning": {"mode": "micro_batch", "batch_size": 7},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def topic(kafka_broker: KafkaCluster) -> str:
+    name = kafka_broker.create_topic("exactly-once")
+    kafka_broker.produce(name, readings(RECORDS))
+    return name
+
+
+def _config(folder: Path, broker: KafkaCluster, topic: str, **sections: Any) -> Path:
+    folder.mkdir()
+    config = folder / "config.yaml"
+    source = {"kind": "kafka", "bootstrap_servers": [broker.bootstrap], "topics": [topic]}
+    common = {
+        "source": source,
+        "checkpoint": {"every_seconds": None, "every_samples": 1000},
+        "predictions": {"path": str(folder / "predictions.jsonl")},
+    }
+    config.write_text(config_text(folder / "data", **common, **sections))
+    return config
+
+
+def _newest_checkpoint(folder: Path) -> int:
+    names = (folder / "data" / "checkpoints").glob("ckpt-*.index")
+    return max((int(path.stem.partition("-")[2]) for path in names), default=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
+    variant: str, kafka_broker: KafkaCluster, topic: str, tmp_path: Path
+) -> None:
+    """Weights, slots, averages, windows, metrics, offsets and even the file of predictions are the same."""
+    whole = _config(tmp_path / "whole", kafka_broker, topic, **VARIANTS[variant])
+    with Daemon(whole, "--once") as daemon:
+        daemon.finish()
+
+    broken = _config(tmp_path / "broken", kafka_broker, topic, **VARIANTS[variant])
+    kills = 0
+    for beyond in (0, 2, 5, 9):
+        reached = _newest_checkpoint(broken.parent) + beyond
+        with Daemon(broken, "--once") as daemon:
+            until(
+                lambda d=daemon, n=reached: _newest_checkpoint(broken.parent) > n or d.process.poll() is not None,
+                what="a checkpoint",
+            )
+            kills += daemon.process.poll() is None
+            daemon.kill()
+    assert kills >= 2, "the run was over before it could be killed"
+    with Daemon(broken, "--once") as daemon:
+        daemon.finish()
+
+    arrays, state = read_arrays(tmp_path / "whole" / "data" / "checkpoints")
+    arrays_again, state_again = read_arrays(tmp_path / "broken" / "data" / "checkpoints")
+    assert state["progress"]["records"] == RECORDS
+    assert int(arrays["learned"]) == state["progress"]["samples"] > RECORDS * 0.99
+    assert same_arrays(arrays, arrays_again) == []
+    assert statecodec.encode(state) == statecodec.encode(state_again)
+    predictions = (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+    assert predictions == (tmp_path / "broken" / "predictions.jsonl").read_bytes()
+
+
+def test_sigterm_ends_cleanly_and_the_next_start_goes_on(
+    kafka_broker: KafkaCluster, tmp_path: Path
+) -> None:
+    """Exit code 0 within 25 s with a checkpoint and an export; records that come later are learned later."""
+    topic = kafka_broker.create_topic()
+    kafka_broker.produce(topic, readings(3000))
+    config = _config(tmp_path / "run", kafka_broker, topic)
+    with Daemon(config) as daemon:
+        until(lambda: daemon.metric("learnd_samples_learned_total") == 3000, what="3000 samples")
+        assert daemon.terminate() < 25.0
+        assert daemon.events("export_published")
+        assert daemon.events("finished")[-1]["samples"] == 3000
+    kafka_broker.produce(topic, readings(500, seed=1))
+    with Daemon(config) as daemon:
+        until(lambda: daemon.metric("learnd_model_samples") == 3500, what="the later records")
+        assert daemon.metric("learnd_samples_learned_total") == 500
+        daemon.terminate()
+    assert kafka_broker.committed("learnd-test") == {(topic, 0): 3500}
+    exports = sorted(path.name for path in (tmp_path / "run" / "data" / "exports").glob("[0-9]*"))
+    assert exports == ["1", "2"]
+
+
+def test_offsets_are_committed_only_after_the_save(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """A run that never saves commits nothing, however much it learned."""
+    topic = kafka_broker.create_topic()
+    kafka_broker.produce(topic, readings(2000))
+    config = _config(tmp_path / "run", kafka_broker, topic, name="never-saves")
+    text = config.read_text().replace("every_samples: 1000", "every_samples: 1000000")
+    config.write_text(text)
+    with Daemon(config) as daemon:
+        until(lambda: daemon.metric("learnd_samples_learned_total") == 2000, what="2000 samples")
+        time.sleep(0.5)
+        assert kafka_broker.committed("learnd-never-saves") == {}
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.finish()
+    assert kafka_broker.committed("learnd-never-saves") == {(topic, 0): 2000}

@@ -1,0 +1,162 @@
+"""The compiled update: exact order, whatever the chunks; what is predicted is predicted before it is learned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from learnd.build import make_pipeline
+from learnd.learners.chunk import CHUNK_ROWS
+from learnd.loop import Pipeline
+from learnd.types import Samples, TopicPartition
+from tests.helpers import same_arrays, settings
+
+ROWS = 200
+
+
+def _samples(count: int, *, features: int = 3, targets: int = 1, seed: int = 0) -> Samples:
+    random = np.random.default_rng(seed)
+    x = (random.normal(size=(count, features)) * 5 + 20).astype(np.float32)
+    y = (x[:, :targets] * 2 + random.normal(size=(count, targets))).astype(np.float32)
+    origins = np.empty(count, dtype=object)
+    origins.fill(TopicPartition("t", 0))
+    return Samples(x, y, np.arange(count) * 60.0, np.array(["k"] * count, object), origins, np.arange(count))
+
+
+def _pipeline(tmp_path: Path, **sections: Any) -> Pipeline:
+    return make_pipeline(settings(tmp_path, **sections))
+
+
+def _arrays(pipeline: Pipeline) -> dict[str, Any]:
+    return {name: variable.numpy() for name, variable in pipeline.checkpoints._live.items()}
+
+
+def _learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int]) -> tuple[np.ndarray[Any, Any], ...]:
+    bounds = [0, *sorted(cuts), len(samples)]
+    results = [
+        pipeline.learner.learn(samples.take(slice(a, b))) for a, b in zip(bounds, bounds[1:], strict=False) if b > a
+    ]
+    results = [result for result in results if len(result.samples)]
+    return tuple(
+        np.concatenate([getattr(result, name) for result in results])
+        for name in ("predictions", "losses", "averaged_losses")
+    )
+
+
+@pytest.mark.parametrize("mode", ["per_sample", "micro_batch"])
+@pytest.mark.parametrize("averager", ["window", "ema", "none"])
+@hypothesis_settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(cuts=st.lists(st.integers(1, ROWS - 1), max_size=12))
+def test_weights_do_not_depend_on_how_the_stream_is_cut(
+    tmp_path: Path, mode: str, averager: str, cuts: list[int]
+) -> None:
+    """Every variable, prediction and loss is equal to the last bit for any cutting."""
+    sections: dict[str, Any] = {"averaging": {"kind": averager}}
+    if averager != "none":
+        sections["averaging"]["every_samples"] = 7
+    if mode == "micro_batch":
+        sections["learning"] = {"mode": mode, "batch_size": 8}
+    samples = _samples(ROWS)
+    whole, cut = _pipeline(tmp_path, **sections), _pipeline(tmp_path, **sections)
+    results, results_cut = _learn(whole, samples, []), _learn(cut, samples, cuts)
+    assert same_arrays(_arrays(whole), _arrays(cut)) == []
+    for one, other in zip(results, results_cut, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_chunks_larger_than_one_call_keep_the_order(tmp_path: Path) -> None:
+    """A batch of several compiled calls gives what single samples give."""
+    samples = _samples(CHUNK_ROWS * 2 + 17)
+    whole, cut = _pipeline(tmp_path), _pipeline(tmp_path)
+    _learn(whole, samples, [])
+    _learn(cut, samples, list(range(100, len(samples), 331)))
+    assert same_arrays(_arrays(whole), _arrays(cut)) == []
+    assert whole.retraces() == cut.retraces() == 0
+
+
+def test_a_sample_is_predicted_before_it_is_learned(tmp_path: Path) -> None:
+    """The prediction of a sample is that of the weights as they were before it."""
+    pipeline = _pipeline(tmp_path, averaging={"kind": "none"})
+    samples = _samples(50)
+    pipeline.learner.learn(samples.take(slice(0, 49)))
+    weights = pipeline.averaged.weights()
+    before = pipeline.averaged.predict(samples.x[49:], weights)["prediction"]
+    result = pipeline.learner.learn(samples.take(slice(49, 50)))
+    np.testing.assert_allclose(result.predictions, before, rtol=1e-5)
+    after = pipeline.averaged.predict(samples.x[49:], pipeline.averaged.weights())["prediction"]
+    assert abs(float(after[0, 0] - before[0, 0])) > 0
+
+
+def test_averaged_loss_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
+    """The second loss of a sample is what the averaged model of that moment would have made of it."""
+    pipeline = _pipeline(tmp_path, averaging={"kind": "window", "size": 3, "every_samples": 10, "warmup": 1.0})
+    samples = _samples(41)
+    pipeline.learner.learn(samples.take(slice(0, 40)))
+    predicted = pipeline.averaged.predict(samples.x[40:], pipeline.averaged.weights())["prediction"]
+    scale = _arrays(pipeline)["model/target/scale"]
+    result = pipeline.learner.learn(samples.take(slice(40, 41)))
+    expected = np.square((predicted - samples.y[40:]) * scale).mean()
+    np.testing.assert_allclose(result.averaged_losses[0], expected, rtol=1e-4)
+    assert result.averaged_losses[0] != result.losses[0]
+
+
+@pytest.mark.parametrize(("mode", "batch_size"), [("per_sample", 1), ("micro_batch", 16)])
+def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size: int) -> None:
+    """The compiled loop does what the eager loop of the textbook does, sample by sample."""
+    import tensorflow as tf
+
+    learning: dict[str, Any] = {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
+    if mode == "micro_batch":
+        learning["batch_size"] = batch_size
+    compiled = _pipeline(tmp_path, learning=learning, averaging={"kind": "none"})
+    eager = _pipeline(tmp_path, learning=learning, averaging={"kind": "none"})
+    samples = _samples(64)
+    compiled.learner.learn(samples)
+    chunk = eager.learner._chunk  # type: ignore[attr-defined]
+    network, optimizer = chunk._network, chunk._optimizer
+    for start in range(0, 64, batch_size):
+        x, y = samples.x[start : start + batch_size], samples.y[start : start + batch_size]
+        with tf.GradientTape() as tape:
+            _, losses = network.judge(tf.constant(x), tf.constant(y), training=True)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        network.observe(tf.constant(x), tf.constant(y))
+        chunk.learned.assign_add(batch_size)
+    for name, value in _arrays(compiled).items():
+        np.testing.assert_allclose(value, _arrays(eager)[name], rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_micro_batch_waits_for_its_last_sample(tmp_path: Path) -> None:
+    """An incomplete group is neither learned nor lost, and survives a restore of the learner's state."""
+    learning = {"mode": "micro_batch", "batch_size": 8}
+    first, second = _pipeline(tmp_path, learning=learning), _pipeline(tmp_path, learning=learning)
+    samples = _samples(12)
+    assert len(first.learner.learn(samples).samples) == 8
+    second.learner.restore(first.learner.state())
+    result = second.learner.learn(_samples(4, seed=1))
+    assert result.samples.offsets.tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
+    assert result.samples.origins[0] == TopicPartition("t", 0)
+
+
+def test_snapshot_does_not_change_while_learning_goes_on(tmp_path: Path) -> None:
+    """Nothing is copied for a snapshot or a save; TensorFlow must therefore not write to a value that is held."""
+    pipeline = _pipeline(tmp_path)
+    samples = _samples(500)
+    pipeline.learner.learn(samples)
+    live = pipeline.checkpoints._live
+    held = {name: variable.read_value() for name, variable in live.items()}
+    weights = pipeline.averaged.weights()
+    copies = {name: np.array(value.numpy()) for name, value in held.items()}
+    weight_copies = [np.array(weight) for weight in weights]
+    for _ in range(3):
+        pipeline.learner.learn(samples)
+    assert same_arrays({name: value.numpy() for name, value in held.items()}, copies) == []
+    assert all(np.array_equal(a, b) for a, b in zip(weights, weight_copies, strict=True))
+    assert not np.array_equal(pipeline.averaged.weights()[0], weight_copies[0])
