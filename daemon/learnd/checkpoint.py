@@ -86,18 +86,24 @@ class Checkpoints:
         self._host = _HostState()
         self._checkpoint = tf.train.Checkpoint(variables=self._shadow, host=self._host)
         numbers = self._numbers()
+        if not numbers:
+            # An empty or foreign list would keep the manager from being made.
+            (self._directory / "checkpoint").unlink(missing_ok=True)
         if numbers and self._listed() != numbers:
             # TensorFlow's list is missing or stale (a crash, a copy by hand); the files are what counts.
             tf.compat.v1.train.update_checkpoint_state(
                 str(self._directory), f"ckpt-{numbers[-1]}", [f"ckpt-{n}" for n in numbers]
             )
-        self._number = numbers[-1] if numbers else 0
+        self._number = max([self._number, *numbers])
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self._directory), max_to_keep=self._keep, checkpoint_name="ckpt"
         )
 
     def _listed(self) -> list[int]:
-        listed = tf.train.get_checkpoint_state(str(self._directory))
+        try:
+            listed = tf.train.get_checkpoint_state(str(self._directory))
+        except Exception:  # whatever a torn file makes TensorFlow's parser say
+            return []
         names = listed.all_model_checkpoint_paths if listed is not None else []
         return [int(name.rpartition("-")[2]) for name in names]
 
@@ -127,12 +133,12 @@ class Checkpoints:
                 damaged.append(path.name)
                 continue
             self._require_same(host["fingerprint"])
+            for name, live in self._live.items():
+                live.assign(self._shadow[name])
             for name in damaged:
                 _set_aside(self._directory, name)
             if damaged:
                 self.open()
-            for name, live in self._live.items():
-                live.assign(self._shadow[name])
             state: State = host["state"]
             return state
         if damaged or any(self._directory.glob("ckpt-*")):

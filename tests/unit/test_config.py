@@ -1,0 +1,153 @@
+"""The configuration: every mistake at once, each with its line and the way out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from learnd.config import ConfigError, json_schema, load, loads
+from tests.helpers import ROOT, config_text
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+STARTER = ROOT / "daemon" / "learnd" / "starter.yaml"
+
+MISTAKES = """\
+name: "pr ess"
+data_dri: x
+source:
+  kind: kafak
+features: {t: {min: 5, mx: 7}, p: }
+target: wear
+target: w2
+model: {kind: mlp, hiden: [3]}
+averaging: {size: 0}
+checkpoint: {keep: 1}
+task: {kind: forecast, window: abc}
+http:
+  port: ${NOPE}
+"""
+
+
+def _problems(text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loads(text, file="a.yaml", environ=environ)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_every_mistake_is_found_at_once_with_its_line() -> None:
+    """Ten mistakes, ten lines."""
+    found = _problems(MISTAKES)
+    lines = {problem.split(":")[1] + " " + problem.split(": ")[1] for problem in found}
+    assert lines == {
+        "1 name",
+        "2 data_dri",
+        "4 source.kind",
+        "5 features.t.mx",
+        "7 target",
+        "8 model.hiden",
+        "9 averaging.size",
+        "10 checkpoint.keep",
+        "11 task.window",
+        "13 http.port",
+    }
+    assert len(found) == len(lines)
+    text = "\n".join(found)
+    for hint in ("data_dir?", "kafka?", "max?", "hidden?", "first on line 6", "${NOPE:-default}"):
+        assert hint in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"target": None}, "target: is needed for a regression"),
+        ({"task": {"kind": "forecast"}}, "target: has no meaning for task.kind forecast"),
+        ({"model": {"kind": "lstm"}}, "set task.window"),
+        ({"model": {"kind": "autoencoder"}}, "autoencoder fits task.kind reconstruction"),
+        ({"target": "a"}, "a is a feature too"),
+        ({"features": {"a": {"min": 2, "max": 1}}}, "min 2.0 must be below max 1.0"),
+        ({"features": ["a", "a"]}, "names stand twice: a"),
+        ({"dead_letter": {"topic": "x"}}, "needs source.kind kafka"),
+        ({"dead_letter": {}}, "name either a topic or a path"),
+        ({"decode": {"kind": "csv"}}, "decode.columns: is needed"),
+        ({"decode": {"kind": "csv", "columns": ["a", "b", "cc", "y"]}}, "lacks c; did you mean cc?"),
+        ({"export": {"every_seconds": None}}, "set every_seconds or every_samples"),
+        ({"source": {"kind": "kafka"}}, "source.bootstrap_servers: is missing"),
+        ({"source": None}, "source: is missing; give it a kind: kafka, file, simulator"),
+    ],
+)
+def test_contradictions_name_the_way_out(tmp_path: Path, sections: dict[str, Any], expected: str) -> None:
+    """What is wrong between sections is found too."""
+    assert expected in "\n".join(_problems(config_text(tmp_path, **sections)))
+
+
+def test_feeding_ones_own_rejects_is_refused(tmp_path: Path) -> None:
+    """A dead-letter topic that the source reads would never end."""
+    source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"]}
+    assert "feed itself" in _problems(config_text(tmp_path, source=source, dead_letter={"topic": "t"}))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{a: ${B}}", 'write "${VAR}" in quotes'),
+        ("- 1", "must hold keys and values"),
+        ("", "must hold keys and values"),
+        ("a: [", "not YAML"),
+        ("name: !!python/object:os.system x", "is not allowed"),
+        ("name: ${X}", "holds a line break"),
+    ],
+)
+def test_unreadable_yaml_is_explained(text: str, expected: str) -> None:
+    """Never a traceback, never code from the file."""
+    assert expected in "\n".join(_problems(text, X="a\nb"))
+
+
+def test_environment_values_keep_their_type_and_cannot_be_structure(tmp_path: Path) -> None:
+    """A number stays a number; braces stay text."""
+    text = config_text(tmp_path).replace("name: test", 'name: "${NAME:-test}"').replace("port: 0", "port: ${PORT}")
+    settings = loads(text, environ={"PORT": "9000", "NAME": "press"})
+    assert (settings.http.port, settings.name) == (9000, "press")
+    assert "name" in _problems(text, PORT="1", NAME="{a: b}")[0]
+
+
+def test_secrets_do_not_show(tmp_path: Path) -> None:
+    """Not in the settings' text, not in the digest's input, not in an error."""
+    source = {
+        "kind": "kafka",
+        "bootstrap_servers": ["b:1"],
+        "topics": ["t"],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": "u",
+        "sasl_password": "${SECRET}",
+    }
+    text = config_text(tmp_path, source=source)
+    settings = loads(text, environ={"SECRET": "canary-8213"})
+    assert "canary-8213" not in repr(settings) + settings.model_dump_json()
+    assert settings.digest() == loads(text, environ={"SECRET": "other"}).digest()
+    assert settings.source.client_options()["sasl_plain_password"] == "canary-8213"  # type: ignore[union-attr]
+    insecure = config_text(tmp_path, source={**source, "security_protocol": "SASL_PLAINTEXT"})
+    problems = _problems(insecure, SECRET="canary-8213")
+    assert "allow_insecure: true" in problems[0]
+    assert "canary" not in problems[0]
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, STARTER], ids=lambda path: path.name)
+def test_every_shipped_configuration_loads_and_fits_the_schema(path: Path) -> None:
+    """What we ship works, and editors that use the schema agree."""
+    load(path, environ={})
+    values = yaml.safe_load(path.read_text().replace('"${LEARND_PORT:-9464}"', "9464"))
+    jsonschema.Draft7Validator(json_schema()).validate(values)
+
+
+def test_schema_is_draft_7_and_finds_mistakes() -> None:
+    """The schema is valid itself, and refuses what the loader refuses."""
+    schema = json_schema()
+    jsonschema.Draft7Validator.check_schema(schema)
+    validator = jsonschema.Draft7Validator(schema)
+    values = yaml.safe_load(STARTER.read_text())
+    for wrong in ({"sourcee": {}}, {"model": {"kind": "nope"}}, {"checkpoint": {"keep": 1}}, {"features": []}):
+        assert list(validator.iter_errors({**values, **wrong})), json.dumps(wrong)

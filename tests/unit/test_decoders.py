@@ -1,0 +1,180 @@
+"""Every bad record is rejected with its reason, and takes no good one with it."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from learnd.decoders.admission import Field, Fields
+from learnd.decoders.csv import CsvDecoder
+from learnd.decoders.float32 import Float32Decoder
+from learnd.decoders.json import JsonDecoder
+from learnd.types import Records, TopicPartition
+
+PARTITION = TopicPartition("sensors", 2)
+
+
+def _fields(**options: Any) -> Fields:
+    defaults: dict[str, Any] = {
+        "features": (Field("a", min=-10, max=10), Field("b", missing=7.0)),
+        "targets": (Field("y"),),
+        "time": "t",
+        "time_unit": "s",
+        "key": "k",
+        "max_bytes": 200,
+    }
+    return Fields(**{**defaults, **options})
+
+
+def _records(*values: bytes | None) -> Records:
+    count = len(values)
+    return Records(PARTITION, range(100, 100 + count), values, [b"key"] * count, [1000] * count, 100 + count)
+
+
+GOOD = {"a": 1.5, "b": 2, "y": -3.0, "t": 60, "k": "m1", "other": {"x": [1]}}
+
+
+def _json(**changes: Any) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def test_json_takes_the_configured_fields() -> None:
+    """Features and targets in their order as float32; key and time beside them."""
+    samples, rejects = JsonDecoder(_fields()).decode(_records(_json(), _json(t="2020-01-01T00:00:00Z", k=5)))
+    assert not rejects
+    assert samples.x.tolist() == [[1.5, 2.0], [1.5, 2.0]]
+    assert samples.y.tolist() == [[-3.0], [-3.0]]
+    assert samples.x.dtype == samples.y.dtype == np.float32
+    assert samples.times_s.tolist() == [60.0, 1577836800.0]
+    assert samples.keys.tolist() == ["m1", "5"]
+    assert samples.offsets.tolist() == [100, 101]
+    assert samples.origins[0] == PARTITION
+
+
+BAD_JSON = {
+    "tombstone": (None, "tombstone"),
+    "not JSON": (b"{", "unparsable"),
+    "empty": (b"", "unparsable"),
+    "not an object": (b"[1]", "wrong_type"),
+    "text for a number": (_json(a="1.5"), "wrong_type"),
+    "boolean for a number": (_json(a=True), "wrong_type"),
+    "null": (_json(a=None), "wrong_type"),
+    "missing feature": (b'{"b": 2, "y": 1, "t": 1, "k": "m"}', "missing_field"),
+    "missing target": (b'{"a": 2, "t": 1, "k": "m"}', "missing_field"),
+    "NaN": (_json(a=float("nan")), "not_finite"),
+    "Infinity": (_json(y=float("inf")), "not_finite"),
+    "beyond float64": (b'{"a": 1e400, "y": 1, "t": 1, "k": "m"}', "not_finite"),
+    "beyond float32": (_json(y=1e39), "not_finite"),
+    "below min": (_json(a=-10.5), "out_of_range"),
+    "above max": (_json(a=11), "out_of_range"),
+    "oversized": (_json(other="x" * 300), "oversized"),
+    "bad UTF-8 in a key": (b'{"a": 1, "y": 1, "t": 1, "k": "\xff"}', "bad_utf8"),
+    "bad UTF-8 in an unknown field": (b'{"a": 1, "y": 1, "t": 1, "k": "m", "z": "\xff"}', "bad_utf8"),
+    "bad time": (_json(t="yesterday"), "bad_time"),
+    "time beyond all years": (_json(t="99999-01-01"), "bad_time"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_JSON)
+def test_bad_json_is_rejected_with_its_reason(case: str) -> None:
+    """Alone and among good ones; the good ones stay, in order."""
+    value, reason = BAD_JSON[case]
+    samples, rejects = JsonDecoder(_fields()).decode(_records(_json(), value, _json(a=2.5)))
+    assert [(r.reason, r.offset, r.value, r.key) for r in rejects] == [(reason, 101, value, b"key")]
+    assert rejects[0].detail
+    assert samples.offsets.tolist() == [100, 102]
+    assert samples.x[:, 0].tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize("value", [b'{"a": 1, "y": 1, "t": 1, "k": "m"}', _json(b=None)])
+def test_a_missing_value_can_have_a_stand_in(value: bytes) -> None:
+    """``missing: 7`` stands in for an absent field and for null."""
+    samples, rejects = JsonDecoder(_fields()).decode(_records(value))
+    assert not rejects
+    assert samples.x[0, 1] == 7.0
+
+
+def test_deep_nesting_and_huge_numbers_are_no_crash() -> None:
+    """Hostile values are rejects like any other."""
+    fields = _fields(max_bytes=1 << 20)
+    hostile = [b"[" * 100_000, b'{"a":' * 50_000, b'{"a": ' + b"9" * 5000 + b', "y": 1, "t": 1, "k": "m"}', b"\x00" * 99]
+    samples, rejects = JsonDecoder(fields).decode(_records(*hostile))
+    assert len(rejects) == len(hostile)
+    assert len(samples) == 0
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.none(), st.binary(max_size=40), st.sampled_from([_json(), _json(a=3), _json(a=99)])), max_size=8
+    )
+)
+def test_every_record_becomes_a_sample_or_a_reject(values: list[bytes | None]) -> None:
+    """Whatever the bytes: nothing is lost, nothing raises, and what is accepted is finite."""
+    decoder = JsonDecoder(_fields())
+    samples, rejects = decoder.decode(_records(*values))
+    assert sorted([*samples.offsets.tolist(), *(r.offset for r in rejects)]) == list(range(100, 100 + len(values)))
+    assert np.isfinite(samples.x).all()
+
+
+def _csv(delimiter: str = ",") -> CsvDecoder:
+    return CsvDecoder(_fields(), ["t", "k", "a", "b", "y"], delimiter)
+
+
+def test_csv_takes_the_configured_columns() -> None:
+    """Also quoted ones, and with another delimiter; an empty cell takes the stand-in."""
+    samples, rejects = _csv().decode(_records(b"2013-12-02 21:15:00,m_1,1.5,,3", b'60,"m,2",-1,2,4'))
+    assert not rejects
+    assert samples.x.tolist() == [[1.5, 7.0], [-1.0, 2.0]]
+    assert samples.keys.tolist() == ["m_1", "m,2"]
+    assert samples.times_s.tolist() == [1386018900.0, 60.0]
+    assert _csv(";").decode(_records(b"1;m;1;2;3"))[0].y.tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"1,m,1.5,2", "unparsable"),
+        (b"1,m,1.5,2,3,4", "unparsable"),
+        (b'1,"m,1,2,3', "unparsable"),
+        (b"1,m,,2,3", "missing_field"),
+        (b"1,m,x,2,3", "wrong_type"),
+        (b"1,m,1_0,2,3", "wrong_type"),
+        (b"1,m,nan,2,3", "not_finite"),
+        (b"1,m,1,inf,3", "not_finite"),
+        (b"1,m,11,2,3", "out_of_range"),
+        (b"1,\xff,1,2,3", "bad_utf8"),
+        (b"soon,m,1,2,3", "bad_time"),
+        (None, "tombstone"),
+    ],
+)
+def test_bad_csv_is_rejected_with_its_reason(line: bytes | None, reason: str) -> None:
+    """One bad line spoils no other."""
+    samples, rejects = _csv().decode(_records(b"1,m,1,2,3", line, b"2,m,1,2,3"))
+    assert [(r.reason, r.offset) for r in rejects] == [(reason, 101)]
+    assert samples.offsets.tolist() == [100, 102]
+
+
+def test_float32_takes_packed_rows() -> None:
+    """Several rows of one record become several samples of one offset."""
+    fields = _fields(time=None, key="__key__")
+    rows = struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+    samples, rejects = Float32Decoder(fields).decode(_records(rows, rows[:12], b"", b"abc", rows[:8], rows))
+    assert [(r.reason, r.offset) for r in rejects] == [("unparsable", 102), ("unparsable", 103), ("unparsable", 104)]
+    assert samples.offsets.tolist() == [100, 100, 101, 105, 105]
+    assert samples.x[1].tolist() == [4.0, 5.0]
+    assert samples.keys[0] == "key"
+    assert samples.times_s[0] == 1.0
+
+
+def test_float32_with_a_bad_row_is_rejected_whole() -> None:
+    """A record is learned whole or not at all."""
+    rows = struct.pack("<6f", 1, 2, 3, float("nan"), 5, 6)
+    samples, rejects = Float32Decoder(_fields(time=None, key=None)).decode(_records(rows))
+    assert [r.reason for r in rejects] == ["not_finite"]
+    assert len(samples) == 0

@@ -1,0 +1,221 @@
+"""The loop and its recovery, in one process, with a scripted source."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from learnd import statecodec
+from learnd.build import make_pipeline
+from learnd.checkpoint import read_arrays
+from learnd.errors import SaveFailedError
+from learnd.exporters.publish import Exported
+from learnd.loop import Pipeline, run
+from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
+from learnd.types import Snapshot, TopicPartition
+from tests.helpers import readings, same_arrays, settings
+
+PARTITION = TopicPartition("memory", 0)
+
+
+class NoExports:
+    """Takes snapshots and publishes nothing: what is tested here is not the exporter."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+
+    def open(self) -> None: ...
+
+    def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
+        self.snapshots.append(snapshot)
+
+    def busy(self) -> bool:
+        return False
+
+    def wait(self, timeout_s: float) -> bool:
+        return True
+
+    def abandon(self) -> None: ...
+
+    def outcome(self) -> Exported | None:
+        return None
+
+
+def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
+    pipeline = make_pipeline(settings(folder, **sections), source=source)
+    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    return pipeline
+
+
+def _run(folder: Path, script: Iterable[Any], **sections: Any) -> tuple[Pipeline, MemorySource]:
+    """Runs *script* to its end, starting again after every crash in it, as an operator's service manager would."""
+    source = MemorySource(script)
+    while True:
+        pipeline = _pipeline(folder, source, **sections)
+        try:
+            run(pipeline, stopping=lambda: False)
+        except ScriptedCrash:
+            continue
+        return pipeline, source
+
+
+def _state(folder: Path) -> tuple[dict[str, Any], bytes]:
+    arrays, state = read_arrays(folder / "checkpoints")
+    return arrays, statecodec.encode(state)
+
+
+SECTIONS: dict[str, Any] = {
+    "decode": {"kind": "json", "key": "k", "time": "t"},
+    "target": None,
+    "task": {"kind": "forecast", "window": 3},
+    "learning": {"mode": "micro_batch", "batch_size": 6},
+    "checkpoint": {"every_seconds": None, "every_samples": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    _run(folder, readings(300), **SECTIONS)
+    return _state(folder)
+
+
+@hypothesis_settings(
+    max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(crashes=st.lists(st.integers(0, 300), min_size=1, max_size=3))
+def test_any_crash_ends_in_the_same_state(
+    crashes: list[int],
+    uninterrupted: tuple[dict[str, Any], bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Wherever the stream breaks off, arrays and host state end equal to the last bit."""
+    script: list[Any] = readings(300)
+    for at in sorted(crashes, reverse=True):
+        script.insert(at, Crash())
+    folder = tmp_path_factory.mktemp("crashed")
+    _run(folder, script, **SECTIONS)
+    arrays, state = _state(folder)
+    assert same_arrays(arrays, uninterrupted[0]) == []
+    assert state == uninterrupted[1]
+
+
+def test_an_exception_saves_nothing(tmp_path: Path) -> None:
+    """After an error the last checkpoint counts: a state that may be half done is never written."""
+    pipeline = _pipeline(tmp_path, MemorySource([*readings(30), Crash()]))
+    with pytest.raises(ScriptedCrash):
+        run(pipeline, stopping=lambda: False)
+    assert pipeline.progress.samples == 30
+    assert not list((tmp_path / "checkpoints").glob("ckpt-*"))
+
+
+def test_offsets_are_acknowledged_after_the_save_only(tmp_path: Path) -> None:
+    """What the source hears is what a checkpoint holds."""
+    _, source = _run(tmp_path, readings(250))
+    assert source.acknowledged[-1] == {PARTITION: 250}
+    saved = read_arrays(tmp_path / "checkpoints")[1]["progress"]["offsets"]
+    assert saved == [["memory", 0, 250]]
+
+
+def test_a_failed_last_save_is_an_error_and_acknowledges_nothing(tmp_path: Path) -> None:
+    """The exit code must tell that the state is not on disk."""
+    source = MemorySource(readings(20))
+    pipeline = _pipeline(tmp_path, source)
+
+    def fail() -> None:
+        raise OSError("no space left")
+
+    pipeline.predictions.flush = fail  # type: ignore[method-assign]
+    with pytest.raises(SaveFailedError, match="no space left"):
+        run(pipeline, stopping=lambda: False)
+    assert source.acknowledged == []
+    assert pipeline.metrics.registry.get_sample_value("learnd_checkpoint_failures_total") == 1
+
+
+def test_bad_records_are_written_to_the_file_once_each_across_a_crash(tmp_path: Path) -> None:
+    """With Kafka Connect's header names, whole, in order, and not twice though the stream was read twice."""
+    good = readings(60)
+    script: list[Any] = [*good[:20], b"junk", *good[20:40], None, Crash(), Item(b"\xff", key=b"\xfe"), *good[40:]]
+    rejects = tmp_path / "rejects.jsonl"
+    sections = {"dead_letter": {"path": str(rejects)}, "checkpoint": {"every_samples": 10}}
+    pipeline, _ = _run(tmp_path, script, **sections)
+    lines = [json.loads(line) for line in rejects.read_text().splitlines()]
+    prefix = "__connect.errors."
+    told = [(line["headers"][f"{prefix}exception.class.name"], line["headers"][f"{prefix}offset"]) for line in lines]
+    assert told == [("unparsable", "20"), ("tombstone", "41"), ("bad_utf8", "42")]
+    assert lines[0]["headers"][f"{prefix}topic"] == "memory"
+    assert lines[0]["headers"][f"{prefix}partition"] == "0"
+    assert [line.get("value", line.get("value_base64")) for line in lines] == ["junk", None, "/w=="]
+    assert lines[2]["key_base64"] == "/g=="
+    assert pipeline.progress.samples == 60
+    assert pipeline.progress.records == 63
+
+
+def test_bad_records_change_nothing_that_is_learned(tmp_path: Path) -> None:
+    """The weights are those of the good records alone."""
+    good = readings(100)
+    _run(tmp_path / "clean", good)
+    script = [item for record in good for item in (record, b'{"a": NaN, "b": 1, "c": 1, "y": 1}')]
+    pipeline, _ = _run(tmp_path / "dirty", script)
+    assert same_arrays(_state(tmp_path / "clean")[0], _state(tmp_path / "dirty")[0]) == []
+    value = pipeline.metrics.registry.get_sample_value
+    assert value("learnd_records_rejected_total", {"reason": "not_finite"}) == 100
+    assert value("learnd_records_consumed_total") == 200
+    assert value("learnd_samples_learned_total") == 100
+    assert value("learnd_compiled_retraces") == 0
+
+
+def test_partitions_keep_their_own_offsets(tmp_path: Path) -> None:
+    """Each goes on where it stood."""
+    values = readings(90)
+    script: list[Any] = [Item(value, partition=i % 3) for i, value in enumerate(values)]
+    script.insert(50, Crash())
+    pipeline, _ = _run(tmp_path, script, checkpoint={"every_samples": 10})
+    assert pipeline.progress.samples == 90
+    assert pipeline.progress.offsets == {TopicPartition("memory", p): 30 for p in range(3)}
+
+
+def test_a_stop_learns_what_was_read_and_saves(tmp_path: Path) -> None:
+    """Nothing that was learned is lost by a stop, and a pause in the stream does not hold it up."""
+    source = MemorySource([*readings(40), Pause(10**9), *readings(40, seed=1)])
+    pipeline = _pipeline(tmp_path, source)
+    run(pipeline, stopping=lambda: pipeline.progress.samples == 40)
+    assert read_arrays(tmp_path / "checkpoints")[1]["progress"]["samples"] == 40
+    assert pipeline.exporter.snapshots[-1].samples == 40  # type: ignore[attr-defined]
+
+
+def test_nothing_new_is_not_exported_again(tmp_path: Path) -> None:
+    """A start and a stop without records publish nothing."""
+    _run(tmp_path, readings(40))
+    pipeline, _ = _run(tmp_path, readings(40))
+    assert pipeline.progress.samples == 40
+    assert pipeline.exporter.snapshots == []  # type: ignore[attr-defined]
+
+
+def test_predictions_tell_what_was_predicted_for_each_sample(tmp_path: Path) -> None:
+    """One line a sample, with origin, key, time, prediction, truth and scores."""
+    path = tmp_path / "predictions.jsonl"
+    decode = {"kind": "json", "key": "k", "time": "t"}
+    _run(tmp_path / "data", readings(30), predictions={"path": str(path)}, decode=decode)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["offset"] for line in lines] == list(range(30))
+    truth = [json.loads(value)["y"] for value in readings(30)]
+    assert [line["truth"]["y"] for line in lines] == pytest.approx(truth, rel=1e-6)
+    assert (lines[4]["key"], lines[4]["time_s"]) == ("m1", 240.0)
+    assert lines[-1]["score"] > 0
+    assert "y" in lines[-1]["prediction"]
+
+
+def test_reconstruction_predictions_tell_the_features(tmp_path: Path) -> None:
+    """For an autoencoder, truth is the input."""
+    path = tmp_path / "predictions.jsonl"
+    sections = {"task": {"kind": "reconstruction"}, "target": None, "model": {"kind": "autoencoder"}}
+    _run(tmp_path / "data", readings(20), predictions={"path": str(path)}, **sections)
+    line = json.loads(path.read_text().splitlines()[-1])
+    assert line["truth"]["a"] == pytest.approx(json.loads(readings(20)[-1])["a"], rel=1e-6)
+    assert set(line["prediction"]) == {"a", "b", "c"}

@@ -1,0 +1,200 @@
+"""Exports appear whole, verified and under a new number, or not at all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learnd import export_worker
+from learnd.build import describe, make_pipeline
+from learnd.config import ModelRecipe, Settings
+from learnd.exporters import EXPORTERS
+from learnd.exporters.publish import Exported, Exporter
+from learnd.exporters.verify import VerificationError, largest_difference
+from learnd.types import Signal, Snapshot, TopicPartition
+from tests.helpers import settings
+
+
+class _Child:
+    """Stands where the child process would, with the same code, so that a test needs no process."""
+
+    def __init__(self, spoil: Any = None) -> None:
+        self.spoil = spoil
+
+    def __call__(self, building: Path, hurry: bool) -> None:
+        if self.spoil is not None:
+            self.spoil(building)
+        export_worker.build_export(building)
+
+
+def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
+    random = np.random.default_rng(1)
+    x = random.normal(size=(16, *pipeline.averaged._network.row_shape)).astype(np.float32) * 3 + 5
+    weights = tuple(
+        w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.averaged.weights()
+    )
+    signal = Signal(samples, 0.5, 0.4, 1.0, 0.6)
+    return Snapshot(weights, x, samples, samples, {TopicPartition("t", 0): 7}, 0.0, 60.0, signal)
+
+
+def _exporter(folder: Path, chosen: Settings, pipeline: Any, child: _Child | None = None) -> Exporter:
+    exporter = Exporter(
+        folder,
+        chosen.export,
+        answer=pipeline.averaged.predict,
+        recipe=chosen.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
+        description=describe(chosen),
+    )
+    if child is not None:
+        exporter._build = child  # type: ignore[method-assign]
+    exporter.open()
+    return exporter
+
+
+def _export(exporter: Exporter, snapshot: Snapshot) -> Exported:
+    exporter.begin(snapshot)
+    assert exporter.wait(120)
+    outcome = exporter.outcome()
+    assert outcome is not None
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings(tmp_path_factory.mktemp("data"), export={"keep": 2})
+
+
+@pytest.fixture(scope="module")
+def pipeline(chosen: Settings) -> Any:
+    return make_pipeline(chosen)
+
+
+def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """Both formats and a manifest that is true; nothing temporary stays."""
+    outcome = _export(_exporter(tmp_path, chosen, pipeline), _snapshot(chosen, pipeline))
+    assert outcome.error == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1"]
+    names = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert names == ["learnd.json", "model.tflite", "saved_model"]
+    manifest = json.loads((tmp_path / "1" / "learnd.json").read_text())
+    assert manifest["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
+    assert manifest["inputs"] == [{"name": "inputs", "dtype": "float32", "shape": [None, 3]}]
+    assert manifest["outputs"] == [{"name": "prediction", "dtype": "float32", "shape": [None, 1]}]
+    assert [feature["name"] for feature in manifest["features"]] == ["a", "b", "c"]
+    assert manifest["config_sha256"] == chosen.digest()
+    assert manifest["time_range"]["last"] == "1970-01-01T00:01:00+00:00"
+    assert "model.tflite" in manifest["files"]
+    for entry in manifest["formats"].values():
+        assert entry["difference_of_allowed"] <= 1.0
+        assert entry["verified_rows"] == 16
+
+
+def test_the_export_runs_without_learnd_or_keras(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """A process with neither on its path loads the SavedModel and gives the same answer, for any batch size."""
+    snapshot = _snapshot(chosen, pipeline)
+    assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), snapshot).error == ""
+    expected = pipeline.averaged.predict(snapshot.probe_inputs, snapshot.weights)["prediction"]
+    np.save(tmp_path / "x.npy", snapshot.probe_inputs)
+    program = f"""
+import sys
+sys.modules["learnd"] = None
+import numpy as np, tensorflow as tf
+serve = tf.saved_model.load(r"{tmp_path / "1" / "saved_model"}").signatures["serving_default"]
+x = tf.constant(np.load(r"{tmp_path / "x.npy"}"))
+y = serve(inputs=x)["prediction"].numpy()
+assert np.allclose(serve(inputs=x[:1])["prediction"], y[:1], rtol=1e-5)
+np.save(r"{tmp_path / "y.npy"}", y)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5)
+
+
+def _spoil_weight(building: Path) -> None:
+    path = building / ".request" / "arrays.npz"
+    arrays = dict(np.load(path))
+    arrays["weight_0"] = arrays["weight_0"] + 0.05
+    np.savez(path, **arrays)
+
+
+def test_an_export_that_answers_differently_is_not_published(
+    tmp_path: Path, chosen: Settings, pipeline: Any
+) -> None:
+    """Its number is used up all the same; the one before it stays."""
+    exporter = _exporter(tmp_path, chosen, pipeline, _Child())
+    assert _export(exporter, _snapshot(chosen, pipeline)).number == 1
+    exporter._build = _Child(_spoil_weight)  # type: ignore[method-assign]
+    outcome = _export(exporter, _snapshot(chosen, pipeline))
+    assert "differs from the live model" in outcome.error
+    assert exporter.numbers() == [1]
+    exporter._build = _Child()  # type: ignore[method-assign]
+    assert _export(exporter, _snapshot(chosen, pipeline)).number == 3
+
+
+def test_a_crashing_child_is_a_failed_export_and_nothing_more(
+    tmp_path: Path, chosen: Settings, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed by a signal, it leaves no directory behind."""
+    killer = tmp_path / "python"
+    killer.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    killer.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killer))
+    exporter = _exporter(tmp_path / "exports", chosen, pipeline)
+    assert "status -11" in _export(exporter, _snapshot(chosen, pipeline)).error
+    assert exporter.numbers() == []
+    assert not list((tmp_path / "exports").glob(".building-*"))
+
+
+def test_numbers_are_never_used_again_and_old_ones_are_pruned(
+    tmp_path: Path, chosen: Settings, pipeline: Any
+) -> None:
+    """Not after pruning, not after a restart, not after all of them were taken away."""
+    for _ in range(3):
+        exporter = _exporter(tmp_path, chosen, pipeline, _Child())
+        assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
+    assert exporter.numbers() == [2, 3]
+    for number in exporter.numbers():
+        (tmp_path / str(number)).rename(tmp_path.parent / f"{tmp_path.name}-taken-{number}")
+    assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), _snapshot(chosen, pipeline)).number == 4
+
+
+def test_what_a_crash_left_is_swept_at_the_start(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """Only finished exports are ever seen."""
+    (tmp_path / ".building-9" / "saved_model").mkdir(parents=True)
+    exporter = _exporter(tmp_path, chosen, pipeline)
+    assert exporter.numbers() == []
+    assert not (tmp_path / ".building-9").exists()
+
+
+def test_an_abandoned_export_leaves_nothing(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """The child is killed; the outcome says that it was given up."""
+    exporter = _exporter(tmp_path, chosen, pipeline)
+    exporter.begin(_snapshot(chosen, pipeline))
+    exporter.abandon()
+    outcome = exporter.outcome()
+    assert outcome is not None
+    assert "given up" in outcome.error
+    assert exporter.numbers() == []
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        ({"y": np.full((9, 1), np.nan, np.float32)}, "not finite"),
+        ({"z": np.ones((9, 1), np.float32)}, "outputs are"),
+        ({"y": np.ones((8, 1), np.float32)}, "shape"),
+        ({"y": np.ones((9, 1), np.float32) * 1.01}, "differs"),
+    ],
+)
+def test_verification_refuses_what_is_wrong(got: dict[str, Any], message: str) -> None:
+    """Missing, misshapen, infinite and different answers each have their message."""
+    with pytest.raises(VerificationError, match=message):
+        largest_difference("here", got, {"y": np.ones((9, 1), np.float32)}, tolerance=1e-4)
+
+
+def test_every_registered_format_is_exported_by_default(chosen: Settings) -> None:
+    """The default of ``export.formats`` is all of them."""
+    assert sorted(chosen.export.formats) == sorted(EXPORTERS)
