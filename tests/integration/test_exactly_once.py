@@ -83,9 +83,7 @@ def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
     assert predictions == (tmp_path / "broken" / "predictions.jsonl").read_bytes()
 
 
-def test_sigterm_ends_cleanly_and_the_next_start_goes_on(
-    kafka_broker: KafkaCluster, tmp_path: Path
-) -> None:
+def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """Exit code 0 within 25 s with a checkpoint and an export; records that come later are learned later."""
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, readings(3000))

@@ -1,11 +1,13 @@
 """The compiled update: exact order, whatever the chunks; what is predicted is predicted before it is learned."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -38,9 +40,7 @@ def _arrays(pipeline: Pipeline) -> dict[str, Any]:
 
 def _learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int]) -> tuple[np.ndarray[Any, Any], ...]:
     bounds = [0, *sorted(cuts), len(samples)]
-    results = [
-        pipeline.learner.learn(samples.take(slice(a, b))) for a, b in zip(bounds, bounds[1:], strict=False) if b > a
-    ]
+    results = [pipeline.learner.learn(samples.take(slice(a, b))) for a, b in itertools.pairwise(bounds) if b > a]
     results = [result for result in results if len(result.samples)]
     return tuple(
         np.concatenate([getattr(result, name) for result in results])
@@ -110,8 +110,6 @@ def test_averaged_loss_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "batch_size"), [("per_sample", 1), ("micro_batch", 16)])
 def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size: int) -> None:
     """The compiled loop does what the eager loop of the textbook does, sample by sample."""
-    import tensorflow as tf
-
     learning: dict[str, Any] = {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
     if mode == "micro_batch":
         learning["batch_size"] = batch_size

@@ -102,7 +102,12 @@ def test_a_missing_value_can_have_a_stand_in(value: bytes) -> None:
 def test_deep_nesting_and_huge_numbers_are_no_crash() -> None:
     """Hostile values are rejects like any other."""
     fields = _fields(max_bytes=1 << 20)
-    hostile = [b"[" * 100_000, b'{"a":' * 50_000, b'{"a": ' + b"9" * 5000 + b', "y": 1, "t": 1, "k": "m"}', b"\x00" * 99]
+    hostile = [
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"a": ' + b"9" * 5000 + b', "y": 1, "t": 1, "k": "m"}',
+        b"\x00" * 99,
+    ]
     samples, rejects = JsonDecoder(fields).decode(_records(*hostile))
     assert len(rejects) == len(hostile)
     assert len(samples) == 0

@@ -85,9 +85,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
     return _state(folder)
 
 
-@hypothesis_settings(
-    max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@hypothesis_settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(crashes=st.lists(st.integers(0, 300), min_size=1, max_size=3))
 def test_any_crash_ends_in_the_same_state(
     crashes: list[int],

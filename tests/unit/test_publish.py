@@ -34,9 +34,7 @@ class _Child:
 def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
     random = np.random.default_rng(1)
     x = random.normal(size=(16, *pipeline.averaged._network.row_shape)).astype(np.float32) * 3 + 5
-    weights = tuple(
-        w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.averaged.weights()
-    )
+    weights = tuple(w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.averaged.weights())
     signal = Signal(samples, 0.5, 0.4, 1.0, 0.6)
     return Snapshot(weights, x, samples, samples, {TopicPartition("t", 0): 7}, 0.0, 60.0, signal)
 
@@ -120,9 +118,7 @@ def _spoil_weight(building: Path) -> None:
     np.savez(path, **arrays)
 
 
-def test_an_export_that_answers_differently_is_not_published(
-    tmp_path: Path, chosen: Settings, pipeline: Any
-) -> None:
+def test_an_export_that_answers_differently_is_not_published(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
     """Its number is used up all the same; the one before it stays."""
     exporter = _exporter(tmp_path, chosen, pipeline, _Child())
     assert _export(exporter, _snapshot(chosen, pipeline)).number == 1
@@ -148,9 +144,7 @@ def test_a_crashing_child_is_a_failed_export_and_nothing_more(
     assert not list((tmp_path / "exports").glob(".building-*"))
 
 
-def test_numbers_are_never_used_again_and_old_ones_are_pruned(
-    tmp_path: Path, chosen: Settings, pipeline: Any
-) -> None:
+def test_numbers_are_never_used_again_and_old_ones_are_pruned(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
     """Not after pruning, not after a restart, not after all of them were taken away."""
     for _ in range(3):
         exporter = _exporter(tmp_path, chosen, pipeline, _Child())

@@ -31,7 +31,9 @@ class _Clock:
 
 
 def _file(path: Path, **options: Any) -> FileSource:
-    constructor = {name: options.pop(name) for name in ("max_line_bytes", "moment", "clock", "sleep") if name in options}
+    constructor = {
+        name: options.pop(name) for name in ("max_line_bytes", "moment", "clock", "sleep") if name in options
+    }
     return FileSource(FileSettings(kind="file", path=path, **options), **constructor)
 
 

@@ -1,5 +1,6 @@
 """Windows per key: what is in them, what breaks them, and that the cutting of the stream does not matter."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_windows_do_not_depend_on_how_the_stream_is_cut(
     state: dict[str, Any] = _windows(**options).state()
     pairs: list[Any] = []
     skipped = 0
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         part = _windows(**options)
         part.restore(statecodec.decode(statecodec.encode(state)))
         batch = part(_batch(times[start:end], keys[start:end], first=start))

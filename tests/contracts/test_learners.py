@@ -1,0 +1,51 @@
+"""What every learner owes: everything it is given is learned once, in order, and its state restores."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learnd import statecodec
+from learnd.build import make_pipeline
+from learnd.types import Samples, TopicPartition
+from tests.helpers import settings
+
+CASES: dict[str, dict[str, Any]] = {"per_sample": {}, "micro_batch": {"batch_size": 4}}
+
+
+def _samples(first: int, last: int) -> Samples:
+    count = last - first
+    x = np.random.default_rng(3).normal(size=(1000, 3)).astype(np.float32)[first:last]
+    origins = np.empty(count, dtype=object)
+    origins.fill(TopicPartition("t", 0))
+    keys = np.array([f"k{i}" for i in range(first, last)], dtype=object)
+    return Samples(x, x[:, :1] * 2, np.arange(first, last) * 1.0, keys, origins, np.arange(first, last))
+
+
+@pytest.mark.parametrize("mode", CASES)
+def test_samples_are_learned_once_and_in_order(mode: str, tmp_path: Path) -> None:
+    """Results speak of the samples in the order of arrival; empty input is fine; updates are counted."""
+    pipeline = make_pipeline(settings(tmp_path, learning={"mode": mode, **CASES[mode]}))
+    results = [pipeline.learner.learn(_samples(a, b)) for a, b in ((0, 0), (0, 1), (1, 7), (7, 7), (7, 40))]
+    offsets = [int(offset) for result in results for offset in result.samples.offsets]
+    assert offsets == list(range(40))
+    assert sum(result.updates for result in results) == 40 // CASES[mode].get("batch_size", 1)
+    for result in results:
+        assert len(result.predictions) == len(result.losses) == len(result.averaged_losses) == len(result.samples)
+        assert np.isfinite(result.predictions).all()
+
+
+@pytest.mark.parametrize("mode", CASES)
+def test_a_restored_learner_goes_on_the_same(mode: str, tmp_path: Path) -> None:
+    """Variables and host state together are all there is; the state passes the codec."""
+    options = settings(tmp_path, learning={"mode": mode, **CASES[mode]})
+    one, other = make_pipeline(options), make_pipeline(options)
+    one.learner.learn(_samples(0, 21))
+    for name, variable in other.checkpoints._live.items():
+        variable.assign(one.checkpoints._live[name])
+    other.learner.restore(statecodec.decode(statecodec.encode(one.learner.state())))
+    result, again = one.learner.learn(_samples(21, 40)), other.learner.learn(_samples(21, 40))
+    np.testing.assert_array_equal(result.predictions, again.predictions)
+    np.testing.assert_array_equal(result.averaged_losses, again.averaged_losses)
+    assert result.samples.keys.tolist() == again.samples.keys.tolist()

@@ -1,0 +1,84 @@
+"""What every model and task owes: XLA in both modes, a falling loss, one compilation, and exports that agree."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learnd.build import make_network, make_pipeline
+from learnd.exporters import EXPORTERS
+from learnd.exporters.verify import largest_difference
+from learnd.types import Samples, TopicPartition
+from tests.helpers import settings
+
+# model, task, mode
+CASES = [
+    ("linear", "regression", "per_sample"),
+    ("linear", "forecast", "micro_batch"),
+    ("mlp", "regression", "micro_batch"),
+    ("mlp", "forecast", "per_sample"),
+    ("mlp", "reconstruction", "per_sample"),
+    ("autoencoder", "reconstruction", "per_sample"),
+    ("autoencoder", "reconstruction", "micro_batch"),
+    ("lstm", "forecast", "per_sample"),
+    ("lstm", "regression", "micro_batch"),
+    ("gru", "forecast", "micro_batch"),
+    ("gru", "regression", "per_sample"),
+    ("conv1d", "forecast", "per_sample"),
+    ("conv1d", "reconstruction", "micro_batch"),
+]
+WINDOWED = {"lstm", "gru", "conv1d"}
+
+
+def _sections(model: str, task: str, mode: str) -> dict[str, Any]:
+    windowed = task == "forecast" or model in WINDOWED
+    return {
+        "model": {"kind": model},
+        "task": {"kind": task, **({"window": 6} if windowed else {})},
+        "target": "y" if task == "regression" else None,
+        "learning": {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}},
+    }
+
+
+def _stream(row_shape: tuple[int, ...], targets: int, task: str, count: int) -> Samples:
+    """Rows that can be learned: correlated features on raw scales, the target or next reading a function of them."""
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=(count, *row_shape[:-1], 1))
+    x = hidden * [1.0, -2.0, 0.5] + 0.1 * random.normal(size=(count, *row_shape))
+    x = (x * [3.0, 400.0, 0.02] + [20.0, 101_325.0, -1.0]).astype(np.float32)
+    newest = x.reshape(count, -1)[:, -3:]
+    oldest = x.reshape(count, -1)[:, :3]
+    y = oldest if task == "forecast" else newest[:, :targets] * 3.0
+    origins = np.empty(count, dtype=object)
+    origins.fill(TopicPartition("t", 0))
+    keys = np.array(["k"] * count, dtype=object)
+    return Samples(x, np.ascontiguousarray(y[:, :targets]), np.arange(count) * 1.0, keys, origins, np.arange(count))
+
+
+@pytest.mark.parametrize(("model", "task", "mode"), CASES, ids=["-".join(case) for case in CASES])
+def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) -> None:
+    """The loss falls by half, in one compilation; every format answers as the live averaged model does."""
+    options = settings(tmp_path, **_sections(model, task, mode))
+    pipeline = make_pipeline(options)
+    network = pipeline.averaged._network
+    targets = {"regression": 1, "forecast": 3, "reconstruction": 0}[task]
+    count = 3000 if mode == "per_sample" else 20_000
+    samples = _stream(network.row_shape, targets, task, count)
+    losses = np.concatenate(
+        [pipeline.learner.learn(samples.take(slice(i, i + 700))).losses for i in range(0, count, 700)]
+    )
+    assert np.isfinite(losses).all()
+    assert losses[-500:].mean() < 0.5 * losses[10:310].mean()
+    assert pipeline.retraces() == 0
+
+    x, weights = samples.x[-32:], pipeline.averaged.weights()
+    wanted = pipeline.averaged.predict(x, weights)
+    for name, component in EXPORTERS.items():
+        built = make_network(options, unroll=name == "tflite")
+        for variable, value in zip(built.averaged_weights(), weights, strict=True):
+            variable.assign(value)
+        implementation = component.load()()
+        target = tmp_path / implementation.file_name
+        implementation.write(built, target)
+        largest_difference(name, implementation.reader(target)(x), wanted, tolerance=1e-4)

@@ -1,0 +1,116 @@
+"""What every source owes to the reader."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnd.protocols import Source
+from learnd.sources.file import FileSource
+from learnd.sources.kafka import KafkaSource
+from learnd.sources.memory import MemorySource
+from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings
+from learnd.sources.simulator import SimulatorSource
+from learnd.types import TopicPartition
+
+COUNT = 50
+Row = tuple[TopicPartition, int, bytes | None]
+
+
+def _kafka(folder: Path, request: pytest.FixtureRequest) -> Callable[[], Source]:
+    broker = request.getfixturevalue("kafka_broker")
+    topic = broker.create_topic()
+    broker.produce(topic, [b"%d" % i for i in range(COUNT)])
+    settings = KafkaSettings(kind="kafka", bootstrap_servers=[broker.bootstrap], topics=[topic])
+    return lambda: KafkaSource(settings, group_id="learnd-contract")
+
+
+def _file(folder: Path, request: pytest.FixtureRequest) -> Callable[[], Source]:
+    path = folder / "lines.jsonl"
+    path.write_bytes(b"".join(b"%d\n" % i for i in range(COUNT)))
+    return lambda: FileSource(FileSettings(kind="file", path=path))
+
+
+def _simulator(folder: Path, request: pytest.FixtureRequest) -> Callable[[], Source]:
+    return lambda: SimulatorSource(SimulatorSettings(kind="simulator", records=COUNT))
+
+
+def _memory(folder: Path, request: pytest.FixtureRequest) -> Callable[[], Source]:
+    return lambda: MemorySource([b"%d" % i for i in range(COUNT)])
+
+
+CASES = {"kafka": _kafka, "file": _file, "simulator": _simulator, "memory": _memory}
+
+
+@pytest.fixture(params=CASES)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Source]:
+    """Makes sources that hold the same `COUNT` records."""
+    made: Callable[[], Source] = CASES[request.param](tmp_path, request)
+    return made
+
+
+def _read(source: Source, count: int, *, at_once: int = 7) -> list[Row]:
+    rows: list[Row] = []
+    polls = 0
+    while len(rows) < count and polls < 200:
+        polls += 1
+        for block in source.poll(min(at_once, count - len(rows)), 0.1):
+            assert len(block) <= at_once
+            assert len(block.offsets) == len(block.values) == len(block.keys) == len(block.timestamps_ms)
+            assert list(block.offsets) == sorted(set(block.offsets))
+            assert not block.offsets or block.next_offset > block.offsets[-1]
+            rows += zip([block.origin] * len(block), block.offsets, block.values, strict=True)
+    return rows
+
+
+def test_records_come_once_and_in_order(make: Callable[[], Source]) -> None:
+    """All of them, with ascending offsets per partition, and positions that follow."""
+    source = make()
+    source.open({})
+    rows = _read(source, COUNT)
+    assert len(rows) == COUNT
+    (partition,) = {row[0] for row in rows}
+    assert [row[1] for row in rows] == list(range(COUNT))
+    assert source.positions()[partition] == COUNT
+    ends = source.ends()
+    assert not ends or ends[partition] == COUNT
+    assert all(lag == 0 for lag in source.lags().values())
+    source.close()
+
+
+@pytest.mark.parametrize("start", [1, 20, COUNT])
+def test_the_same_records_come_again_from_the_same_offset(make: Callable[[], Source], start: int) -> None:
+    """In another process, too: the source has no memory of its own."""
+    first = make()
+    first.open({})
+    rows = _read(first, COUNT)
+    first.close()
+    again = make()
+    again.open({rows[0][0]: start})
+    assert _read(again, COUNT - start, at_once=11) == rows[start:]
+    again.close()
+
+
+def test_the_end_comes_back_empty_and_close_may_be_repeated(make: Callable[[], Source]) -> None:
+    """No error at the end of the stream, and none in letting go twice or without open."""
+    make().close()
+    source = make()
+    source.open({})
+    rows = _read(source, COUNT)
+    assert list(source.poll(10, 0.1)) == []
+    source.acknowledge({rows[0][0]: COUNT})
+    source.close()
+    source.close()
+
+
+def test_reopening_moves_to_the_asked_offset(make: Callable[[], Source]) -> None:
+    """What a source was doing before does not matter."""
+    rows: Any = None
+    for _ in range(2):
+        source = make()
+        source.open({})
+        found = _read(source, 10, at_once=3)
+        assert rows is None or found == rows
+        rows = found
+        source.close()

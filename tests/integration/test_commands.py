@@ -1,0 +1,196 @@
+"""The commands as a person types them."""
+
+import gzip
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from learnd.checkpoint import read_arrays
+from tests.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli, until
+
+
+def _quick(folder: Path, records: int = 5000) -> Path:
+    """The quickstart with fewer records, its data in *folder*."""
+    values = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
+    values["source"].update(records=records, rate_per_s=None)
+    values["http"]["port"] = 0
+    config = folder / "quickstart.yaml"
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    return config
+
+
+def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """The embedded default needs nothing but the command; a longer second run learns only what is new."""
+    config = _quick(tmp_path)
+    with Daemon(config) as daemon:
+        daemon.finish()
+        finished = daemon.events("finished")[-1]
+    assert finished["samples"] == 5000
+    assert finished["loss"] < 0.5
+    assert (tmp_path / "data" / "quickstart" / "exports" / "1" / "model.tflite").exists()
+    config = _quick(tmp_path, records=6000)
+    with Daemon(config) as daemon:
+        daemon.finish()
+        assert daemon.events("state_restored")[-1]["samples"] == 5000
+        assert daemon.events("finished")[-1]["samples"] == 6000
+    shown = json.loads(run_cli("inspect", str(tmp_path / "data" / "quickstart")).stdout)
+    assert shown["progress"]["samples"] == 6000
+    assert shown["exports"] == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "jsonl"])
+def test_files_are_learned_from(tmp_path: Path, suffix: str) -> None:
+    """A CSV file names its own columns; --max-records ends early, and the next run takes the rest."""
+    rows = [json.loads(value) for value in readings(300)]
+    if suffix == "jsonl":
+        data = b"".join(value + b"\n" for value in readings(300))
+    else:
+        lines = [";".join(rows[0]), *(";".join(str(value) for value in row.values()) for row in rows)]
+        data = "\n".join(lines).encode()
+    path = tmp_path / f"readings.{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    config = tmp_path / "config.yaml"
+    text = config_text(tmp_path / "data", source={"kind": "file", "path": str(path), "delimiter": ";"}, decode=None)
+    config.write_text(text)
+    with Daemon(config, "--max-records", "100") as daemon:
+        daemon.finish()
+        assert daemon.events("finished")[-1]["records"] == 100
+    with Daemon(config) as daemon:
+        daemon.finish()
+        assert daemon.events("finished")[-1]["samples"] == 300
+
+
+def test_light_commands_do_not_import_tensorflow() -> None:
+    """That is what keeps them under a second."""
+    for arguments in (["schema"], ["validate", str(ROOT / "configs" / "quickstart.yaml")], ["--help"]):
+        program = (
+            "import sys\nfrom learnd.cli import main\n"
+            f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+            "heavy = {'tensorflow', 'keras', 'kafka', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_validate_schema_and_init(tmp_path: Path) -> None:
+    """init writes what validate finds good; schema prints JSON; init overwrites nothing."""
+    assert run_cli("init", cwd=tmp_path).returncode == 0
+    good = run_cli("validate", "learnd.yaml", cwd=tmp_path)
+    assert (good.returncode, "good" in good.stdout) == (0, True)
+    again = run_cli("init", cwd=tmp_path)
+    assert (again.returncode, "exists" in again.stderr) == (64, True)
+    assert json.loads(run_cli("schema").stdout)["title"] == "learnd configuration"
+    (tmp_path / "bad.yaml").write_text("nmae: x\n")
+    bad = run_cli("validate", "learnd.yaml", "bad.yaml", cwd=tmp_path)
+    assert bad.returncode == 78
+    assert "bad.yaml:1: nmae: unknown key; did you mean name?" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 64, "required"),
+        (("runn",), 64, "invalid choice"),
+        (("run", "none.yaml"), 78, "cannot be read"),
+        (("run", "x", "--max-records", "0"), 64, "not a count"),
+        (("inspect", "/"), 64, "neither an export"),
+    ],
+)
+def test_wrong_usage_is_explained(arguments: tuple[str, ...], code: int, message: str) -> None:
+    """An exit code to act on, a message, no traceback."""
+    done = run_cli(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
+    """What only building shows (an optimizer's name, its arguments, a column) is exit code 78 too."""
+    cases = {
+        "did you mean adam": {"learning": {"optimizer": {"kind": "adan"}}},
+        "does not take this": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
+        "no Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
+    }
+    for i, (message, sections) in enumerate(cases.items()):
+        config = tmp_path / f"{i}.yaml"
+        config.write_text(config_text(tmp_path / "data", **sections))
+        done = run_cli("run", str(config))
+        assert done.returncode == 78, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_second_daemon_on_the_same_data_dir_is_refused(tmp_path: Path) -> None:
+    """Exit code 75; a SIGKILL of the first leaves no lock behind."""
+    config = tmp_path / "config.yaml"
+    source = {"kind": "simulator", "rate_per_s": 50}
+    sections = {"features": ["temperature"], "target": "wear", "source": source}
+    config.write_text(config_text(tmp_path / "data", **sections))
+    with Daemon(config) as first:
+        first.wait_for("starting")
+        second = run_cli("run", str(config))
+        assert second.returncode == 75
+        assert f"in use by process {first.process.pid}" in second.stderr
+        first.kill()
+    with Daemon(config) as third:
+        until(lambda: third.metric("learnd_samples_learned_total"), what="a sample")
+        third.terminate()
+
+
+def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:
+    """A checkpoint of another model is never used for this one."""
+    config = tmp_path / "config.yaml"
+    sections = {"features": ["temperature"], "target": "wear", "source": {"kind": "simulator", "records": 300}}
+    config.write_text(config_text(tmp_path / "data", **sections))
+    with Daemon(config) as daemon:
+        daemon.finish()
+    config.write_text(config_text(tmp_path / "data", **sections, model={"kind": "linear"}))
+    done = run_cli("run", str(config))
+    assert done.returncode == 78
+    assert "model: the checkpoints under" in done.stderr
+
+
+def test_a_terminal_shows_the_live_line(tmp_path: Path) -> None:
+    """Rate, lag, loss, checkpoint and export in one line; Ctrl-C ends cleanly."""
+    config = tmp_path / "config.yaml"
+    source = {"kind": "simulator", "rate_per_s": 500, "records": 1_000_000}
+    sections = {"features": ["temperature"], "target": "wear", "source": source}
+    config.write_text(config_text(tmp_path / "data", **sections))
+    parent, child = pty.openpty()
+    environ = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    process = subprocess.Popen([str(LEARND), "run", str(config)], stdin=child, stdout=child, stderr=child, env=environ)
+    os.close(child)
+    screen = ""
+    wanted = re.compile(r"test \| [\d,]+ samples \| [\d,]+/s \| lag [\d,]+ \| loss \d.* \| checkpoint \d+ s ago")
+    deadline_s = time.monotonic() + 90
+    try:
+        while time.monotonic() < deadline_s and not wanted.search(screen):
+            if select.select([parent], [], [], 0.2)[0]:
+                screen += os.read(parent, 65536).decode(errors="replace")
+        assert wanted.search(screen), screen[-3000:]
+        process.send_signal(signal.SIGINT)
+        while time.monotonic() < deadline_s + 30:
+            if select.select([parent], [], [], 0.2)[0]:
+                try:
+                    screen += os.read(parent, 65536).decode(errors="replace")
+                except OSError:
+                    break
+        assert process.wait(30) == 0
+        assert "finished" in screen
+        assert "I0000" not in screen
+        assert "Traceback" not in screen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+    assert read_arrays(tmp_path / "data" / "checkpoints")[1]["progress"]["samples"] > 0

@@ -1,0 +1,180 @@
+"""What only a real broker can show: dead letters, starting points, data loss and health."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError
+from learnd.sources.kafka import KafkaSource
+from learnd.sources.settings import KafkaSettings
+from learnd.testing.kafka import KafkaCluster, free_port
+from learnd.types import TopicPartition
+from tests.helpers import Daemon, config_text, readings, until
+
+
+def _source(broker: KafkaCluster, topic: str, **options: Any) -> KafkaSource:
+    settings = KafkaSettings(kind="kafka", bootstrap_servers=[broker.bootstrap], topics=[topic], **options)
+    return KafkaSource(settings, group_id="learnd-tests")
+
+
+def _read(source: KafkaSource, count: int) -> list[bytes | None]:
+    values: list[bytes | None] = []
+
+    def enough() -> bool:
+        for block in source.poll(100, 0.2):
+            values.extend(block.values)
+        return len(values) >= count
+
+    until(enough, what=f"{count} records", timeout_s=30)
+    return values
+
+
+def test_bad_records_reach_the_dead_letter_topic_and_stop_nothing(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """Whole, with Kafka Connect's headers, counted by reason; predictions of the good ones reach their topic."""
+    topic = kafka_broker.create_topic("sensors")
+    dead, predictions = kafka_broker.create_topic("dead"), kafka_broker.create_topic("predictions")
+    good = readings(40)
+    bad: dict[bytes | None, str] = {
+        b"junk": "unparsable",
+        b'{"a": "1", "b": 1, "c": 1, "y": 1}': "wrong_type",
+        b'{"a": 1, "b": 1, "y": 1}': "missing_field",
+        b'{"a": NaN, "b": 1, "c": 1, "y": 1}': "not_finite",
+        b'{"a": -1e9, "b": 1, "c": 1, "y": 1}': "out_of_range",
+        b"x" * 5000: "oversized",
+        None: "tombstone",
+        b'{"a": 1, "b": 1, "c": 1, "y": 1, "k": "\xff"}': "bad_utf8",
+    }
+    kafka_broker.produce(topic, [*good[:20], *bad, *good[20:]])
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        config_text(
+            tmp_path / "data",
+            source={"kind": "kafka", "bootstrap_servers": [kafka_broker.bootstrap], "topics": [topic]},
+            decode={"kind": "json", "max_bytes": 1000},
+            features={"a": {"min": -1000}, "b": None, "c": None},
+            dead_letter={"topic": dead},
+            predictions={"topic": predictions},
+        )
+    )
+    with Daemon(config) as daemon:
+        until(lambda: daemon.metric("learnd_samples_learned_total") == 40, what="the good records")
+        for reason in bad.values():
+            assert daemon.metric("learnd_records_rejected_total", reason=reason) == 1, reason
+        assert daemon.metric("learnd_consumer_lag_records", topic=topic) == 0
+        daemon.terminate()
+    letters = kafka_broker.consume(dead, count=len(bad))
+    assert [letter.value for letter in letters] == list(bad)
+    for position, (letter, reason) in enumerate(zip(letters, bad.values(), strict=True)):
+        headers = {name.removeprefix("__connect.errors."): value.decode() for name, value in letter.headers}
+        assert headers["exception.class.name"] == reason
+        assert headers["exception.message"]
+        assert (headers["topic"], headers["partition"], headers["offset"]) == (topic, "0", str(20 + position))
+        assert headers["connector.name"] == "test"
+    told = kafka_broker.consume(predictions, count=40)
+    assert [json.loads(record.value)["offset"] for record in told] == [*range(20), *range(28, 48)]
+
+
+def test_health_and_metrics_over_http(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """Everything that an operator watches is there, and nothing else answers."""
+    topic = kafka_broker.create_topic(partitions=2)
+    for partition in (0, 1):
+        kafka_broker.produce(topic, readings(500, seed=partition), partition=partition)
+    config = tmp_path / "config.yaml"
+    source = {"kind": "kafka", "bootstrap_servers": [kafka_broker.bootstrap], "topics": [topic]}
+    config.write_text(config_text(tmp_path / "data", source=source, export={"every_samples": 600}))
+    with Daemon(config) as daemon:
+        until(lambda: daemon.metric("learnd_samples_learned_total") == 1000, what="1000 samples")
+        until(lambda: daemon.metric("learnd_exports_total"), what="an export")
+        assert daemon.get("/livez")[0] == daemon.get("/readyz")[0] == 200
+        for path in ("/", "/metric", "/metrics/x", "/../etc/passwd"):
+            assert daemon.get(path)[0] == 404
+        text = daemon.get("/metrics")[1]
+        for name in (
+            "learnd_records_consumed_total 1000.0",
+            "learnd_updates_total 1000.0",
+            'learnd_prequential_loss{weights="live"}',
+            'learnd_prequential_loss{weights="averaged"}',
+            "learnd_update_duration_seconds_count",
+            f'learnd_consumer_lag_records{{partition="1",topic="{topic}"}} 0.0',
+            "learnd_checkpoints_total",
+            "learnd_checkpoint_duration_seconds",
+            "learnd_checkpoint_last_success_timestamp_seconds",
+            "learnd_export_duration_seconds",
+            "learnd_export_last_success_timestamp_seconds",
+            "learnd_compiled_retraces 0.0",
+            'learnd_build_info{name="test"',
+            "process_resident_memory_bytes",
+        ):
+            assert name in text, name
+        now = time.time()
+        assert now - 120 < (daemon.metric("learnd_checkpoint_last_success_timestamp_seconds") or 0) <= now
+        daemon.terminate()
+
+
+def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> None:
+    """Only where no offset is known; a known one wins."""
+    topic = kafka_broker.create_topic()
+    kafka_broker.produce(topic, [b"old"])
+    time.sleep(0.05)
+    between = datetime.now(UTC)
+    time.sleep(0.05)
+    kafka_broker.produce(topic, [b"new"])
+    partition = TopicPartition(topic, 0)
+
+    since = _source(kafka_broker, topic, start_from=between)
+    since.open({})
+    assert _read(since, 1) == [b"new"]
+    since.close()
+
+    future = _source(kafka_broker, topic, start_from=between + timedelta(days=1))
+    future.open({})
+    assert future.positions() == {partition: 2}
+    future.close()
+
+    latest = _source(kafka_broker, topic, start_from="latest")
+    latest.open({})
+    assert latest.positions() == {partition: 2}
+    kafka_broker.produce(topic, [b"later"])
+    assert _read(latest, 1) == [b"later"]
+    latest.close()
+
+    known = _source(kafka_broker, topic, start_from="latest")
+    known.open({partition: 1})
+    assert _read(known, 2) == [b"new", b"later"]
+    assert known.ends() == {partition: 3}
+    known.close()
+
+
+def test_offsets_that_are_gone_stop_the_daemon(kafka_broker: KafkaCluster) -> None:
+    """Both offsets are named; nothing jumps to another place in silence."""
+    topic = kafka_broker.create_topic()
+    kafka_broker.produce(topic, [b"x"] * 5)
+    beyond = _source(kafka_broker, topic)
+    beyond.open({TopicPartition(topic, 0): 99})
+    with pytest.raises(DataLossError, match="the next offset to learn is 99, but the broker holds 0 to 5"):
+        for _ in range(50):
+            beyond.poll(10, 0.2)
+    beyond.close()
+
+
+def test_a_topic_that_does_not_exist_is_a_configuration_error(kafka_broker: KafkaCluster) -> None:
+    """After a short wait, with its name and the broker's."""
+    source = _source(kafka_broker, "no-such-topic", connect_timeout_s=1.0)
+    with pytest.raises(ConfigError, match=r"source\.topics: no-such-topic does not exist on"):
+        source.open({})
+    source.close()
+
+
+def test_no_broker_is_exit_code_69(tmp_path: Path) -> None:
+    """The error names the address and the way out."""
+    address = f"127.0.0.1:{free_port()}"
+    source = {"kind": "kafka", "bootstrap_servers": [address], "topics": ["t"], "connect_timeout_s": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(config_text(tmp_path / "data", source=source))
+    with Daemon(config) as daemon:
+        daemon.finish(code=BrokerUnavailableError.exit_code)
+        assert f"no broker answers at {address}" in daemon.events("stopped")[0]["error"]

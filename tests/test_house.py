@@ -1,0 +1,39 @@
+"""The rules of the house, as `CONTRIBUTING.md` tells them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = {
+    "lint": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
+    "imports": ["lint-imports"],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tool_finds_nothing(tool: str) -> None:
+    """ruff, mypy --strict and import-linter, configured in pyproject.toml."""
+    program, *arguments = TOOLS[tool]
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_says_what_it_is() -> None:
+    """A docstring at the top of every module."""
+    for path in (ROOT / "daemon").rglob("*.py"):
+        assert path.read_text().startswith('"""'), path
+
+
+def test_the_readme_names_only_what_is_there() -> None:
+    """Every path in backquotes that looks like one of ours exists."""
+    for document in ("README.md", "daemon/DESIGN.md", ".github/CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        for name in re.findall(r"`((?:configs|deploy|tests|daemon)/[\w./-]+)`", text):
+            assert (ROOT / name).exists(), f"{document} names {name}"
