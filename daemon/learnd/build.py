@@ -43,6 +43,15 @@ from learnd.transforms.windows import SKIP_REASONS, Windows
 from learnd.types import Records, TopicPartition
 
 
+def configure_tensorflow(settings: Settings) -> None:
+    """Settle how TensorFlow uses the machine. Once per process, before anything else of TensorFlow.
+
+    Two threads on an update of a small network cost twice the processor time and save none
+    (`tests/bench/threads.py`).
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(settings.learning.threads)
+
+
 def make_pipeline(
     settings: Settings,
     *,

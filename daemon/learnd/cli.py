@@ -23,9 +23,6 @@ INTERNAL_ERROR = 70
 USAGE_ERROR = 64
 STALLED_S = 60.0
 """`/livez` turns red when the main loop has not come round for so long."""
-_SWITCH_INTERVAL_S = 0.0005
-"""How long one thread may hold the interpreter against another: Python's 5 ms would stand between a compiled call and
-its result whenever the reader is decoding."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,12 +144,12 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
     log = structlog.get_logger()
     log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
     with _quiet_native_logs():
-        from learnd.build import make_pipeline
+        from learnd.build import configure_tensorflow, make_pipeline
     from learnd.http.server import HttpServer
     from learnd.live import LiveLine
     from learnd.loop import run
 
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    configure_tensorflow(settings)
     pipeline = make_pipeline(settings, once=options.once, max_records=options.max_records)
     server = HttpServer(
         host=settings.http.host,

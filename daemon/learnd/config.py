@@ -112,6 +112,7 @@ class Settings(ModelRecipe):
         values = self.model_dump(mode="json", include=wanted)
         values["features"] = list(self.features)
         values["task"] = {k: v for k, v in values["task"].items() if k in ("kind", "window")}
+        values["learning"].pop("threads")
         values["learning"]["optimizer"] = {"kind": values["learning"]["optimizer"]["kind"]}
         return values
 

@@ -25,8 +25,8 @@ PROBE_ROWS = 64
 """Recent inputs that an export is compared on."""
 DRAIN_S = 5.0
 """After a stop, batches that were read already are still learned for so long; the rest is read again later."""
-EXPORT_ON_STOP_S = 15.0
-"""After a stop, the last export may take so long; together with the save that stays under 25 s."""
+STOP_S = 20.0
+"""After a stop, the last export is given up at this point; the promise is an end within 25 s."""
 
 
 @dataclass(slots=True)
@@ -208,15 +208,15 @@ class Pipeline:
             duration_s=round(exported.duration_s, 3),
         )
 
-    def finish(self) -> None:
-        """The clean end: the last export beside the last save, both waited for.
+    def finish(self, timeout_s: float) -> None:
+        """The clean end: the last export beside the last save; the save is waited for, the export for *timeout_s*.
 
         Raises
         ------
         SaveFailedError
             if the state could not be made durable.
         """
-        deadline_s = time.monotonic() + EXPORT_ON_STOP_S
+        deadline_s = time.monotonic() + timeout_s
         self.exporter.abandon()  # an export under way would be older than the one that comes now
         self.settle()
         self.export(hurry=True)
@@ -259,7 +259,7 @@ def run(pipeline: Pipeline, *, stopping: Callable[[], bool], on_batch: Callable[
                 pipeline.export()  # a reference to the weights; the work happens elsewhere
             pipeline.settle()
             on_batch()
-        pipeline.finish()
+        pipeline.finish(STOP_S if stop_s is None else stop_s + STOP_S - time.monotonic())
     finally:
         pipeline.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from learnd.protocols import Decoder, Source
 from learnd.types import Batch, Offsets, Records, Reject, Samples, TopicPartition
 
-BATCH_RECORDS = 1024
+BATCH_RECORDS = 4096
 """Most records in one batch: a backlog fills it, a slow stream never waits for it."""
 QUEUE_BATCHES = 4
 POLL_TIMEOUT_S = 0.2

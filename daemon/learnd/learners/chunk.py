@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from learnd.types import Float32Array
 
-CHUNK_ROWS = 1024
-"""Four times fewer calls than 256 rows, worth 0.8 us a sample on the small MLP; a single row costs the same."""
+CHUNK_ROWS = 2048
+"""A call costs about half a millisecond whatever is in it, so a backlog wants large chunks; a single row costs the
+same in any (`tests/bench/kafka_path.py`: 2048 rather than 1024 took the whole path from 0.8 to 0.9 of reading)."""
 _NEVER = 2**62
 
 
@@ -59,6 +60,8 @@ class CompiledChunk:
             jit_compile=True,
             input_signature=[x_spec, y_spec, tf.TensorSpec((), tf.int32)],
         )
+        # Bypasses tf.function's look-up of a trace: 0.3 of the 0.7 ms that a call with one row takes.
+        self._concrete: Any = None
 
     def __call__(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array, float]:
         """Learn all rows of one chunk; their number is a multiple of `batch_rows` and at most `rows`.
@@ -67,10 +70,12 @@ class CompiledChunk:
         """
         n = len(x)
         started_s = self._clock()
-        outputs = self._call(
-            self._shaped(x, self._network.row_shape),
-            self._shaped(y, (self._targets,)),
-            np.int32(n // self._batch_rows),
+        if self._concrete is None:
+            self._concrete = self._call.get_concrete_function()
+        outputs = self._concrete(
+            tf.constant(self._shaped(x, self._network.row_shape)),
+            tf.constant(self._shaped(y, (self._targets,))),
+            tf.constant(n // self._batch_rows),
         )
         predictions, losses, averaged = (tensor.numpy() for tensor in outputs)
         duration_s = self._clock() - started_s

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from learnd.section import Positive, Section
+from learnd.section import Count, Positive, Section
 
 
 class OptimizerSettings(BaseModel):
@@ -23,14 +23,19 @@ class OptimizerSettings(BaseModel):
         return {"global_clipnorm": self.global_clipnorm, **(self.model_extra or {})}
 
 
-class PerSampleSettings(Section):
+class _Common(Section):
+    threads: Count = 1
+    """Processor cores for one update. One is best up to some 100 000 weights: more cost time and gain none."""
+
+
+class PerSampleSettings(_Common):
     """One update per sample, in the exact order of arrival."""
 
     mode: Literal["per_sample"]
     optimizer: OptimizerSettings = OptimizerSettings()
 
 
-class MicroBatchSettings(Section):
+class MicroBatchSettings(_Common):
     """One update per `batch_size` samples; an incomplete micro-batch waits for its last ones."""
 
     mode: Literal["micro_batch"]

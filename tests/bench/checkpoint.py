@@ -1,0 +1,68 @@
+"""How long a checkpoint of a 1M-parameter model holds up learning, against one copy of its weights.
+
+The stall is what `Pipeline.save` takes on the learner's thread. The state holds the weights, two Adam slots and a ring
+of 20 snapshots (some 100 MB); writing it happens on a thread while learning goes on. `python -m tests.bench.checkpoint`
+"""
+
+import tempfile
+from pathlib import Path
+
+from tests.bench.sides import interleave, median, seconds, show, spread  # isort: skip - sets the log level
+
+import numpy as np
+
+from learnd.build import make_pipeline
+from learnd.config import loads
+from tests.helpers import config_text, readings
+
+ROUNDS = 7
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "readings.jsonl"
+        path.write_bytes(b"".join(value + b"\n" for value in readings(400)))
+        text = config_text(
+            Path(folder) / "data",
+            source={"kind": "file", "path": str(path)},
+            model={"kind": "mlp", "hidden": [1000, 1000]},
+            averaging={"kind": "window", "size": 20, "every_samples": 100},
+        )
+        pipeline = make_pipeline(loads(text))
+        pipeline.open()
+        batch = None
+        while batch is None:
+            batch = pipeline.reader.next(timeout_s=1.0)
+        pipeline.learn(batch)
+        weights = [variable.value for variable in pipeline.averaged._variables]
+
+        def copy() -> float:
+            return seconds(lambda: [np.array(weight.numpy()) for weight in weights]) * 1e3
+
+        def save() -> float:
+            pipeline.checkpoints.wait()
+            return seconds(pipeline.save) * 1e3
+
+        def write() -> float:
+            pipeline.checkpoints.wait()
+            saved = pipeline.checkpoints.outcome()
+            assert saved is not None
+            assert saved.error is None
+            return saved.duration_s * 1e3
+
+        copy(), save(), write()
+        figures = interleave({"copy": copy, "save": save, "write": write}, rounds=ROUNDS)
+        pipeline.close()
+    names = {
+        "copy": "one copy of the weights",
+        "save": "stall of the learner by a save",
+        "write": "the save, on its thread",
+    }
+    count = sum(int(np.prod(weight.shape)) for weight in weights)
+    rows = [[names[name], median(values), spread(values)] for name, values in figures.items()]
+    show(f"Checkpoint of {count:,} weights", ["what", "ms", "ms, least to most"], rows)
+
+
+if __name__ == "__main__":
+    main()
