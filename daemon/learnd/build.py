@@ -211,7 +211,8 @@ def make_transform(settings: Settings) -> Transform:
         targets=len(settings.target),
         forecast=isinstance(task, ForecastSettings),
         max_gap_s=task.max_gap_s,
-        drop_duplicates=task.duplicates == "drop",
+        # The times at which a broker received records say nothing about repeated readings.
+        drop_duplicates=task.duplicates == "drop" and settings.decode.time is not None,
         max_keys=task.max_keys,
     )
 
@@ -223,7 +224,7 @@ def make_dead_letters(settings: Settings) -> DeadLetters:
         return DroppedDeadLetters()
     if sink.path is not None:
         return FileDeadLetters(sink.path, settings.name)
-    return TopicDeadLetters(_topic_sink(settings, sink.topic), settings.name)
+    return TopicDeadLetters(_topic_sink(settings, "dead_letter"), settings.name)
 
 
 def make_predictions(settings: Settings) -> Predictions:
@@ -235,13 +236,13 @@ def make_predictions(settings: Settings) -> Predictions:
     names = output_names(settings)
     if sink.path is not None:
         return FilePredictions(sink.path, names, reconstruction=reconstruction)
-    return TopicPredictions(_topic_sink(settings, sink.topic), names, reconstruction=reconstruction)
+    return TopicPredictions(_topic_sink(settings, "predictions"), names, reconstruction=reconstruction)
 
 
-def _topic_sink(settings: Settings, topic: str | None) -> Any:
+def _topic_sink(settings: Settings, section: str) -> Any:
     assert isinstance(settings.source, KafkaSettings)
-    assert topic is not None
-    return TopicSink(topic, settings.source.client_options())
+    topic = getattr(settings, section).topic
+    return TopicSink(topic, settings.source.client_options(), key=f"{section}.topic")
 
 
 def output_names(settings: Settings) -> tuple[str, ...]:

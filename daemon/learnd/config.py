@@ -216,6 +216,12 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...],
         yield ("target",), "is needed for a regression: name the field to predict, or set task.kind"
     if not isinstance(task, RegressionSettings) and settings.target:
         yield ("target",), f"has no meaning for task.kind {task.kind}; take it out, or use regression"
+    for key in ("time", "key"):
+        name = getattr(decode, key)
+        if name is not None and (name in settings.features or name in settings.target):
+            yield ("decode", key), f"{name} is a feature or a target too; it can be only one of them"
+    if decode.time is not None and decode.time == decode.key:
+        yield ("decode", "key"), f"{decode.key} is the time too; it can be only one of them"
     for name in settings.target:
         if name in settings.features:
             yield ("target",), f"{name} is a feature too; a model that sees its target learns nothing"

@@ -11,7 +11,7 @@ BATCH_RECORDS = 4096
 """Most records in one batch: a backlog fills it, a slow stream never waits for it."""
 QUEUE_BATCHES = 4
 POLL_TIMEOUT_S = 0.2
-_STOP_CHECK_S = 0.1
+_JOIN_S = 0.1
 
 
 class Reader:
@@ -80,9 +80,10 @@ class Reader:
         """Stop reading, forget what was not taken, and close the source."""
         self._stopping.set()
         if self._thread is not None:
+            # The thread may be waiting for room in the queue, and nobody takes any more.
             while self._thread.is_alive():
                 self._drop_queued()
-                self._thread.join(_STOP_CHECK_S)
+                self._thread.join(_JOIN_S)
         self._source.close()
 
     def _drop_queued(self) -> None:
@@ -101,10 +102,10 @@ class Reader:
                     batch = decode(blocks, self._decoder)
                     if self._left is not None:
                         self._left -= batch.record_count
-                    self._put(batch)
-            self._put(None)
+                    self._queue.put(batch)
+            self._queue.put(None)
         except BaseException as error:
-            self._put(error)
+            self._queue.put(error)
 
     def _at_end(self) -> bool:
         if self._left == 0 or self._source.exhausted():
@@ -120,16 +121,6 @@ class Reader:
             return blocks
         kept = [until(block, self._ends.get(block.origin, 0)) for block in blocks]
         return [block for block in kept if block.offsets]
-
-    def _put(self, item: Batch | BaseException | None) -> None:
-        while True:
-            try:
-                self._queue.put(item, timeout=_STOP_CHECK_S)
-                return
-            except queue.Full:
-                # On a stop the learner goes on taking; on a close it does not, and the rest is read again later.
-                if self._stopping.is_set() and not isinstance(item, Batch):
-                    continue
 
 
 def until(block: Records, end: int) -> Records:

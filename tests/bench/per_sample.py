@@ -1,8 +1,8 @@
 """One per-sample update of a 16-32-16-1 MLP: the compiled chunk against an eager GradientTape loop.
 
 "Same work" is the eager loop over the same network (standardisers, clipping, prediction before the update); the
-compiled side averages the weights and judges the averaged ones besides. "Plain" is the textbook's eager loop: dense layers, mean
-squared error, nothing else. `python -m tests.bench.per_sample`
+compiled side averages the weights and judges the averaged ones besides. "Plain" is the textbook's eager loop: dense
+layers, mean squared error, nothing else. `python -m tests.bench.per_sample`
 """
 
 from typing import Any

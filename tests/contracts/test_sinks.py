@@ -34,7 +34,7 @@ def _lines(path: Path) -> Count:
 def _topic(request: pytest.FixtureRequest) -> tuple[TopicSink, Count]:
     broker = request.getfixturevalue("kafka_broker")
     topic = broker.create_topic()
-    sink = TopicSink(topic, {"bootstrap_servers": broker.bootstrap})
+    sink = TopicSink(topic, {"bootstrap_servers": broker.bootstrap}, key="dead_letter.topic")
     return sink, lambda expected: len(broker.consume(topic, count=expected, timeout_s=10))
 
 

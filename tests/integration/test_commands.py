@@ -115,12 +115,14 @@ def test_wrong_usage_is_explained(arguments: tuple[str, ...], code: int, message
 
 
 def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
-    """What only building shows (an optimizer's name, its arguments, a column) is exit code 78 too."""
+    """Also what only building shows (an optimizer's argument, a column of the file) is exit code 78."""
     cases = {
-        "did you mean adam": {"learning": {"optimizer": {"kind": "adan"}}},
+        "did you mean Adam": {"learning": {"optimizer": {"kind": "adan"}}},
         "does not take this": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
         "no Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
+        "no column a": {"decode": {"kind": "csv"}, "source": {"kind": "file", "path": str(tmp_path / "x.csv")}},
     }
+    (tmp_path / "x.csv").write_text("aa,b,c,y\n1,2,3,4\n")
     for i, (message, sections) in enumerate(cases.items()):
         config = tmp_path / f"{i}.yaml"
         config.write_text(config_text(tmp_path / "data", **sections))

@@ -75,6 +75,8 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
         ({"decode": {"kind": "csv", "columns": ["a", "b", "cc", "y"]}}, "lacks c; did you mean cc?"),
         ({"export": {"every_seconds": None}}, "set every_seconds or every_samples"),
         ({"source": {"kind": "kafka"}}, "source.bootstrap_servers: is missing"),
+        ({"decode": {"kind": "json", "key": "a"}}, "decode.key: a is a feature or a target too"),
+        ({"learning": {"optimizer": {"kind": "adan"}}}, "is no Keras optimizer; did you mean Adam?"),
         ({"source": None}, "source: is missing; give it a kind: kafka, file, simulator"),
     ],
 )

@@ -8,11 +8,13 @@ import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from learnd.errors import BrokerUnavailableError, SaveFailedError
+from learnd.errors import BrokerUnavailableError, ConfigError, SaveFailedError
 
 log = structlog.get_logger()
 
 FLUSH_TIMEOUT_S = 20.0
+MAX_BLOCK_S = 5.0
+"""How long one record may wait for the broker on the learner's thread before the next save is made to fail."""
 Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 """Value, key, headers."""
 
@@ -20,8 +22,9 @@ Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 class TopicSink:
     """Sends to one topic; ``flush`` raises unless everything since the last flush was delivered."""
 
-    def __init__(self, topic: str, client_options: Mapping[str, Any]) -> None:
+    def __init__(self, topic: str, client_options: Mapping[str, Any], *, key: str) -> None:
         self._topic = topic
+        self._key = key
         self._options = client_options
         self._producer: Any = None
         self._failed: Exception | None = None
@@ -29,9 +32,14 @@ class TopicSink:
 
     def open(self) -> None:
         try:
-            self._producer = KafkaProducer(**self._options, acks="all", linger_ms=20)
+            self._producer = KafkaProducer(
+                **self._options, acks="all", linger_ms=20, max_block_ms=int(MAX_BLOCK_S * 1000)
+            )
+            partitions = self._producer.partitions_for(self._topic)
         except KafkaError as error:
             raise BrokerUnavailableError(f"no broker for the topic {self._topic}: {error}") from error
+        if not partitions:
+            raise ConfigError(f"{self._key}: {self._topic} does not exist; create it first")
 
     def send(self, messages: Sequence[Message]) -> None:
         for value, key, headers in messages:

