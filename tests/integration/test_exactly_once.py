@@ -1,10 +1,12 @@
 """Nothing lost, nothing learned twice: a real broker, a real process, a real SIGKILL."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from learnd import statecodec
@@ -13,6 +15,8 @@ from learnd.testing.kafka import KafkaCluster
 from tests.helpers import Daemon, config_text, readings, same_arrays, until
 
 RECORDS = 60_000
+PORTION, PORTION_S = 500, 0.3
+KILLS = 4
 VARIANTS: dict[str, dict[str, Any]] = {
     "per_sample": {},
     "micro_batch_of_windows": {
@@ -24,11 +28,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def topic(kafka_broker: KafkaCluster) -> str:
-    name = kafka_broker.create_topic("exactly-once")
-    kafka_broker.produce(name, readings(RECORDS))
-    return name
+class Feed:
+    """Produces the readings bit by bit on a thread, so that a daemon never comes to their end before `finish`."""
+
+    def __init__(self, broker: KafkaCluster) -> None:
+        self.topic = broker.create_topic("exactly-once")
+        self._broker = broker
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        values = readings(RECORDS)
+        for start in range(0, RECORDS, PORTION):
+            self._broker.produce(self.topic, values[start : start + PORTION])
+            self._hurry.wait(PORTION_S)
+
+    def finish(self) -> None:
+        """Until everything was produced, now without pauses."""
+        self._hurry.set()
+        self._thread.join()
 
 
 def _config(folder: Path, broker: KafkaCluster, topic: str, **sections: Any) -> Path:
@@ -51,26 +70,26 @@ def _newest_checkpoint(folder: Path) -> int:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
-    variant: str, kafka_broker: KafkaCluster, topic: str, tmp_path: Path
+    variant: str, kafka_broker: KafkaCluster, tmp_path: Path
 ) -> None:
     """Weights, slots, averages, windows, metrics, offsets and even the file of predictions are the same."""
-    whole = _config(tmp_path / "whole", kafka_broker, topic, **VARIANTS[variant])
-    with Daemon(whole, "--once") as daemon:
-        daemon.finish()
-
-    broken = _config(tmp_path / "broken", kafka_broker, topic, **VARIANTS[variant])
-    kills = 0
-    for beyond in (0, 2, 5, 9):
-        reached = _newest_checkpoint(broken.parent) + beyond
-        with Daemon(broken, "--once") as daemon:
-            until(
-                lambda d=daemon, n=reached: _newest_checkpoint(broken.parent) > n or d.process.poll() is not None,
-                what="a checkpoint",
-            )
-            kills += daemon.process.poll() is None
-            daemon.kill()
-    assert kills >= 2, "the run was over before it could be killed"
+    feed = Feed(kafka_broker)
+    broken = _config(tmp_path / "broken", kafka_broker, feed.topic, **VARIANTS[variant])
+    random = np.random.default_rng(len(variant))
+    try:
+        for _ in range(KILLS):
+            reached = _newest_checkpoint(broken.parent)
+            with Daemon(broken) as daemon:
+                until(lambda n=reached: _newest_checkpoint(broken.parent) > n, what="a checkpoint")
+                time.sleep(random.uniform(0.0, 2 * PORTION_S))
+                assert daemon.process.poll() is None, daemon.log()
+                daemon.kill()
+    finally:
+        feed.finish()
     with Daemon(broken, "--once") as daemon:
+        daemon.finish()
+    whole = _config(tmp_path / "whole", kafka_broker, feed.topic, **VARIANTS[variant])
+    with Daemon(whole, "--once") as daemon:
         daemon.finish()
 
     arrays, state = read_arrays(tmp_path / "whole" / "data" / "checkpoints")
@@ -87,7 +106,7 @@ def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaClus
     """Exit code 0 within 25 s with a checkpoint and an export; records that come later are learned later."""
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, readings(3000))
-    config = _config(tmp_path / "run", kafka_broker, topic)
+    config = _config(tmp_path / "run", kafka_broker, topic, name="stops-and-goes-on")
     with Daemon(config) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 3000, what="3000 samples")
         assert daemon.terminate() < 25.0
@@ -98,7 +117,7 @@ def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaClus
         until(lambda: daemon.metric("learnd_model_samples") == 3500, what="the later records")
         assert daemon.metric("learnd_samples_learned_total") == 500
         daemon.terminate()
-    assert kafka_broker.committed("learnd-test") == {(topic, 0): 3500}
+    assert kafka_broker.committed("learnd-stops-and-goes-on") == {(topic, 0): 3500}
     exports = sorted(path.name for path in (tmp_path / "run" / "data" / "exports").glob("[0-9]*"))
     assert exports == ["1", "2"]
 
