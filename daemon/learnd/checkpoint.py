@@ -4,7 +4,6 @@ A save costs the learner only a reference to each variable's present value, whic
 afterwards; the copying, writing and flushing to disk happen on a thread.
 """
 
-import os
 import re
 import threading
 import time
@@ -17,6 +16,7 @@ import structlog
 import tensorflow as tf
 
 from learnd import statecodec
+from learnd.durable import fsync
 from learnd.errors import ConfigError, SaveFailedError, StateDamagedError
 from learnd.types import Offsets, State, TopicPartition
 
@@ -227,20 +227,10 @@ class Checkpoints:
         """fsync the checkpoint's files, then the folder; returns their size."""
         size_bytes = 0
         for path in [*self._directory.glob(f"ckpt-{number}.*"), self._directory / "checkpoint"]:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            fsync(path)
             size_bytes += path.stat().st_size
-        fsync_directory(self._directory)
+        fsync(self._directory)
         return size_bytes
-
-
-def fsync_directory(directory: Path) -> None:
-    """Make the names in *directory* durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_arrays(directory: Path) -> tuple[dict[str, Any], State]:

