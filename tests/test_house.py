@@ -37,3 +37,11 @@ def test_the_readme_names_only_what_is_there() -> None:
         text = (ROOT / document).read_text()
         for name in re.findall(r"`((?:configs|deploy|tests|daemon)/[\w./-]+)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
+
+
+def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+    """One command, told in three places."""
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert command.endswith(".venv/bin/pytest")
+    for document in ("README.md", ".github/CONTRIBUTING.md"):
+        assert f"```sh\n{command}\n```" in (ROOT / document).read_text(), document

@@ -123,7 +123,6 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
-        self.metrics.lags(self.reader.lags())
 
     def _remember(self, result: StepResult) -> None:
         """Keep the newest inputs, to compare exports on."""
@@ -169,6 +168,7 @@ class Pipeline:
             self._note_saved(saved)
         if (exported := self.exporter.outcome()) is not None:
             self._note_exported(exported)
+        self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.retraces())
         self.beat_s = time.monotonic()
 

@@ -43,7 +43,8 @@ class KafkaBroker:
         properties = self._folder / "server.properties"
         if not properties.exists():
             properties.write_text(self._properties(), encoding="utf-8")
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # One in 64 identifiers would begin with a dash, and be taken for an option.
+            cluster = "L" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
             self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
         log = (self._folder / "broker.log").open("ab")
         command = [str(self._java), "-Xmx512m", "-cp", self._classpath, "kafka.Kafka", str(properties)]
