@@ -149,8 +149,11 @@ def _variables(network: Any, optimizer: Any, averager: Any, chunk: CompiledChunk
     for prefix, variables in (("model", network.variables), ("optimizer", optimizer.variables)):
         for variable in variables:
             name = f"{prefix}/{variable.path.removeprefix('optimizer/')}"
-            assert name not in named, name
-            named[name] = variable
+            if name == "optimizer/learning_rate":
+                continue  # the configuration's to say, also in the middle of a model's life
+            # Adafactor gives its slots the names of their kinds alone.
+            repeated = sum(known == name or known.startswith(f"{name}~") for known in named)
+            named[f"{name}~{repeated}" if repeated else name] = variable
     named.update({f"averager/{name}": variable for name, variable in averager.variables().items()})
     named["learned"] = chunk.learned
     return named
@@ -182,7 +185,7 @@ def make_decoder(settings: Settings) -> Decoder:
     decode, source = settings.decode, settings.source
     if isinstance(decode, CsvSettings):
         from_file = isinstance(source, FileSettings)
-        options["delimiter"] = decode.delimiter or (source.delimiter if isinstance(source, FileSettings) else ",")
+        options["delimiter"] = decode.delimiter or (source.separator() if isinstance(source, FileSettings) else ",")
         columns = decode.columns
         if columns is None and isinstance(source, FileSettings):
             columns = read_header(source)

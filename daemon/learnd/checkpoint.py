@@ -22,6 +22,7 @@ from learnd.types import Offsets, State, TopicPartition
 
 log = structlog.get_logger()
 
+_PREFIX = "variables/"
 _NAME = re.compile(r"ckpt-(\d+)\.index$")
 
 
@@ -131,6 +132,8 @@ class Checkpoints:
             path = self._directory / f"ckpt-{number}"
             try:
                 host = self._read(path)
+            except ConfigError:
+                raise
             except Exception as error:
                 log.error("checkpoint_damaged", path=str(path), error=_first_line(error))
                 damaged.append(path.name)
@@ -157,8 +160,20 @@ class Checkpoints:
         raw = reader.get_tensor("host/.ATTRIBUTES/py_state")
         host = statecodec.decode(bytes(raw))
         if host["fingerprint"] == self._fingerprint:
+            self._require_same_arrays(reader)
             self._checkpoint.restore(str(path)).assert_consumed()
         return host
+
+    def _require_same_arrays(self, reader: Any) -> None:
+        """Options of an optimizer can add and take away slots; that is a change, not damage."""
+        saved = {_plain_name(name) for name in reader.get_variable_to_shape_map() if name.startswith(_PREFIX)}
+        if changed := sorted(saved ^ set(self._shadow)):
+            verb = "lacks" if changed[0] in self._shadow else "has"
+            section = "learning.optimizer" if changed[0].startswith("optimizer/") else "model"
+            raise ConfigError(
+                f"{section}: the checkpoint under {self._directory} {verb} {changed[0]}, so it was learned with other "
+                "options; change them back, or use another data_dir"
+            )
 
     def _require_same(self, saved: dict[str, Any]) -> None:
         changed = [key for key in self._fingerprint if saved.get(key) != self._fingerprint[key]]
@@ -239,11 +254,10 @@ def read_arrays(directory: Path) -> tuple[dict[str, Any], State]:
     if path is None:
         raise StateDamagedError(f"{directory} holds no checkpoint")
     reader = tf.train.load_checkpoint(path)
-    prefix, suffix = "variables/", "/.ATTRIBUTES/VARIABLE_VALUE"
     arrays = {
-        name.removeprefix(prefix).removesuffix(suffix).replace(".S", "/"): reader.get_tensor(name)
+        _plain_name(name): reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
-        if name.startswith(prefix)
+        if name.startswith(_PREFIX)
     }
     state: State = statecodec.decode(bytes(reader.get_tensor("host/.ATTRIBUTES/py_state")))["state"]
     return arrays, state
@@ -261,6 +275,15 @@ def offsets_to_state(offsets: Offsets) -> list[list[Any]]:
 def offsets_from_state(state: list[list[Any]]) -> dict[TopicPartition, int]:
     """The inverse of `offsets_to_state`."""
     return {TopicPartition(topic, partition): offset for topic, partition, offset in state}
+
+
+def _plain_name(name: str) -> str:
+    """A variable's name from TensorFlow's key for it.
+
+    >>> _plain_name("variables/model.Sdense/.ATTRIBUTES/VARIABLE_VALUE")
+    'model/dense'
+    """
+    return name.removeprefix(_PREFIX).removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/")
 
 
 def _resource(variable: Any) -> Any:

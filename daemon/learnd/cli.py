@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -177,12 +178,19 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
         records=progress.records,
         samples=progress.samples,
         updates=progress.updates,
-        loss=round(judged.loss, 6),
-        averaged_loss=round(judged.averaged_loss, 6),
-        absolute_error=round(judged.absolute_error, 6),
+        **_rounded(loss=judged.loss, averaged_loss=judged.averaged_loss, absolute_error=judged.absolute_error),
         data_dir=str(settings.data_dir),
     )
     return 0
+
+
+def _rounded(**figures: float) -> dict[str, float | None]:
+    """Figures for a log line; None where there is none yet, because JSON has no NaN.
+
+    >>> _rounded(a=0.12345678, b=float("nan"))
+    {'a': 0.123457, 'b': None}
+    """
+    return {name: round(figure, 6) if math.isfinite(figure) else None for name, figure in figures.items()}
 
 
 def _alive(pipeline: "Pipeline") -> tuple[bool, str]:

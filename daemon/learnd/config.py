@@ -247,6 +247,13 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...],
                 yield (section, "topic"), "needs source.kind kafka; name a path instead"
             elif sink.topic in source.topics:
                 yield (section, "topic"), f"{sink.topic} is read by the source; learnd would feed itself"
+    paths = {"source": getattr(source, "path", None)}
+    for section in ("dead_letter", "predictions"):
+        sink = getattr(settings, section)
+        for other, path in paths.items():
+            if sink is not None and sink.path is not None and sink.path == path:
+                yield (section, "path"), f"{sink.path} is the {other}'s path too; each needs a file of its own"
+        paths[section] = sink.path if sink is not None else None
     if settings.export.every_seconds is None and settings.export.every_samples is None:
         yield ("export",), "set every_seconds or every_samples"
     if settings.checkpoint.every_seconds is None and settings.checkpoint.every_samples is None:

@@ -13,14 +13,15 @@ from learnd.checkpoint import Checkpoints, Saved, offsets_from_state, offsets_to
 from learnd.exporters.publish import Exported, Exporter
 from learnd.learners.averaged import AveragedModel
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
-from learnd.reader import Reader
+from learnd.reader import BATCH_RECORDS, Reader
 from learnd.schedule import Every
 from learnd.telemetry import Metrics
-from learnd.types import Batch, Offsets, Samples, Signal, Snapshot, State, StepResult
+from learnd.types import Batch, Float32Array, Offsets, Signal, Snapshot, State, StepResult
 
 log = structlog.get_logger()
 
 POLL_S = 0.1
+SLOW_BATCH_S = 0.5
 PROBE_ROWS = 64
 """Recent inputs that an export is compared on."""
 DRAIN_S = 5.0
@@ -61,6 +62,27 @@ class Progress:
                 setattr(self, name, value)
 
 
+class Recent:
+    """The newest inputs, to compare exports on; in the checkpoint, so that a restart alone can export."""
+
+    def __init__(self) -> None:
+        self.rows: list[Float32Array] = []
+
+    def observe(self, result: StepResult) -> None:
+        """Keep the last `PROBE_ROWS` rows."""
+        self.rows = [*self.rows, *result.samples.x[-PROBE_ROWS:].copy()][-PROBE_ROWS:]
+
+    def x(self) -> Float32Array:
+        """All of them, shape (n, *row_shape)."""
+        return np.stack(self.rows)
+
+    def state(self) -> State:
+        return {"rows": list(self.rows)}
+
+    def restore(self, state: State) -> None:
+        self.rows = list(state["rows"])
+
+
 @dataclass(slots=True)
 class Pipeline:
     """The wired parts. `learnd.build` makes one."""
@@ -79,17 +101,18 @@ class Pipeline:
     export_every: Every
     retraces: Callable[[], int]
     progress: Progress = field(default_factory=Progress)
+    recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
     last_saved: Saved | None = None
     last_exported: Exported | None = None
     ready: bool = False
     beat_s: float = field(default_factory=time.monotonic)
-    _recent: Samples | None = None
     _exported_samples: int = 0
 
     def _stateful(self) -> Mapping[str, Stateful]:
         return {
             "progress": self.progress,
+            "recent": self.recent,
             "transform": self.transform,
             "learner": self.learner,
             "evaluator": self.evaluator,
@@ -108,28 +131,37 @@ class Pipeline:
             for name, part in self._stateful().items():
                 part.restore(state[name])
             log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
+        self.signal = self.evaluator.signal()
+        self._exported_samples = self.exporter.newest_samples()
+        self.reader.start(self.progress.offsets)
+        # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
+        self.progress.offsets = {**self.reader.positions(), **self.progress.offsets}
+        if state is None:
+            self.save()
         self.checkpoint_every.reset(self.progress.samples)
         self.export_every.reset(self.progress.samples)
-        self.reader.start(self.progress.offsets)
         self.ready = True
 
     def learn(self, batch: Batch) -> None:
         """One batch, from its samples to its metrics."""
+        started_s = time.monotonic()
         batch = self.transform(batch)
         result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
         self.signal = self.evaluator.observe(result)
         self.progress.advance(batch, result)
-        self._remember(result)
+        self.recent.observe(result)
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
+        self._pace(time.monotonic() - started_s)
 
-    def _remember(self, result: StepResult) -> None:
-        """Keep the newest inputs, to compare exports on."""
-        newest = result.samples.take(slice(-PROBE_ROWS, None))
-        if len(newest):
-            parts = [newest] if self._recent is None else [self._recent, newest]
-            self._recent = Samples.concat(parts).take(slice(-PROBE_ROWS, None))
+    def _pace(self, duration_s: float) -> None:
+        """Batches as large as can be learned in good time: signals and saves wait for the end of one."""
+        size = self.reader.batch_records
+        if duration_s > SLOW_BATCH_S:
+            self.reader.batch_records = max(1, size // 2)
+        elif duration_s < SLOW_BATCH_S / 4:
+            self.reader.batch_records = min(BATCH_RECORDS, size * 2)
 
     def save(self) -> None:
         """Start a checkpoint of everything as it is now."""
@@ -144,16 +176,16 @@ class Pipeline:
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
         self.export_every.reset(self.progress.samples)
-        if self._recent is None or self.progress.samples == self._exported_samples:
+        if not self.recent.rows or self.progress.samples <= self._exported_samples:
             return
         self._exported_samples = self.progress.samples
-        self.exporter.begin(self._snapshot(self._recent), hurry=hurry)
+        self.exporter.begin(self._snapshot(), hurry=hurry)
 
-    def _snapshot(self, recent: Samples) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         progress = self.progress
         return Snapshot(
             self.averaged.weights(),
-            np.ascontiguousarray(recent.x),
+            self.recent.x(),
             progress.samples,
             progress.updates,
             progress.offsets,
@@ -191,6 +223,9 @@ class Pipeline:
         )
 
     def _note_exported(self, exported: Exported) -> None:
+        if exported.given_up:
+            log.info("export_given_up", number=exported.number)
+            return
         if exported.error:
             self.metrics.export_failures.inc()
             log.error("export_failed", number=exported.number, error=exported.error)

@@ -116,6 +116,10 @@ class Evaluator(Stateful, Protocol):
 
     def observe(self, result: StepResult) -> Signal: ...
 
+    def signal(self) -> Signal:
+        """The judgement as it stands."""
+        ...
+
 
 class DeadLetters(Stateful, Protocol):
     """Takes rejects. ``flush`` returns once everything taken before is safe; it may run on another thread."""

@@ -9,6 +9,8 @@ from learnd.types import Batch, Offsets, Records, Reject, Samples, TopicPartitio
 
 BATCH_RECORDS = 4096
 """Most records in one batch: a backlog fills it, a slow stream never waits for it."""
+FIRST_BATCH_RECORDS = 64
+"""Until the cost of learning is known: the first batches of a slow model must not hold up a stop."""
 QUEUE_BATCHES = 4
 POLL_TIMEOUT_S = 0.2
 _JOIN_S = 0.1
@@ -41,12 +43,16 @@ class Reader:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._ends: Offsets | None = None
+        self._start: Offsets = {}
+        self.batch_records = FIRST_BATCH_RECORDS
+        """Most records of the next batch; the learner's thread sets it by what it can learn in time."""
         self.finished = False
         """True once ``next`` has handed over the last batch there will ever be."""
 
     def start(self, offsets: Offsets) -> None:
         """Open the source at *offsets* and begin to read. Raises what the source raises."""
         self._source.open(offsets)
+        self._start = dict(self._source.positions())
         if self._once:
             self._ends = self._source.ends()
         self._thread = threading.Thread(target=self._run, name="learnd-reader", daemon=True)
@@ -72,6 +78,10 @@ class Reader:
         """See `Source.acknowledge`."""
         self._source.acknowledge(offsets)
 
+    def positions(self) -> Offsets:
+        """Where each partition stood when reading began."""
+        return self._start
+
     def lags(self) -> Mapping[TopicPartition, int]:
         """See `Source.lags`."""
         return self._source.lags()
@@ -96,7 +106,7 @@ class Reader:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set() and not self._at_end():
-                wanted = BATCH_RECORDS if self._left is None else min(BATCH_RECORDS, self._left)
+                wanted = self.batch_records if self._left is None else min(self.batch_records, self._left)
                 blocks = self._within_ends(self._source.poll(wanted, POLL_TIMEOUT_S))
                 if blocks:
                     batch = decode(blocks, self._decoder)

@@ -132,7 +132,7 @@ def test_offsets_are_committed_only_after_the_save(kafka_broker: KafkaCluster, t
     with Daemon(config) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 2000, what="2000 samples")
         time.sleep(0.5)
-        assert kafka_broker.committed("learnd-never-saves") == {}
+        assert set(kafka_broker.committed("learnd-never-saves").values()) <= {0}, "beyond the save of the start"
         daemon.process.send_signal(signal.SIGTERM)
         daemon.finish()
     assert kafka_broker.committed("learnd-never-saves") == {(topic, 0): 2000}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError
+from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, free_port
@@ -113,6 +114,18 @@ def test_health_and_metrics_over_http(kafka_broker: KafkaCluster, tmp_path: Path
         now = time.time()
         assert now - 120 < (daemon.metric("learnd_checkpoint_last_success_timestamp_seconds") or 0) <= now
         daemon.terminate()
+
+
+def test_a_dead_letter_that_the_topic_finds_too_large_arrives_cut(kafka_broker: KafkaCluster) -> None:
+    """Its headers say where the whole one is; a flush neither loses it nor fails for ever."""
+    topic = kafka_broker.create_topic(configs={"max.message.bytes": "10000"})
+    sink = TopicSink(topic, {"bootstrap_servers": kafka_broker.bootstrap}, key="dead_letter.topic")
+    sink.open()
+    sink.send([(b"x" * 50_000, b"k", [("reason", b"oversized")]), (b"small", None, [])])
+    sink.flush()
+    sink.close()
+    records = {len(record.value): dict(record.headers) for record in kafka_broker.consume(topic, count=2)}
+    assert records == {5: {}, 1000: {"reason": b"oversized", "learnd.value.bytes": b"50000"}}
 
 
 def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> None:

@@ -76,6 +76,7 @@ BAD_JSON = {
     "bad UTF-8 in a key": (b'{"a": 1, "y": 1, "t": 1, "k": "\xff"}', "bad_utf8"),
     "bad UTF-8 in an unknown field": (b'{"a": 1, "y": 1, "t": 1, "k": "m", "z": "\xff"}', "bad_utf8"),
     "bad time": (_json(t="yesterday"), "bad_time"),
+    "nanoseconds for seconds": (_json(t=1_386_018_900_000_000_000), "bad_time"),
     "time beyond all years": (_json(t="99999-01-01"), "bad_time"),
 }
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from learnd import statecodec
 from learnd.build import make_pipeline
 from learnd.checkpoint import read_arrays
-from learnd.errors import SaveFailedError
+from learnd.errors import ConfigError, SaveFailedError
 from learnd.exporters.publish import Exported
 from learnd.loop import Pipeline, run
+from learnd.reader import BATCH_RECORDS
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
 from learnd.types import Snapshot, TopicPartition
 from tests.helpers import readings, same_arrays, settings
@@ -26,8 +27,12 @@ PARTITION = TopicPartition("memory", 0)
 class NoExports:
     """Takes snapshots and publishes nothing: what is tested here is not the exporter."""
 
-    def __init__(self) -> None:
+    def __init__(self, newest_samples: int = 0) -> None:
         self.snapshots: list[Snapshot] = []
+        self._newest_samples = newest_samples
+
+    def newest_samples(self) -> int:
+        return self._newest_samples
 
     def open(self) -> None: ...
 
@@ -104,12 +109,12 @@ def test_any_crash_ends_in_the_same_state(
 
 
 def test_an_exception_saves_nothing(tmp_path: Path) -> None:
-    """After an error the last checkpoint counts: a state that may be half done is never written."""
+    """After an error the last checkpoint counts (here that of the start): what may be half done is never written."""
     pipeline = _pipeline(tmp_path, MemorySource([*readings(30), Crash()]))
     with pytest.raises(ScriptedCrash):
         run(pipeline, stopping=lambda: False)
     assert pipeline.progress.samples == 30
-    assert not list((tmp_path / "checkpoints").glob("ckpt-*"))
+    assert read_arrays(tmp_path / "checkpoints")[1]["progress"]["samples"] == 0
 
 
 def test_offsets_are_acknowledged_after_the_save_only(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_a_failed_last_save_is_an_error_and_acknowledges_nothing(tmp_path: Path)
     with pytest.raises(SaveFailedError, match="no space left"):
         run(pipeline, stopping=lambda: False)
     assert source.acknowledged == []
-    assert pipeline.metrics.registry.get_sample_value("learnd_checkpoint_failures_total") == 1
+    assert pipeline.metrics.registry.get_sample_value("learnd_checkpoint_failures_total") == 2  # start and end
 
 
 def test_bad_records_are_written_to_the_file_once_each_across_a_crash(tmp_path: Path) -> None:
@@ -187,12 +192,81 @@ def test_a_stop_learns_what_was_read_and_saves(tmp_path: Path) -> None:
     assert pipeline.exporter.snapshots[-1].samples == 40  # type: ignore[attr-defined]
 
 
-def test_nothing_new_is_not_exported_again(tmp_path: Path) -> None:
-    """A start and a stop without records publish nothing."""
+@pytest.mark.parametrize(("exported", "snapshots"), [(40, 0), (0, 1)])
+def test_a_start_without_records_exports_only_what_is_not_exported_yet(
+    tmp_path: Path, exported: int, snapshots: int
+) -> None:
+    """An export that the last stop could not finish is made up for; one that is there is not repeated."""
     _run(tmp_path, readings(40))
-    pipeline, _ = _run(tmp_path, readings(40))
+    pipeline = _pipeline(tmp_path, MemorySource(readings(40)))
+    pipeline.exporter = NoExports(exported)  # type: ignore[assignment]
+    run(pipeline, stopping=lambda: False)
     assert pipeline.progress.samples == 40
-    assert pipeline.exporter.snapshots == []  # type: ignore[attr-defined]
+    assert len(pipeline.exporter.snapshots) == snapshots  # type: ignore[attr-defined]
+    assert pipeline.signal.samples == 40, "the judgement of before the restart"
+
+
+def test_a_partition_without_records_keeps_its_first_position(tmp_path: Path) -> None:
+    """Where it began is saved with the rest, so that start_from is asked once in its life."""
+    script = [*(Item(value, partition=0) for value in readings(10)), Crash(), Item(b"junk", partition=1)]
+    source = MemorySource(script)
+    with pytest.raises(ScriptedCrash):
+        run(_pipeline(tmp_path, source), stopping=lambda: False)
+    offsets = read_arrays(tmp_path / "checkpoints")[1]["progress"]["offsets"]
+    assert ["memory", 1, 0] in offsets
+
+
+def test_a_crash_before_the_first_checkpoint_repeats_no_prediction(tmp_path: Path) -> None:
+    """The state of the start is saved too, with the length of the files."""
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"offset": "of an earlier life"}\n')
+    _run(tmp_path / "data", [*readings(30), Crash()], predictions={"path": str(path)})
+    offsets = [json.loads(line)["offset"] for line in path.read_text().splitlines()]
+    assert offsets == ["of an earlier life", *range(30)]
+
+
+def test_the_learning_rate_is_the_configurations_also_after_a_restart(tmp_path: Path) -> None:
+    """A checkpoint does not bring the old one back."""
+    _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.01}})
+    pipeline, _ = _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.5}})
+    optimizer = pipeline.learner._chunk._optimizer  # type: ignore[attr-defined]
+    assert float(optimizer.learning_rate) == 0.5
+
+
+def test_an_option_that_adds_slots_is_a_change_not_damage(tmp_path: Path) -> None:
+    """The error names the section; the checkpoint stays as it is."""
+    _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd"}})
+    with pytest.raises(ConfigError, match=r"learning\.optimizer: .* lacks optimizer/.*momentum"):
+        _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "momentum": 0.9}})
+    pipeline, _ = _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd"}})
+    assert pipeline.progress.samples == 20
+
+
+def test_batches_shrink_for_a_slow_model_and_grow_for_a_quick_one(tmp_path: Path) -> None:
+    """A stop waits for the end of a batch, so a batch may take half a second."""
+    pipeline = _pipeline(tmp_path, MemorySource([]))
+    first = pipeline.reader.batch_records
+    pipeline._pace(0.01)
+    assert pipeline.reader.batch_records == 2 * first
+    for _ in range(20):
+        pipeline._pace(0.01)
+    assert pipeline.reader.batch_records == BATCH_RECORDS
+    for _ in range(20):
+        pipeline._pace(10.0)
+    assert pipeline.reader.batch_records == 1
+
+
+@pytest.mark.parametrize("field", ["a", "y"])
+def test_one_absurd_value_does_not_spoil_the_model(tmp_path: Path, field: str) -> None:
+    """A finite outlier of 10^30, in a feature or the target: later samples are predicted as well as before."""
+    good = readings(3000)
+    absurd = json.dumps({**json.loads(good[0]), field: 1e30}).encode()
+    path = tmp_path / "predictions.jsonl"
+    sections = {"predictions": {"path": str(path)}, "learning": {"optimizer": {"kind": "adam", "learning_rate": 0.01}}}
+    _run(tmp_path / "data", [*good[:1500], absurd, *good[1500:]], **sections)
+    scores = [json.loads(line)["score"] for line in path.read_text().splitlines()]
+    before, after = sum(scores[1000:1500]) / 500, sum(scores[2500:3000]) / 500
+    assert after < 2 * before + 0.02
 
 
 def test_predictions_tell_what_was_predicted_for_each_sample(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_csv_lines_without_the_header(tmp_path: Path, name: str) -> None:
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     assert _all(_file(path)) == [(0, b"1,2"), (2, b"3,4")]
     assert _all(_file(path, header=False))[0] == (0, b"t,a")
-    assert read_header(FileSettings(kind="file", path=path)) == ["t", "a"]
+    assert read_header(FileSettings(kind="file", path=path, delimiter=",")) == ["t", "a"]
 
 
 def test_a_file_goes_on_from_any_offset(tmp_path: Path) -> None:
@@ -84,6 +84,21 @@ def test_an_endless_line_takes_bounded_memory(tmp_path: Path) -> None:
     (_, first), (_, second) = _all(_file(path, max_line_bytes=100))
     assert 100 < len(first) < 200
     assert second == b"ok"
+
+
+def test_a_torn_or_foreign_gz_file_is_explained(tmp_path: Path) -> None:
+    """Not a traceback: the path, how far it could be read, and the way out."""
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(b"t,a\n1,2\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_header(FileSettings(kind="file", path=path))
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress(np.random.default_rng(0).bytes(10_000).hex().encode() + b"\n", mtime=0)
+    path.write_bytes(whole[: len(whole) // 2])
+    source = _file(path)
+    source.open({})
+    with pytest.raises(DataLossError, match="is damaged after line 0"):
+        source.poll(10, 0.0)
 
 
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:

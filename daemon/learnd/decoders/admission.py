@@ -32,6 +32,8 @@ REASONS = (
 """Every reason for which a record is rejected: the values of the metric's label."""
 
 _UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+# The years 1 to 9999; beyond them lies a number of another unit than the configured one.
+_FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -81,11 +83,13 @@ def time_s(value: Any, unit: str) -> float:
             moment = datetime.fromisoformat(value)
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         seconds = float(value) * _UNITS_S[unit]
-        if np.isfinite(seconds):
+        if _FIRST_S <= seconds <= _LAST_S:
             return seconds
     except (ValueError, OverflowError, TypeError):
         pass
-    raise BadRecord(BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number") from None
+    raise BadRecord(
+        BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number within the years 1 to 9999"
+    ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def _times(
     if all(type(value) is float or type(value) is int for value in rows.times):
         try:
             times = np.asarray(rows.times, dtype=np.float64) * unit
-            if np.isfinite(times).all():
+            if ((times >= _FIRST_S) & (times <= _LAST_S)).all():
                 return times
         except OverflowError:
             pass

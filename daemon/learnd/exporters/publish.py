@@ -40,6 +40,8 @@ class Exported:
     samples: int
     duration_s: float
     error: str = ""
+    given_up: bool = False
+    """Ended on purpose, for a newer one or for the end: no failure."""
 
 
 class Exporter:
@@ -132,13 +134,26 @@ class Exporter:
             fsync(self._directory)
             self._prune()
         except Exception as failure:
-            error = "given up for a newer one, or for the end" if self._abandoned else str(failure)
+            error = str(failure) or type(failure).__name__
             shutil.rmtree(self._directory / f"{BUILDING}{number}", ignore_errors=True)
-        self._outcome = Exported(number, snapshot.samples, self._clock() - started_s, error)
+        self._outcome = Exported(
+            number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned
+        )
 
     def numbers(self) -> list[int]:
         """The published numbers, ascending."""
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+
+    def newest_samples(self) -> int:
+        """How many samples the newest export has learned; 0 where there is none."""
+        numbers = self.numbers()
+        if not numbers:
+            return 0
+        path = self._directory / str(numbers[-1]) / manifest.FILE_NAME
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["samples"])
+        except (OSError, ValueError, KeyError):
+            return 0  # somebody changed it; a further export does no harm
 
     def _next_number(self) -> int:
         record = self._directory / _LAST_NUMBER
@@ -174,7 +189,13 @@ class Exporter:
         if self._abandoned:
             raise RuntimeError("abandoned")
         self._child = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
+            start_new_session=True,
         )
         try:
             errors = _wait_paced(self._child, hurry=hurry)

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from learnd.section import Count, Positive, Section
 
@@ -64,6 +64,13 @@ class OptimizerSettings(BaseModel):
     @classmethod
     def _known(cls, value: str) -> str:
         return _canonical(value, OPTIMIZERS, "optimizer")
+
+    @model_validator(mode="after")
+    def _plain_arguments(self) -> "OptimizerSettings":
+        for name, value in (self.model_extra or {}).items():
+            if not isinstance(value, int | float | None):
+                raise ValueError(f"{name} is {value!r}; an optimizer's own arguments are numbers, true or false")
+        return self
 
     @field_validator("learning_rate")
     @classmethod

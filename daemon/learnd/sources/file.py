@@ -2,6 +2,7 @@
 
 import gzip
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, cast
@@ -10,6 +11,8 @@ from learnd.errors import ConfigError, DataLossError
 from learnd.sources.settings import FileSettings
 from learnd.types import Offsets, Records, TopicPartition
 
+_UNREADABLE = (OSError, EOFError, zlib.error)
+"""What a torn or foreign .gz file raises while it is read."""
 Moment = Callable[[bytes], float | None]
 """The event time of a line in seconds, None where it has none."""
 
@@ -23,10 +26,13 @@ def read_header(settings: FileSettings) -> list[str]:
         if the file cannot be read or is empty.
     """
     with _open(settings.path) as file:
-        line = file.readline().decode("utf-8-sig", "replace").strip("\r\n")
+        try:
+            line = file.readline().decode("utf-8-sig", "replace").strip("\r\n")
+        except _UNREADABLE as error:
+            raise ConfigError(f"source.path: {settings.path} cannot be read: {error}") from error
     if not line:
         raise ConfigError(f"source.path: {settings.path} is empty; its first line must name the columns")
-    return [name.strip().strip('"') for name in line.split(settings.delimiter)]
+    return [name.strip().strip('"') for name in line.split(settings.separator())]
 
 
 class FileSource:
@@ -71,12 +77,18 @@ class FileSource:
 
     def _line(self) -> bytes | None:
         assert self._file is not None
-        line = self._file.readline(self._max_line_bytes + 2)
-        if not line:
-            return None
-        rest = line
-        while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
-            pass
+        try:
+            line = self._file.readline(self._max_line_bytes + 2)
+            if not line:
+                return None
+            rest = line
+            while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
+                pass
+        except _UNREADABLE as error:
+            raise DataLossError(
+                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; what stands before "
+                "that was learned up to the last checkpoint. Bring a whole file back"
+            ) from error
         return line.rstrip(b"\r\n")
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:

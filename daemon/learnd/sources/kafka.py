@@ -1,5 +1,6 @@
 """Kafka topics through kafka-python: assigned and positioned by the checkpoint, never by a consumer group."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +147,7 @@ class KafkaSource:
         theirs = {_theirs(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items() if p in self._positions}
         try:
             if wait:
-                self._consumer.commit(theirs, timeout_ms=5000)
+                self._consumer.commit(theirs, timeout_ms=3000)
             else:
                 self._consumer.commit_async(theirs, callback=_log_failed_commit)
         except KafkaError as error:
@@ -155,7 +156,8 @@ class KafkaSource:
     def close(self) -> None:
         if self._consumer is not None:
             self._commit(wait=True)
-            self._consumer.close(timeout_ms=2000)
+            with contextlib.suppress(KafkaError):
+                self._consumer.close(timeout_ms=2000)
             self._consumer = None
 
 

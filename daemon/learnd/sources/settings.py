@@ -71,11 +71,20 @@ class FileSettings(Section):
     path: Path
     format: Literal["csv", "jsonl"] | None = None
     """Read off the file's name where absent."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """A tab for a name in .tsv, else a comma, where absent."""
     header: bool = True
     """Whether the first line of a CSV file names its columns."""
     speed: Positive | None = None
     """Replays in event time, this many times faster than it happened; flat out where absent."""
+
+    def separator(self) -> str:
+        """The delimiter, from the option or the name.
+
+        >>> FileSettings(kind="file", path=Path("a.tsv.gz")).separator()
+        '\\t'
+        """
+        return self.delimiter or ("\t" if ".tsv" in self.path.suffixes else ",")
 
     def resolved_format(self) -> str | None:
         """``csv`` or ``jsonl``, from the option or the name; None where neither tells.

@@ -8,6 +8,8 @@ import tensorflow as tf
 CLIP = 10.0
 """Standardised values beyond this are clipped: one broken reading must not throw the model off."""
 _TINY_VARIANCE = 1e-24
+_KNOWN_AFTER = 30.0
+"""Samples after which the spread is taken for known."""
 
 
 class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -44,9 +46,20 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         """The difference of two raw values in standard deviations, clipped as inputs are."""
         return tf.clip_by_value((prediction - truth) * self.scale.value, -CLIP, CLIP)
 
+    def _bounded(self, x: Any) -> Any:
+        """x within `CLIP` standard deviations of the mean, once the spread is known.
+
+        A single absurd value would otherwise stay in the moments of all time; a lasting change still gets through,
+        because every value at the bound widens it.
+        """
+        reach = CLIP * tf.cast(self.spread.value, tf.float64)
+        known = (self.count.value >= _KNOWN_AFTER) & (reach > 0.0)
+        mean = self.mean.value
+        return tf.where(known, tf.clip_by_value(x, mean - reach, mean + reach), x)
+
     def observe(self, x: Any) -> None:
         """Take x, shape (n, *shape), into the moments. Traced inside the compiled update."""
-        x = tf.cast(x, tf.float64)
+        x = self._bounded(tf.cast(x, tf.float64))
         rows = tf.cast(tf.shape(x)[0], tf.float64)
         before = self.count.value
         count = before + rows

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,15 @@ class KafkaCluster:
         self.broker = broker
         """None where ``KAFKA_BOOTSTRAP`` names a broker that is not ours to stop."""
 
-    def create_topic(self, prefix: str = "learnd-test", *, partitions: int = 1) -> str:
+    def create_topic(
+        self, prefix: str = "learnd-test", *, partitions: int = 1, configs: Mapping[str, str] | None = None
+    ) -> str:
         """A new topic under a name that nobody else has."""
         topic = f"{prefix}-{uuid.uuid4().hex[:8]}"
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
-            admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}})
+            options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(configs or {})}
+            admin.create_topics({topic: options})
         finally:
             admin.close()
         return topic
