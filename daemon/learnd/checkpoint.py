@@ -5,9 +5,9 @@ afterwards; the copying, writing and flushing to disk happen on a thread.
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,9 @@ class Checkpoints:
         self._live = {name: _resource(variable) for name, variable in variables.items()}
         self._fingerprint = dict(fingerprint)
         self._clock = clock
-        self._thread: threading.Thread | None = None
+        # One thread for all saves: a new one each time takes another malloc arena, and memory creeps up for hours.
+        self._worker = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="learnd-checkpoint")
+        self._future: futures.Future[None] | None = None
         self._outcome: Saved | None = None
         self._manager: Any = None
         self._number = 0
@@ -193,21 +195,16 @@ class Checkpoints:
         self.wait()
         values = self._read_all()
         self._number += 1
-        self._thread = threading.Thread(
-            target=self._save,
-            args=(values, state, dict(offsets), self._number, flush),
-            name="learnd-checkpoint",
-        )
-        self._thread.start()
+        self._future = self._worker.submit(self._save, values, state, dict(offsets), self._number, flush)
 
     def wait(self) -> None:
         """Until no save is under way."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._future is not None:
+            futures.wait([self._future])
 
     def busy(self) -> bool:
         """Whether a save is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._future is not None and not self._future.done()
 
     def outcome(self) -> Saved | None:
         """The outcome of the last save, once."""
