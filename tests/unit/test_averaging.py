@@ -49,39 +49,42 @@ def test_window_is_the_mean_of_the_last_snapshots(size: int, warmup: float) -> N
 
 
 def test_window_does_not_drift_over_ten_million_updates() -> None:
-    """After 10^7 snapshots of very different sizes the mean is that of the last ones, to float32's last bit.
+    """After 10^7 snapshots of very different sizes the sum is that of the last ones, to the rounding of two rounds.
 
-    A plain running sum is carried along to show that the test could fail: it does drift.
+    A plain float64 running sum is carried along to show that the test could fail: it does drift.
     """
     size, updates = 20, 10_000_000
     weight = _Weight(())
     averager = WindowAverager(WindowSettings(kind="window", size=size, warmup=1.0))
     averager.build([weight])
-    naive = tf.Variable(0.0, dtype=tf.float32)
-    recent = tf.Variable(tf.zeros(size))
+    naive = tf.Variable(0.0, dtype=tf.float64)
+    recent = tf.Variable(tf.zeros(2 * size))
 
     def value_at(i: Any) -> Any:
-        # Sizes from 1e-3 to 1e6: what rounds off a large value would show beside a small one.
+        # Sizes from 1e-9 to 1e12: what rounds off a large value would show beside a small one.
         step = tf.cast(i % 1009, tf.float32)
-        return tf.math.exp(tf.math.sin(step) * 10.0) * 1e2 + tf.math.sin(step * 0.7)
+        return tf.math.exp(tf.math.sin(step) * 25.0) * 1e2 + tf.math.sin(step * 0.7)
 
     @tf.function(autograph=False, jit_compile=True)
     def many(count: Any) -> None:
         def one(i: Any) -> Any:
             new = value_at(i)
             weight.variable.assign(new)
-            old = tf.gather(recent, i % size)
-            naive.assign(naive + new - old)
-            recent.scatter_nd_update([[i % size]], new[None])
+            old = tf.gather(recent, (i - size) % (2 * size))
+            naive.assign(naive + tf.cast(new, tf.float64) - tf.cast(old, tf.float64))
+            recent.scatter_nd_update([[i % (2 * size)]], new[None])
             averager.observe(tf.constant(True))
             return [i + 1]
 
         tf.while_loop(lambda i: i < count, one, [tf.constant(0)])
 
     many(tf.constant(updates))
-    expected = np.mean(recent.numpy(), dtype=np.float64)
-    np.testing.assert_allclose(averager.averages()[0], expected, rtol=1e-7)  # type: ignore[index]
-    assert abs(naive.numpy() / size - expected) > 1e-6 * abs(expected)
+    newest = np.roll(recent.numpy(), -(updates % (2 * size))).astype(np.float64)
+    expected = newest[size:].sum()
+    allowed = 2 * size * np.finfo(np.float64).eps * np.abs(newest).max()
+    assert abs(averager.variables()["sum/0"].numpy() - expected) <= allowed
+    np.testing.assert_allclose(averager.averages()[0], expected / size, rtol=1e-7)  # type: ignore[index]
+    assert abs(naive.numpy() - expected) > allowed
 
 
 def test_ema_follows_its_recurrence() -> None:
