@@ -21,7 +21,7 @@ from learnd.types import Batch, Float32Array, Offsets, Signal, Snapshot, State, 
 log = structlog.get_logger()
 
 POLL_S = 0.1
-SLOW_BATCH_S = 0.5
+BATCH_S = 0.5
 PROBE_ROWS = 64
 """Recent inputs that an export is compared on."""
 DRAIN_S = 5.0
@@ -153,15 +153,13 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
-        self._pace(time.monotonic() - started_s)
+        self._pace(len(result.samples), time.monotonic() - started_s)
 
-    def _pace(self, duration_s: float) -> None:
+    def _pace(self, samples: int, duration_s: float) -> None:
         """Batches as large as can be learned in good time: signals and saves wait for the end of one."""
-        size = self.reader.batch_records
-        if duration_s > SLOW_BATCH_S:
-            self.reader.batch_records = max(1, size // 2)
-        elif duration_s < SLOW_BATCH_S / 4:
-            self.reader.batch_records = min(BATCH_RECORDS, size * 2)
+        if samples:  # a batch that only filled windows says nothing about the cost of learning
+            affordable = int(BATCH_S * samples / max(duration_s, 1e-9))
+            self.reader.batch_records = max(1, min(affordable, 2 * self.reader.batch_records, BATCH_RECORDS))
 
     def save(self) -> None:
         """Start a checkpoint of everything as it is now."""

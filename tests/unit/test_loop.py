@@ -246,13 +246,16 @@ def test_batches_shrink_for_a_slow_model_and_grow_for_a_quick_one(tmp_path: Path
     """A stop waits for the end of a batch, so a batch may take half a second."""
     pipeline = _pipeline(tmp_path, MemorySource([]))
     first = pipeline.reader.batch_records
-    pipeline._pace(0.01)
+    pipeline._pace(0, 0.001)
+    assert pipeline.reader.batch_records == first, "nothing was learned, so nothing is known"
+    pipeline._pace(64, 0.001)
     assert pipeline.reader.batch_records == 2 * first
     for _ in range(20):
-        pipeline._pace(0.01)
+        pipeline._pace(4096, 0.03)
     assert pipeline.reader.batch_records == BATCH_RECORDS
-    for _ in range(20):
-        pipeline._pace(10.0)
+    pipeline._pace(4096, 60.0)
+    assert pipeline.reader.batch_records == 34
+    pipeline._pace(34, 60.0)
     assert pipeline.reader.batch_records == 1
 
 
