@@ -1,11 +1,9 @@
 """The composition root: settings to a wired pipeline. The only module that knows every component."""
 
 import time
-from collections.abc import Callable, Mapping
-from math import prod
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import keras
 import tensorflow as tf
 
 import learnd
@@ -21,26 +19,30 @@ from learnd.exporters.publish import Exporter
 from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
-from learnd.learners.optimizer import make_optimizer
+from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import MicroBatchSettings
+from learnd.learners.update import Update, UpdateOptions
 from learnd.loop import Pipeline
-from learnd.models import MODELS
-from learnd.models.core import CoreSpec
+from learnd.modeling import layer_rates, make_model, make_optimizer_for, named_variables, targets_of
 from learnd.protocols import DeadLetters, Decoder, Predictions, Source, Transform
 from learnd.reader import Reader
 from learnd.schedule import Every
+from learnd.section import load_object
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
-from learnd.sinks.predictions import FilePredictions, NoPredictions, TopicPredictions
+from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
 from learnd.sources import SOURCES
 from learnd.sources.file import read_header
 from learnd.sources.settings import FileSettings, KafkaSettings
-from learnd.tasks import TASKS
-from learnd.tasks.settings import ForecastSettings, ReconstructionSettings
+from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
 from learnd.telemetry import Metrics
+from learnd.transforms import labels as transforms_of_labels
+from learnd.transforms import windows
+from learnd.transforms.chain import Chain
+from learnd.transforms.labels import Labels
 from learnd.transforms.unchanged import Unchanged
-from learnd.transforms.windows import SKIP_REASONS, Windows
 from learnd.types import Records, TopicPartition
+from learnd.warmstart import adopted
 
 
 def configure_tensorflow(settings: Settings) -> None:
@@ -71,22 +73,45 @@ def make_pipeline(
     ConfigError
         where only building it shows that a setting is wrong.
     """
+    recipe = adopted(settings, settings.data_dir)
     decoder = make_decoder(settings)
-    network = make_network(settings)
-    optimizer = make_optimizer(settings.learning.optimizer)
-    optimizer.build(network.trainable_variables)
+    learning = settings.learning
+    classify = isinstance(settings.task, ClassificationSettings)
+    made = make_model(recipe, loss=learning.loss)
+    network = made.network
+    optimizer = make_optimizer_for(made, learning.optimizer)
     averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())
-    learning = settings.learning
+    batch_rows = learning.batch_size if isinstance(learning, MicroBatchSettings) else 1
+    averaged = AveragedModel(network, averager, batch_rows=batch_rows)
+    replay = None
+    if learning.replay is not None:
+        replay = ReplayBuffer(
+            learning.replay,
+            rows=batch_rows,
+            row_shape=network.row_shape,
+            targets=targets_of(settings),
+            seed=settings.seed,
+        )
+    options = UpdateOptions(
+        weighted=learning.sample_weight is not None or learning.class_weights is not None,
+        passes=learning.passes,
+        elastic=learning.elastic,
+        rates=layer_rates(made, learning.layer_rates),
+        custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
+    )
     chunk = CompiledChunk(
         network,
-        optimizer,
-        averager,
-        batch_rows=learning.batch_size if isinstance(learning, MicroBatchSettings) else 1,
-        targets=_targets(settings),
+        Update(network, optimizer, averaged, options, replay),
+        averaged,
+        batch_rows=batch_rows,
+        targets=targets_of(settings),
+        compile=learning.compile,
+        thaw=made.freeze.thaw,
+        thaw_at=made.thaw_at,
     )
-    averaged = AveragedModel(network, averager)
-    metrics = Metrics(reject_reasons=REASONS, skip_reasons=SKIP_REASONS)
+    labels = _labels(settings, made.labels) if classify else None
+    metrics = Metrics(reject_reasons=REASONS, skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS))
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
     return Pipeline(
@@ -96,16 +121,22 @@ def make_pipeline(
             max_records=max_records,
             once=once,
         ),
-        transform=make_transform(settings),
+        transform=make_transform(settings, labels),
         learner=LEARNERS[learning.mode].load()(chunk, learning),
         averaged=averaged,
-        evaluator=Prequential(reconstruction=isinstance(settings.task, ReconstructionSettings)),
+        evaluator=Prequential(of=_judged(settings)),
         dead_letters=make_dead_letters(settings),
-        predictions=make_predictions(settings),
+        predictions=make_predictions(settings, labels),
         checkpoints=Checkpoints(
             settings.data_dir / "checkpoints",
             keep=checkpoint.keep,
-            variables=_variables(network, optimizer, averager, chunk),
+            variables={
+                **named_variables(network, optimizer),
+                **_prefixed("averager", averager),
+                **_prefixed("averaged", averaged),
+                **(_prefixed("replay", replay) if replay is not None else {}),
+                "learned": chunk.learned,
+            },
             fingerprint=settings.fingerprint(),
             clock=clock,
         ),
@@ -113,7 +144,7 @@ def make_pipeline(
             settings.data_dir / "exports",
             export,
             answer=averaged.predict,
-            recipe=settings.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
+            recipe=recipe.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
             description=describe(settings),
             clock=clock,
         ),
@@ -121,42 +152,12 @@ def make_pipeline(
         checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: chunk.retraces,
+        classes=(lambda: labels.names[: int(network.known.numpy())]) if labels is not None else tuple,
     )
 
 
-def make_network(recipe: ModelRecipe, *, unroll: bool = False) -> Any:
-    """The network that the recipe describes, with its first weights drawn from the seed."""
-    features = len(recipe.features)
-    window = recipe.task.window
-    row_shape = (features,) if window is None else (window, features)
-    outputs = prod(row_shape) if isinstance(recipe.task, ReconstructionSettings) else _targets(recipe)
-    keras.utils.set_random_seed(recipe.seed)
-    spec = CoreSpec(row_shape, outputs, seed=recipe.seed, unroll=unroll)
-    core = MODELS[recipe.model.kind].load()(recipe.model, spec)
-    return TASKS[recipe.task.kind].load()(core, row_shape, outputs)
-
-
-def _targets(recipe: ModelRecipe) -> int:
-    """Numbers in one target row."""
-    if isinstance(recipe.task, ReconstructionSettings):
-        return 0
-    return len(recipe.features) if isinstance(recipe.task, ForecastSettings) else len(recipe.target)
-
-
-def _variables(network: Any, optimizer: Any, averager: Any, chunk: CompiledChunk) -> dict[str, Any]:
-    """Every variable that a checkpoint holds, by a name that is the same in every process."""
-    named: dict[str, Any] = {}
-    for prefix, variables in (("model", network.variables), ("optimizer", optimizer.variables)):
-        for variable in variables:
-            name = f"{prefix}/{variable.path.removeprefix('optimizer/')}"
-            if name == "optimizer/learning_rate":
-                continue  # the configuration's to say, also in the middle of a model's life
-            # Adafactor gives its slots the names of their kinds alone.
-            repeated = sum(known == name or known.startswith(f"{name}~") for known in named)
-            named[f"{name}~{repeated}" if repeated else name] = variable
-    named.update({f"averager/{name}": variable for name, variable in averager.variables().items()})
-    named["learned"] = chunk.learned
-    return named
+def _prefixed(prefix: str, owner: Any) -> dict[str, Any]:
+    return {f"{prefix}/{name}": variable for name, variable in owner.variables().items()}
 
 
 def make_source(settings: Settings, decoder: Decoder) -> Source:
@@ -180,7 +181,16 @@ def _moment(decoder: Decoder, line: bytes) -> float | None:
 
 def make_decoder(settings: Settings) -> Decoder:
     """The configured decoder; a CSV file's header line names its columns."""
-    fields = fields_from(settings.features, settings.target, settings.decode)
+    task = settings.task
+    classify = isinstance(task, ClassificationSettings)
+    fields = fields_from(
+        settings.features,
+        settings.target,
+        settings.decode,
+        weight=settings.learning.sample_weight,
+        classes=None if not isinstance(task, ClassificationSettings) or task.classes == "dynamic" else task.classes,
+        classify=classify,
+    )
     options: dict[str, Any] = {}
     decode, source = settings.decode, settings.source
     if isinstance(decode, CsvSettings):
@@ -196,28 +206,47 @@ def make_decoder(settings: Settings) -> Decoder:
 
 def _with_wanted(columns: list[str], fields: Fields, place: str) -> list[str]:
     wanted = [field.name for field in fields.numbers]
-    wanted += [name for name in (fields.time, fields.key) if name is not None and not name.startswith("__")]
+    others = (fields.time, fields.key, fields.label)
+    wanted += [name for name in others if name is not None and not name.startswith("__")]
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise ConfigError(f"{place}: no column {', '.join(missing)}; there are {', '.join(columns)}")
     return columns
 
 
-def make_transform(settings: Settings) -> Transform:
-    """Windows per key where the task wants them."""
+def make_transform(settings: Settings, labels: Labels | None) -> Transform:
+    """Windows per key where the task wants them, then class numbers where there are classes."""
     task = settings.task
-    if task.window is None:
+    parts: list[Transform] = []
+    if task.window is not None:
+        parts.append(
+            windows.Windows(
+                window=task.window,
+                features=len(settings.features),
+                targets=len(settings.target),
+                horizon=task.horizon if isinstance(task, ForecastSettings) else 0,
+                max_gap_s=task.max_gap_s,
+                # The times at which a broker received records say nothing about repeated readings.
+                drop_duplicates=task.duplicates == "drop" and settings.decode.time is not None,
+                max_keys=task.max_keys,
+            )
+        )
+    if labels is not None:
+        parts.append(labels)
+    if not parts:
         return Unchanged()
-    return Windows(
-        window=task.window,
-        features=len(settings.features),
-        targets=len(settings.target),
-        forecast=isinstance(task, ForecastSettings),
-        max_gap_s=task.max_gap_s,
-        # The times at which a broker received records say nothing about repeated readings.
-        drop_duplicates=task.duplicates == "drop" and settings.decode.time is not None,
-        max_keys=task.max_keys,
-    )
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def _labels(settings: Settings, first: Sequence[str]) -> Labels:
+    assert isinstance(settings.task, ClassificationSettings)
+    return Labels(first, capacity=settings.task.capacity, weights=settings.learning.class_weights)
+
+
+def _judged(settings: Settings) -> Literal["targets", "inputs", "classes"]:
+    if isinstance(settings.task, ReconstructionSettings):
+        return "inputs"
+    return "classes" if isinstance(settings.task, ClassificationSettings) else "targets"
 
 
 def make_dead_letters(settings: Settings) -> DeadLetters:
@@ -230,16 +259,16 @@ def make_dead_letters(settings: Settings) -> DeadLetters:
     return TopicDeadLetters(_topic_sink(settings, "dead_letter"), settings.name)
 
 
-def make_predictions(settings: Settings) -> Predictions:
+def make_predictions(settings: Settings, labels: Labels | None) -> Predictions:
     """The configured sink, or none."""
     sink = settings.predictions
     if sink is None:
         return NoPredictions()
-    reconstruction = isinstance(settings.task, ReconstructionSettings)
     names = output_names(settings)
+    describe_result = Lines(_judged(settings), (lambda: labels.names) if labels is not None else (lambda: names))
     if sink.path is not None:
-        return FilePredictions(sink.path, names, reconstruction=reconstruction)
-    return TopicPredictions(_topic_sink(settings, "predictions"), names, reconstruction=reconstruction)
+        return FilePredictions(sink.path, describe_result)
+    return TopicPredictions(_topic_sink(settings, "predictions"), describe_result)
 
 
 def _topic_sink(settings: Settings, section: str) -> Any:
@@ -250,6 +279,9 @@ def _topic_sink(settings: Settings, section: str) -> Any:
 
 def output_names(settings: Settings) -> tuple[str, ...]:
     """What the numbers of a prediction are called."""
+    task = settings.task
+    if isinstance(task, ForecastSettings) and task.horizon > 1:
+        return tuple(f"{name}+{ahead}" for ahead in range(1, task.horizon + 1) for name in settings.features)
     return tuple(settings.target) or settings.feature_names
 
 

@@ -114,8 +114,7 @@ class Checkpoints:
         return [int(name.rpartition("-")[2]) for name in names]
 
     def _numbers(self) -> list[int]:
-        found = (_NAME.match(path.name) for path in self._directory.iterdir())
-        return sorted(int(match.group(1)) for match in found if match)
+        return _numbers_in(self._directory)
 
     def restore(self) -> State | None:
         """Put the newest sound checkpoint into the live variables; returns its host state.
@@ -159,8 +158,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> dict[str, Any]:
         reader = tf.train.load_checkpoint(str(path))
-        raw = reader.get_tensor("host/.ATTRIBUTES/py_state")
-        host = statecodec.decode(bytes(raw))
+        host = _read_host(reader)
         if host["fingerprint"] == self._fingerprint:
             self._require_same_arrays(reader)
             self._checkpoint.restore(str(path)).assert_consumed()
@@ -245,19 +243,40 @@ class Checkpoints:
         return size_bytes
 
 
+def newest_checkpoint(directory: Path) -> Path | None:
+    """The prefix of the newest checkpoint in *directory*; None if there is none."""
+    numbers = _numbers_in(directory)
+    return directory / f"ckpt-{numbers[-1]}" if numbers else None
+
+
+def _numbers_in(directory: Path) -> list[int]:
+    return sorted(int(match.group(1)) for path in directory.iterdir() if (match := _NAME.match(path.name)))
+
+
+def read_fingerprint(prefix: Path) -> dict[str, Any]:
+    """What the checkpoint *prefix* says of the configuration that it was learned with."""
+    fingerprint: dict[str, Any] = _read_host(tf.train.load_checkpoint(str(prefix)))["fingerprint"]
+    return fingerprint
+
+
 def read_arrays(directory: Path) -> tuple[dict[str, Any], State]:
     """The arrays by name, and the host state, of the newest checkpoint in *directory*; for tools and tests."""
-    path = tf.train.latest_checkpoint(str(directory))
+    path = newest_checkpoint(directory)
     if path is None:
         raise StateDamagedError(f"{directory} holds no checkpoint")
-    reader = tf.train.load_checkpoint(path)
+    reader = tf.train.load_checkpoint(str(path))
     arrays = {
         _plain_name(name): reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
         if name.startswith(_PREFIX)
     }
-    state: State = statecodec.decode(bytes(reader.get_tensor("host/.ATTRIBUTES/py_state")))["state"]
+    state: State = _read_host(reader)["state"]
     return arrays, state
+
+
+def _read_host(reader: Any) -> dict[str, Any]:
+    host: dict[str, Any] = statecodec.decode(bytes(reader.get_tensor("host/.ATTRIBUTES/py_state")))
+    return host
 
 
 def offsets_to_state(offsets: Offsets) -> list[list[Any]]:
@@ -277,10 +296,11 @@ def offsets_from_state(state: list[list[Any]]) -> dict[TopicPartition, int]:
 def _plain_name(name: str) -> str:
     """A variable's name from TensorFlow's key for it.
 
-    >>> _plain_name("variables/model.Sdense/.ATTRIBUTES/VARIABLE_VALUE")
-    'model/dense'
+    >>> _plain_name("variables/model.Sdense..kernel/.ATTRIBUTES/VARIABLE_VALUE")
+    'model/dense.kernel'
     """
-    return name.removeprefix(_PREFIX).removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/")
+    name = name.removeprefix(_PREFIX).removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+    return re.sub(r"\.(S|\.)", lambda escape: "/" if escape[1] == "S" else ".", name)
 
 
 def _resource(variable: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -16,13 +16,14 @@ from learnd.decoders.settings import AnyDecoder, CsvSettings, Float32Settings
 from learnd.document import Document, parse
 from learnd.errors import ConfigError, Problem
 from learnd.exporters.settings import ExportSettings
-from learnd.learners.settings import AnyLearner, PerSampleSettings
-from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings
+from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
+from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings, FactorySettings, LoadSettings
 from learnd.section import Count, Positive, Section
 from learnd.sinks.settings import SinkSettings
 from learnd.sources.settings import AnySource, FileSettings, KafkaSettings
 from learnd.tasks.settings import (
     AnyTask,
+    ClassificationSettings,
     ForecastSettings,
     ReconstructionSettings,
     RegressionSettings,
@@ -55,6 +56,17 @@ class HttpSettings(Section):
     """0 takes any free port and logs it."""
 
 
+class ScalingSettings(Section):
+    """Whether numbers are standardised online on their way into the model, and back on their way out.
+
+    Absent: online, but not for a model that is loaded, which was trained on numbers as it got them. A new head has no
+    units yet, so what it is to give is scaled.
+    """
+
+    inputs: Literal["online", "none"] | None = None
+    target: Literal["online", "none"] | None = None
+
+
 class ModelRecipe(Section):
     """What the network is built from, here and in the exporting process; holds no secret."""
 
@@ -63,9 +75,19 @@ class ModelRecipe(Section):
     features: Annotated[dict[str, FeatureSettings], Field(min_length=1)]
     """Names, as a list or as a mapping with options; the order is the order of the model's inputs."""
     target: list[str] = []
-    """What a regression predicts: one name or several."""
+    """What a regression predicts, one name or several; or the one field with the class."""
     task: AnyTask = RegressionSettings(kind="regression")
     model: AnyModel
+    scaling: ScalingSettings = ScalingSettings()
+
+    @property
+    def scale_inputs(self) -> bool:
+        return (self.scaling.inputs or ("none" if self.model.load is not None else "online")) == "online"
+
+    @property
+    def scale_target(self) -> bool:
+        kept = self.model.load is not None and self.model.head is None
+        return (self.scaling.target or ("none" if kept else "online")) == "online"
 
     @field_validator("features", mode="before")
     @classmethod
@@ -108,12 +130,25 @@ class Settings(ModelRecipe):
 
     def fingerprint(self) -> dict[str, Any]:
         """The part of the settings that a checkpoint's arrays depend on; it may not change under them."""
-        wanted = {"features", "target", "task", "model", "learning", "averaging"}
+        wanted = {"features", "target", "task", "model", "scaling", "averaging"}
         values = self.model_dump(mode="json", include=wanted)
+        # What is as it is by default may get company without making old checkpoints strange.
+        brief = self.model_dump(mode="json", include={"task", "model", "scaling"}, exclude_defaults=True)
         values["features"] = list(self.features)
-        values["task"] = {k: v for k, v in values["task"].items() if k in ("kind", "window")}
-        values["learning"].pop("threads")
-        values["learning"]["optimizer"] = {"kind": values["learning"]["optimizer"]["kind"]}
+        kept = ("window", "horizon", "classes", "known", "max_classes", "outputs")
+        values["task"] = {"kind": self.task.kind, **{k: v for k, v in brief.get("task", {}).items() if k in kept}}
+        values["model"] = {"kind": self.model.kind, **brief["model"]}
+        values["scaling"] = brief.get("scaling", {})
+        values["learning"] = self._learning_fingerprint()
+        return values
+
+    def _learning_fingerprint(self) -> dict[str, Any]:
+        learning, optimizer = self.learning, self.learning.optimizer
+        values: dict[str, Any] = {"mode": learning.mode, "optimizer": optimizer.kind if optimizer else None}
+        if isinstance(learning, MicroBatchSettings):
+            values["batch_size"] = learning.batch_size
+        if learning.replay is not None:
+            values["replay"] = {"size": learning.replay.size}
         return values
 
     def digest(self) -> str:
@@ -153,6 +188,7 @@ def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str
     for section, key, default in _DEFAULT_KINDS:
         if isinstance(values.get(section), dict):
             values[section] = {key: default, **values[section]}
+    _name_kind_of_model(values)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -173,6 +209,16 @@ _DEFAULT_KINDS = (
     ("averaging", "kind", "window"),
     ("decode", "kind", "json"),
 )
+
+
+def _name_kind_of_model(values: dict[str, Any]) -> None:
+    """``model: {load: path}`` and ``model: {factory: function}`` say enough."""
+    model = values.get("model")
+    if isinstance(model, dict) and "kind" not in model:
+        for kind in ("factory", "load"):
+            if kind in model:
+                values["model"] = {"kind": kind, **model}
+                return
 
 
 def default_decoder(source: Mapping[str, Any]) -> str:
@@ -212,10 +258,13 @@ def json_schema() -> dict[str, Any]:
 def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What is wrong between sections that are each right by themselves."""
     task, model, source, decode = settings.task, settings.model, settings.source, settings.decode
-    if isinstance(task, RegressionSettings) and not settings.target:
-        yield ("target",), "is needed for a regression: name the field to predict, or set task.kind"
-    if not isinstance(task, RegressionSettings) and settings.target:
+    if isinstance(task, RegressionSettings | ClassificationSettings):
+        if not settings.target:
+            yield ("target",), f"is needed for a {task.kind}: name the field to predict, or set task.kind"
+    elif settings.target:
         yield ("target",), f"has no meaning for task.kind {task.kind}; take it out, or use regression"
+    if isinstance(task, ClassificationSettings) and len(settings.target) > 1:
+        yield ("target",), f"a classification has one; these are {len(settings.target)}"
     for key in ("time", "key"):
         name = getattr(decode, key)
         if name is not None and (name in settings.features or name in settings.target):
@@ -236,6 +285,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...],
     for name, feature in settings.features.items():
         if feature.min is not None and feature.max is not None and feature.min >= feature.max:
             yield ("features", name), f"min {feature.min} must be below max {feature.max}"
+    yield from _model_contradictions(settings)
+    yield from _learning_contradictions(settings)
     if isinstance(decode, CsvSettings):
         yield from _csv_contradictions(settings, decode)
     if isinstance(decode, Float32Settings) and isinstance(source, FileSettings):
@@ -260,6 +311,37 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...],
         yield ("checkpoint",), "set every_seconds or every_samples"
 
 
+def _model_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    model = settings.model
+    batches = isinstance(settings.learning, MicroBatchSettings)
+    if getattr(model, "normalization", None) == "batch" and not batches:
+        yield ("model", "normalization"), "batch needs learning.mode micro_batch: one sample has no spread; use layer"
+    if model.load is None:
+        for name in ("code", "allow_lambda"):
+            if getattr(model, name):
+                yield ("model", name), "belongs to a loaded model; name a file in model.load, or take it out"
+        if model.head is not None and not isinstance(model, FactorySettings):
+            yield ("model", "head"), f"replaces the end of a model that exists; {model.kind} gets the right one anyway"
+    task = settings.task
+    grows = isinstance(task, ClassificationSettings) and task.classes == "dynamic" and not task.known
+    if isinstance(model, LoadSettings) and model.head is None and grows:
+        yield ("task", "known"), "is needed: a loaded model has classes; name them in order, or add model.head"
+
+
+def _learning_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    learning = settings.learning
+    if learning.class_weights is not None and not isinstance(settings.task, ClassificationSettings):
+        yield ("learning", "class_weights"), f"{settings.task.kind} has no classes; take it out"
+    if learning.sample_weight is not None and learning.sample_weight in (*settings.features, *settings.target):
+        yield ("learning", "sample_weight"), f"{learning.sample_weight} is a feature or a target too"
+    if learning.elastic and settings.averaging.kind == "none":
+        yield ("learning", "elastic"), "pulls towards the averaged weights; set averaging.kind to window or ema"
+    if learning.update is not None:
+        for name in ("loss", "sample_weight", "class_weights", "replay"):
+            if getattr(learning, name) is not None:
+                yield ("learning", name), "has no effect beside update, which brings its own; take one of them out"
+
+
 def _untimed(settings: Settings) -> bool:
     return isinstance(settings.source, FileSettings) and settings.decode.time is None
 
@@ -271,7 +353,7 @@ def _csv_contradictions(settings: Settings, decode: CsvSettings) -> Iterator[tup
         if not from_header:
             yield ("decode", "columns"), "is needed: these records carry no header line to name them"
         return
-    wanted = [*settings.features, *settings.target, decode.time, decode.key]
+    wanted = [*settings.features, *settings.target, decode.time, decode.key, settings.learning.sample_weight]
     for name in wanted:
         if name is not None and name not in decode.columns and not name.startswith("__"):
             yield ("decode", "columns"), f"lacks {name}{_suggestion(name, decode.columns)}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from learnd.build import make_network
+from learnd.modeling import make_model
 from learnd.config import ModelRecipe
 from learnd.errors import LearndError
 from learnd.exporters import EXPORTERS, manifest
@@ -49,9 +49,10 @@ def build_export(folder: Path) -> None:
     recipe = ModelRecipe.model_validate(request["recipe"])
     formats: dict[str, Any] = {}
     for name in request["formats"]:
-        network = make_network(recipe, unroll=name == "tflite")
-        for i, variable in enumerate(network.averaged_weights()):
+        network = make_model(recipe, unroll=name == "tflite").network
+        for i, variable in enumerate(network.served_state()):
             variable.assign(arrays[f"weight_{i}"])
+        network.settle()
         implementation = EXPORTERS[name].load()()
         target = folder / implementation.file_name
         started_s = time.monotonic()

@@ -100,6 +100,8 @@ class Pipeline:
     checkpoint_every: Every
     export_every: Every
     retraces: Callable[[], int]
+    classes: Callable[[], tuple[str, ...]] = tuple
+    """Names of the classes so far, by number."""
     progress: Progress = field(default_factory=Progress)
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
@@ -124,6 +126,7 @@ class Pipeline:
         """Restore the newest sound state and stand at its offsets."""
         self.checkpoints.open()
         self.exporter.open()
+        self.learner.prepare()
         state = self.checkpoints.restore()
         self.dead_letters.open()
         self.predictions.open()
@@ -190,6 +193,7 @@ class Pipeline:
             progress.first_time_s,
             progress.last_time_s,
             self.signal,
+            self.classes(),
         )
 
     def settle(self) -> None:

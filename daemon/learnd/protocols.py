@@ -80,6 +80,16 @@ class Transform(Stateful, Protocol):
 class Learner(Stateful, Protocol):
     """Tests each sample, then trains on it, in the order of arrival."""
 
+    def prepare(self) -> None:
+        """Compile ahead of the stream; nothing is learned.
+
+        Raises
+        ------
+        ConfigError
+            if the model cannot be compiled.
+        """
+        ...
+
     def learn(self, samples: Samples) -> StepResult:
         """Predict, then learn. The weights afterwards do not depend on how samples were cut into calls."""
         ...

@@ -1,7 +1,7 @@
 """The values that flow, in the order in which they flow. All are frozen; arrays in them are not written to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +66,8 @@ class Samples:
     keys : object (str), shape (n,)
     origins : object (TopicPartition), shape (n,)
     offsets : int64, shape (n,)
+    weights : float32, shape (n,), how much each sample counts; None: all count 1
+    labels : object (str), shape (n,), the class of each sample until `y` holds its number; None: no classes
     """
 
     x: Float32Array
@@ -74,34 +76,26 @@ class Samples:
     keys: ObjectArray
     origins: ObjectArray
     offsets: Int64Array
+    weights: Float32Array | None = None
+    labels: ObjectArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def take(self, rows: slice | npt.NDArray[Any]) -> "Samples":
         """The chosen rows, in the given order."""
-        return Samples(
-            self.x[rows],
-            self.y[rows],
-            self.times_s[rows],
-            self.keys[rows],
-            self.origins[rows],
-            self.offsets[rows],
-        )
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+        taken: Any = {name: None if column is None else column[rows] for name, column in columns.items()}
+        return Samples(**taken)
 
     @staticmethod
     def concat(parts: "Sequence[Samples]") -> "Samples":
-        """The rows of all *parts* (at least one), in order."""
+        """The rows of all *parts* (at least one), in order; all have the same columns."""
         if len(parts) == 1:
             return parts[0]
-        return Samples(
-            np.concatenate([p.x for p in parts]),
-            np.concatenate([p.y for p in parts]),
-            np.concatenate([p.times_s for p in parts]),
-            np.concatenate([p.keys for p in parts]),
-            np.concatenate([p.origins for p in parts]),
-            np.concatenate([p.offsets for p in parts]),
-        )
+        columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
+        joined: Any = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+        return Samples(**joined)
 
     @staticmethod
     def empty(x_shape: tuple[int, ...], targets: int) -> "Samples":
@@ -115,6 +109,9 @@ class Samples:
             none,
             np.empty(0, np.int64),
         )
+
+
+_COLUMNS = tuple(column.name for column in fields(Samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,8 @@ class StepResult:
     ----------
     samples : the samples that were learned now (in micro-batches these can lag behind the batch)
     predictions : float32, shape (n, outputs), in the target's own units, made before the sample was learned
-    losses : float32, shape (n,), squared error in standard deviations, of the live weights
+    losses : float32, shape (n,), of the live weights (unless configured: squared error in standard deviations, or
+        cross-entropy in nats)
     averaged_losses : float32, shape (n,), the same of the averaged weights
     updates : optimizer steps taken
     duration_s : seconds spent in the compiled calls
@@ -156,7 +154,7 @@ class StepResult:
 class Signal:
     """How well the model does: means over the most recent samples (``nan`` before the first).
 
-    Losses are squared errors in standard deviations; the absolute error is in the target's units.
+    The absolute error is in the target's units; for classes it is the share of wrong ones.
     """
 
     samples: int
@@ -169,9 +167,10 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An immutable copy of the averaged weights, with what they were learned from."""
+    """An immutable copy of the served state, with what it was learned from."""
 
     weights: tuple[npt.NDArray[Any], ...]
+    """The averaged weights, then whatever else the served model needs (`Network.served_state`)."""
     probe_inputs: Float32Array
     """Recent real inputs, shape (m, *row_shape): an export must answer to them as the live model does."""
     samples: int
@@ -180,3 +179,5 @@ class Snapshot:
     first_time_s: float
     last_time_s: float
     signal: Signal
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the model's outputs."""

@@ -14,12 +14,15 @@ import tensorflow as tf
 
 from learnd.averaging.settings import WindowSettings
 from learnd.averaging.window import WindowAverager
+from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings
+from learnd.learners.update import Update, UpdateOptions
 from learnd.models.core import CoreSpec
 from learnd.models.mlp import mlp
 from learnd.models.settings import MlpSettings
+from learnd.tasks.network import NetworkSpec
 from learnd.tasks.regression import RegressionNetwork
 
 COMPILED_CHUNKS, EAGER_ROWS, ROUNDS = 40, 60, 7
@@ -27,7 +30,7 @@ COMPILED_CHUNKS, EAGER_ROWS, ROUNDS = 40, 60, 7
 
 def _parts(optimizer: OptimizerSettings) -> tuple[Any, Any]:
     core = mlp(MlpSettings(kind="mlp", hidden=[32, 16]), CoreSpec((16,), 1))
-    network = RegressionNetwork(core, (16,), 1)
+    network = RegressionNetwork(core, NetworkSpec((16,), 1))
     made = make_optimizer(optimizer)
     made.build(network.trainable_variables)
     return network, made
@@ -39,7 +42,9 @@ def compare(optimizer: OptimizerSettings) -> list[object]:
     network, made = _parts(optimizer)
     averager = WindowAverager(WindowSettings(kind="window"))
     averager.build(network.averaged_weights())
-    chunk = CompiledChunk(network, made, averager, batch_rows=1, targets=1)
+    averaged = AveragedModel(network, averager)
+    update = Update(network, made, averaged, UpdateOptions())
+    chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
     x = random.normal(size=(chunk.rows, 16)).astype(np.float32)
     y = x[:, :1] * 2
     eager_network, eager_optimizer = _parts(optimizer)

@@ -15,12 +15,15 @@ import tensorflow as tf
 
 from learnd.averaging.none import NoAverager
 from learnd.averaging.settings import NoneSettings
+from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings
+from learnd.learners.update import Update, UpdateOptions
 from learnd.models.core import CoreSpec
 from learnd.models.mlp import mlp
 from learnd.models.settings import MlpSettings
+from learnd.tasks.network import NetworkSpec
 from learnd.tasks.regression import RegressionNetwork
 
 WIDTHS = ([32, 16], [128, 64], [300, 200], [1000, 900])
@@ -30,10 +33,12 @@ ROUNDS = 3
 def measure(threads: int, hidden: list[int]) -> tuple[float, float]:
     """Wall and processor microseconds a sample, in this process."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    network = RegressionNetwork(mlp(MlpSettings(kind="mlp", hidden=hidden), CoreSpec((64,), 1)), (64,), 1)
+    network = RegressionNetwork(mlp(MlpSettings(kind="mlp", hidden=hidden), CoreSpec((64,), 1)), NetworkSpec((64,), 1))
     optimizer = make_optimizer(OptimizerSettings())
     optimizer.build(network.trainable_variables)
-    chunk = CompiledChunk(network, optimizer, NoAverager(NoneSettings(kind="none")), batch_rows=1, targets=1)
+    averaged = AveragedModel(network, NoAverager(NoneSettings(kind="none")))
+    update = Update(network, optimizer, averaged, UpdateOptions())
+    chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
     rows = max(20, min(chunk.rows, 2_000_000 // network.count_params()))
     x = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
     chunk(x, x[:, :1])

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnd.build import make_network
 from learnd.exporters import EXPORTERS
+from learnd.modeling import make_model
 from tests.helpers import settings
 
 CASES = ("saved_model", "tflite")
@@ -15,7 +15,7 @@ CASES = ("saved_model", "tflite")
 @pytest.mark.parametrize("name", CASES)
 def test_written_models_answer_by_name(name: str, tmp_path: Path) -> None:
     """Weights arrive: another set of weights gives other answers, each finite, equal to the network's own."""
-    network = make_network(settings(tmp_path, task={"kind": "reconstruction"}, target=None))
+    network = make_model(settings(tmp_path, task={"kind": "reconstruction"}, target=None)).network
     implementation = EXPORTERS[name].load()()
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     answers = []

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.build import make_network, make_pipeline
+from learnd.build import make_pipeline
 from learnd.exporters import EXPORTERS
 from learnd.exporters.verify import largest_difference
+from learnd.modeling import make_model
 from learnd.types import Samples, TopicPartition
 from tests.helpers import settings
 
@@ -27,8 +28,10 @@ CASES = [
     ("gru", "regression", "per_sample"),
     ("conv1d", "forecast", "per_sample"),
     ("conv1d", "reconstruction", "micro_batch"),
+    ("tcn", "forecast", "per_sample"),
+    ("tcn", "regression", "micro_batch"),
 ]
-WINDOWED = {"lstm", "gru", "conv1d"}
+WINDOWED = {"lstm", "gru", "conv1d", "tcn"}
 
 
 def _sections(model: str, task: str, mode: str) -> dict[str, Any]:
@@ -75,8 +78,8 @@ def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) ->
     x, weights = samples.x[-32:], pipeline.averaged.weights()
     wanted = pipeline.averaged.predict(x, weights)
     for name, component in EXPORTERS.items():
-        built = make_network(options, unroll=name == "tflite")
-        for variable, value in zip(built.averaged_weights(), weights, strict=True):
+        built = make_model(options, unroll=name == "tflite").network
+        for variable, value in zip(built.served_state(), weights, strict=True):
             variable.assign(value)
         implementation = component.load()()
         target = tmp_path / implementation.file_name

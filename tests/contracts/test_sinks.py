@@ -10,13 +10,14 @@ import pytest
 
 from learnd.protocols import DeadLetters, Predictions
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
-from learnd.sinks.predictions import FilePredictions, NoPredictions, TopicPredictions
+from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
 from learnd.types import Reject, Samples, StepResult, TopicPartition
 
 PARTITION = TopicPartition("t", 0)
 REJECT = Reject(PARTITION, 5, "unparsable", "no JSON", b"junk", b"key", 1000)
 Count = Callable[[int], int]
+LINES = Lines("targets", lambda: ["y"])
 
 
 def _result() -> StepResult:
@@ -54,9 +55,9 @@ def predictions(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Predict
         return NoPredictions(), None
     if request.param == "file":
         path = tmp_path / "predictions.jsonl"
-        return FilePredictions(path, ["y"], reconstruction=False), _lines(path)
+        return FilePredictions(path, LINES), _lines(path)
     sink, count = _topic(request)
-    return TopicPredictions(sink, ["y"], reconstruction=False), count
+    return TopicPredictions(sink, LINES), count
 
 
 def _check(sink: Any, thing: Any, count: Count | None) -> None:

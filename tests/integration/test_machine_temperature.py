@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.build import make_network
 from learnd.checkpoint import read_arrays
 from learnd.config import load
+from learnd.modeling import make_model
 from learnd.testing.kafka import KafkaCluster
 from tests.helpers import ROOT, Daemon, run_cli
 
@@ -106,7 +106,7 @@ def test_exports_agree_with_each_other_and_with_the_checkpoint(run: Run) -> None
     from_tflite = np.concatenate([runner(inputs=row[None])["prediction"] for row in x])
 
     arrays, state = read_arrays(run.data_dir / "checkpoints")
-    network = make_network(load(CONFIG, run.environ))
+    network = make_model(load(CONFIG, run.environ)).network
     for i, variable in enumerate(network.averaged_weights()):
         variable.assign(arrays[f"averager/mean/{i}"])
     from_checkpoint = network(x)["prediction"].numpy()

@@ -20,7 +20,7 @@ def _windows(**options: Any) -> Windows:
         "window": 3,
         "features": 1,
         "targets": 1,
-        "forecast": True,
+        "horizon": 1,
         "max_gap_s": None,
         "drop_duplicates": True,
         "max_keys": 10,
@@ -51,9 +51,17 @@ def test_forecast_pairs_each_reading_with_the_window_before_it() -> None:
     assert batch.skipped == {"window_filling": 3}
 
 
-def test_without_forecast_the_window_ends_with_the_sample() -> None:
+def test_a_forecast_of_several_steps_waits_for_the_last_of_them() -> None:
+    """The target holds the readings ahead, the nearest first; the sample is that of the last one."""
+    batch = _windows(horizon=2)(_batch([0, 1, 2, 3, 4, 5]))
+    assert batch.samples.x[:, :, 0].tolist() == [[0, 1, 2], [1, 2, 3]]
+    assert batch.samples.y.tolist() == [[3, 4], [4, 5]]
+    assert batch.samples.offsets.tolist() == [4, 5]
+
+
+def test_without_a_horizon_the_window_ends_with_the_sample() -> None:
     """The target stays the sample's own."""
-    assert _pairs(_windows(forecast=False)(_batch([0, 1, 2, 3]))) == [([0, 1, 2], -2), ([1, 2, 3], -3)]
+    assert _pairs(_windows(horizon=0)(_batch([0, 1, 2, 3]))) == [([0, 1, 2], -2), ([1, 2, 3], -3)]
 
 
 def test_keys_do_not_mix() -> None:
@@ -92,15 +100,15 @@ def test_too_many_keys_are_counted_and_left_out() -> None:
     steps=st.lists(st.sampled_from([-1.0, 0.0, 1.0, 1.0, 30.0]), min_size=1, max_size=60),
     keys=st.lists(st.sampled_from("abc"), min_size=60, max_size=60),
     cuts=st.lists(st.integers(1, 59), max_size=6),
-    forecast=st.booleans(),
+    horizon=st.integers(0, 3),
     drop=st.booleans(),
 )
 def test_windows_do_not_depend_on_how_the_stream_is_cut(
-    steps: list[float], keys: list[str], cuts: list[int], forecast: bool, drop: bool
+    steps: list[float], keys: list[str], cuts: list[int], horizon: int, drop: bool
 ) -> None:
     """Windows, skips and the state are the same for any cutting, with a save and a restore at every cut."""
     times = np.cumsum(steps).tolist()
-    options: dict[str, Any] = {"forecast": forecast, "drop_duplicates": drop, "max_gap_s": 10.0, "max_keys": 2}
+    options: dict[str, Any] = {"horizon": horizon, "drop_duplicates": drop, "max_gap_s": 10.0, "max_keys": 2}
     whole = _windows(**options)
     expected = whole(_batch(times, keys[: len(times)]))
     bounds = [0, *sorted({cut for cut in cuts if cut < len(times)}), len(times)]

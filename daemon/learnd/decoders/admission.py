@@ -17,7 +17,7 @@ MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = (
     "not_finite",
     "out_of_range",
 )
-BAD_TIME = "bad_time"
+BAD_TIME, UNKNOWN_LABEL = "bad_time", "unknown_label"
 REASONS = (
     TOMBSTONE,
     OVERSIZED,
@@ -28,6 +28,7 @@ REASONS = (
     NOT_FINITE,
     OUT_OF_RANGE,
     BAD_TIME,
+    UNKNOWN_LABEL,
 )
 """Every reason for which a record is rejected: the values of the metric's label."""
 
@@ -35,6 +36,7 @@ _UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 # The years 1 to 9999; beyond them lies a number of another unit than the configured one.
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_LABEL_CHARACTERS = 256
 
 
 class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
@@ -58,7 +60,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Everything to take from a record: features, then targets, and where its time and key stand."""
+    """Everything to take from a record: features, targets and weight, and where its time, key and label stand."""
 
     features: tuple[Field, ...]
     targets: tuple[Field, ...]
@@ -66,10 +68,17 @@ class Fields:
     time_unit: str
     key: str | None
     max_bytes: int
+    weight: Field | None = None
+    """How much the sample counts."""
+    label: str | None = None
+    """The field with the class."""
+    labels: frozenset[str] | None = None
+    """The classes that there are; None: any text may be one."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
-        return self.features + self.targets
+        """The numbers of a record, in the order in which decoders give them."""
+        return self.features + self.targets + ((self.weight,) if self.weight is not None else ())
 
 
 def time_s(value: Any, unit: str) -> float:
@@ -100,6 +109,7 @@ class Rows:
     times: Sequence[Any] | None
     keys: Sequence[str] | None
     index: Sequence[int]
+    labels: Sequence[str] | None = None
 
 
 def decode_records(
@@ -134,6 +144,7 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
     numbers: list[Float64Array] = []
     times: list[Any] = []
     keys: list[str] = []
+    labels: list[str] = []
     index: list[int] = []
     for i, value in enumerate(records.values):
         try:
@@ -149,9 +160,12 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
         numbers.append(row.numbers)
         times.extend(row.times or ())
         keys.extend(row.keys or ())
+        labels.extend(row.labels or ())
         index.extend([i] * len(row.numbers))
     stacked = np.concatenate(numbers) if numbers else np.empty((0, len(fields.numbers)))
-    return Rows(stacked, times if fields.time else None, keys if keys else None, index)
+    return Rows(
+        stacked, times if fields.time else None, keys if keys else None, index, labels if fields.label else None
+    )
 
 
 def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject]) -> Samples:
@@ -162,17 +176,20 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     _check_ranges(numbers, index, fields, bad)
     times = _times(records, rows, index, fields, bad)
     keys = _keys(records, rows, index, fields)
+    labels = _labels(rows, index, fields, bad)
     if bad:
         rejects.extend(reject(records, i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
         kept = ~np.isin(index, list(bad))
         numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
+        labels = None if labels is None else labels[kept]
     single = numbers.astype(np.float32)
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
-    split = len(fields.features)
+    first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
-    return Samples(single[:, :split], single[:, split:], times, keys, origins, offsets)
+    weights = single[:, last] if fields.weight is not None else None
+    return Samples(single[:, :first], single[:, first:last], times, keys, origins, offsets, weights, labels)
 
 
 def _check_finite(
@@ -243,6 +260,35 @@ def _keys(
     return keys
 
 
+def _labels(
+    rows: Rows, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
+) -> np.ndarray[Any, np.dtype[np.object_]] | None:
+    if rows.labels is None:
+        return None
+    for row, label in enumerate(rows.labels):
+        if len(label) > _LABEL_CHARACTERS:
+            detail = f"{fields.label} has {len(label)} characters; a class has at most {_LABEL_CHARACTERS}"
+            bad.setdefault(int(index[row]), (WRONG_TYPE, detail))
+        elif fields.labels is not None and label not in fields.labels:
+            bad.setdefault(int(index[row]), (UNKNOWN_LABEL, f"{fields.label} is {label[:64]!r}, not in task.classes"))
+    labels = np.empty(len(rows.labels), dtype=object)
+    labels[:] = rows.labels
+    return labels
+
+
+def label_text(value: str | bool | float) -> str:
+    """A class as text: ``3``, ``3.0`` and ``"3"`` are the same class.
+
+    >>> label_text("ok"), label_text(True), label_text(3.0)
+    ('ok', 'true', '3')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
 def reject(records: Records, i: int, reason: str, detail: str) -> Reject:
     """The i-th of *records* as a reject."""
     return Reject(
@@ -256,13 +302,24 @@ def reject(records: Records, i: int, reason: str, detail: str) -> Reject:
     )
 
 
-def fields_from(features: Mapping[str, Any], targets: Sequence[str], settings: Any) -> Fields:
-    """The fields that the configuration asks for."""
+def fields_from(
+    features: Mapping[str, Any],
+    targets: Sequence[str],
+    settings: Any,
+    *,
+    weight: str | None = None,
+    classes: Sequence[str] | None = None,
+    classify: bool = False,
+) -> Fields:
+    """The fields that the configuration asks for; with *classify* the only target is a class (one of *classes*)."""
     return Fields(
         tuple(Field(name, f.min, f.max, f.missing) for name, f in features.items()),
-        tuple(Field(name) for name in targets),
+        () if classify else tuple(Field(name) for name in targets),
         settings.time,
         settings.time_unit,
         settings.key,
         settings.max_bytes,
+        Field(weight, min=0.0) if weight is not None else None,
+        targets[0] if classify else None,
+        frozenset(classes) if classify and classes is not None else None,
     )

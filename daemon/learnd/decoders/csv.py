@@ -37,6 +37,7 @@ class CsvDecoder:
         self._numbers = [position[field.name] for field in fields.numbers]
         self._time = position[fields.time] if fields.time is not None else None
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
+        self._label = position[fields.label] if fields.label is not None else None
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
@@ -50,8 +51,9 @@ class CsvDecoder:
             raise ValueError  # float() would read 1_0 as 10
         times = [self._moment(cells) for cells in lines] if self._time is not None else None
         keys = [cells[self._key] for cells in lines] if self._key is not None else None
+        labels = [self._class(cells) for cells in lines] if self._label is not None else None
         stacked = np.array(numbers, dtype=np.float64).reshape(len(lines), len(self._numbers))
-        return Rows(stacked, times, keys, range(len(lines)))
+        return Rows(stacked, times, keys, range(len(lines)), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:
@@ -69,12 +71,19 @@ class CsvDecoder:
             numbers.append(_number(cells[position], field.name, field.missing))
         times = [self._moment(cells)] if self._time is not None else None
         keys = [cells[self._key]] if self._key is not None else None
-        return Rows(np.array([numbers], dtype=np.float64), times, keys, [0])
+        labels = [self._class(cells)] if self._label is not None else None
+        return Rows(np.array([numbers], dtype=np.float64), times, keys, [0], labels)
 
     def _cells(self, line: str) -> list[str]:
         if '"' in line:
             return next(csv.reader([line], delimiter=self._delimiter, strict=True))
         return line.split(self._delimiter)
+
+    def _class(self, cells: list[str]) -> str:
+        label = cells[self._label or 0].strip()
+        if not label:
+            raise BadRecord(MISSING_FIELD, f"{self._fields.label} is empty")
+        return label
 
     def _moment(self, cells: list[str]) -> Any:
         """A number where the cell is one, else the text, which then must be ISO 8601."""

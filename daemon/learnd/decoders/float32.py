@@ -9,11 +9,15 @@ from learnd.types import Records, Reject, Samples
 
 
 class Float32Decoder:
-    """One sample per row of ``4 * (features + targets)`` bytes; one bad row spoils its whole record."""
+    """One sample per row: features, then targets, then the weight if there is one; a bad row spoils its record.
+
+    A class is a whole number, and stands behind them.
+    """
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self._width = len(fields.numbers)
+        self._numbers = len(fields.numbers)
+        self._width = self._numbers + (fields.label is not None)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
@@ -24,11 +28,19 @@ class Float32Decoder:
             raise ValueError
         numbers = np.frombuffer(b"".join(values), dtype="<f4").reshape(-1, self._width)
         index = np.repeat(np.arange(len(values)), [len(value) // size for value in values])
-        return Rows(numbers.astype(np.float64), None, None, index.tolist())
+        labels = None
+        if self._width > self._numbers:
+            classes = numbers[:, -1]
+            if not (classes == np.round(classes)).all():
+                raise ValueError
+            labels = [str(int(number)) for number in classes]
+        return Rows(numbers[:, : self._numbers].astype(np.float64), None, None, index.tolist(), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:
             return self._fast([value])
         except ValueError:
             detail = f"{len(value)} bytes are not a whole number of rows of {4 * self._width} bytes"
+            if not len(value) % (4 * self._width):
+                detail = f"{self._fields.label} is not a whole number"
             raise BadRecord(UNPARSABLE, detail) from None

@@ -19,6 +19,7 @@ from learnd.decoders.admission import (
     Fields,
     Rows,
     decode_records,
+    label_text,
 )
 from learnd.decoders.settings import RECORD_KEY
 from learnd.types import Records, Reject, Samples
@@ -49,6 +50,9 @@ class JsonDecoder:
         if self._field_key is not None:
             renamed["k"] = self._field_key
             definitions.append(("k", str | int))
+        if fields.label is not None:
+            renamed["l"] = fields.label
+            definitions.append(("l", str | bool | int | float))
         struct = msgspec.defstruct("Reading", definitions + optional, rename=renamed, gc=False)
         self._decode = msgspec.json.Decoder(struct).decode
         attributes = [f"n{i}" for i in range(len(fields.numbers))]
@@ -74,7 +78,8 @@ class JsonDecoder:
             numbers = np.where(np.isnan(numbers), self._fill, numbers)
         times = [reading.t for reading in readings] if self._fields.time is not None else None
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
-        return Rows(numbers, times, keys, range(len(readings)))
+        labels = [label_text(reading.l) for reading in readings] if self._fields.label is not None else None
+        return Rows(numbers, times, keys, range(len(readings)), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:

@@ -1,5 +1,7 @@
 """Prequential error: every sample is predicted before it is learned (Dawid, 1984; Gama et al., 2013)."""
 
+from typing import Literal
+
 import numpy as np
 
 from learnd.types import Float32Array, Float64Array, Signal, State, StepResult
@@ -12,10 +14,16 @@ class Prequential:
 
     The window is a ring that is averaged anew each time, so nothing drifts, and nothing depends on how the stream was
     cut.
+
+    Parameters
+    ----------
+    of : what predictions are compared with: the targets, the inputs, or the number of a class
     """
 
-    def __init__(self, *, reconstruction: bool, window_samples: int = WINDOW_SAMPLES) -> None:
-        self._reconstruction = reconstruction
+    def __init__(
+        self, *, of: Literal["targets", "inputs", "classes"] = "targets", window_samples: int = WINDOW_SAMPLES
+    ) -> None:
+        self._of = of
         self._ring = np.zeros((3, window_samples))
         self._samples = 0
         self._total = 0.0
@@ -23,13 +31,21 @@ class Prequential:
     def observe(self, result: StepResult) -> Signal:
         count = len(result.losses)
         if count:
-            truth = result.samples.x.reshape(count, -1) if self._reconstruction else result.samples.y
-            absolute = np.abs(result.predictions - truth).mean(axis=1)
-            self._write(result.losses, result.averaged_losses, absolute)
+            self._write(result.losses, result.averaged_losses, self._errors(result))
             # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
             self._total = float(np.cumsum(np.concatenate([[self._total], result.losses]))[-1])
             self._samples += count
         return self.signal()
+
+    def _errors(self, result: StepResult) -> Float32Array:
+        """The absolute error of each sample; for a class 1 if it is wrong, 0 if it is right."""
+        samples, predictions = result.samples, result.predictions
+        if self._of == "classes":
+            wrong: Float32Array = (predictions.argmax(axis=1) != samples.y[:, 0]).astype(np.float32)
+            return wrong
+        truth = samples.x.reshape(len(samples), -1) if self._of == "inputs" else samples.y
+        errors: Float32Array = np.abs(predictions - truth).mean(axis=1)
+        return errors
 
     def _write(self, *columns: Float32Array) -> None:
         size = self._ring.shape[1]

@@ -34,6 +34,7 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
             "absolute_error": signal.absolute_error,
             "mean_loss": signal.mean_loss,
         },
+        **({"classes": list(snapshot.labels)} if snapshot.labels else {}),
     }
 
 

@@ -39,7 +39,7 @@ def save_with_signature(network: Any, target: Path, *, batch: int | None) -> Non
     """Save *network*'s serving function and the variables that it reads; nothing of our code goes along."""
     module = tf.Module()
     # Raw variables: a Keras layer would drag its configuration, and so our classes, into the file.
-    module.weights = [variable.value for variable in network.averaged_weights()]
+    module.weights = [variable.value for variable in network.served_state()]
     spec = tf.TensorSpec((batch, *network.row_shape), tf.float32, name="inputs")
     module.serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False, input_signature=[spec])
     tf.saved_model.save(module, str(target), signatures={"serving_default": module.serve})

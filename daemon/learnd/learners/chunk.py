@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from learnd.errors import ConfigError, Problem
+from learnd.learners.averaged import AveragedModel
+from learnd.learners.update import Update
 from learnd.types import Float32Array
 
 CHUNK_ROWS = 2048
@@ -28,53 +30,98 @@ class CompiledChunk:
     Parameters
     ----------
     network : see `learnd.tasks.network.Network`
-    optimizer : a Keras optimizer, built for the network's trainable variables
-    averager : see `learnd.protocols.Averager`, built for the network's averaged weights
+    update : see `learnd.learners.update.Update`
+    averaged : takes the snapshots
+    compile : off, the same without XLA
+    thaw, thaw_at : called once so many samples were learned; what is trainable may change there, and only there
     """
 
     def __init__(
         self,
         network: Any,
-        optimizer: Any,
-        averager: Any,
+        update: Update,
+        averaged: AveragedModel,
         *,
         batch_rows: int,
         targets: int,
+        compile: bool = True,
+        thaw: Callable[[], None] = lambda: None,
+        thaw_at: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._network = network
-        self._optimizer = optimizer
-        self._averager = averager
+        self._update_rows = update
+        self._averaged = averaged
         self._batch_rows = batch_rows
         self._batches = max(1, CHUNK_ROWS // batch_rows)
         self.rows = self._batches * batch_rows
         self._targets = targets
+        self._compile = compile
+        self._thaw, self._thaw_at = thaw, thaw_at
         self._clock = clock
         self.learned = tf.Variable(0, dtype=tf.int64, trainable=False)
         """Samples learned since the very beginning."""
-        x_spec = tf.TensorSpec((self._batches, batch_rows, *network.row_shape), tf.float32)
-        y_spec = tf.TensorSpec((self._batches, batch_rows, targets), tf.float32)
-        self._call = tf.function(
-            self._chunk,
-            autograph=False,
-            jit_compile=True,
-            input_signature=[x_spec, y_spec, tf.TensorSpec((), tf.int32)],
-        )
+        self._calls: list[Any] = []
         # Bypasses tf.function's look-up of a trace: 0.2 of the 0.65 ms that a call with one row took.
         self._concrete: Any = None
 
-    def __call__(self, x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array, float]:
-        """Learn all rows of one chunk; their number is a multiple of `batch_rows` and at most `rows`.
+    def _trace(self) -> Any:
+        row_shape = self._network.row_shape
+        specs = [
+            tf.TensorSpec((self._batches, self._batch_rows, *shape), tf.float32)
+            for shape in (row_shape, (self._targets,), ())
+        ]
+        call = tf.function(
+            self._chunk,
+            autograph=False,
+            jit_compile=self._compile,
+            input_signature=[*specs, tf.TensorSpec((), tf.int32)],
+        )
+        self._calls.append(call)
+        return call.get_concrete_function()
+
+    def prepare(self) -> None:
+        """Compile now, by learning nothing.
+
+        Raises
+        ------
+        ConfigError
+            if that fails, which is the model's doing.
+        """
+        nothing = np.empty((0, *self._network.row_shape), np.float32)
+        try:
+            self(nothing, np.empty((0, self._targets), np.float32))
+        except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
+            raise _uncompilable(error, compiled=self._compile) from error
+
+    def next_rows(self) -> int:
+        """How many rows the next call may have at most."""
+        if self._thaw_at is None:
+            return self.rows
+        left = self._thaw_at - int(self.learned.numpy())
+        if left <= 0:
+            self._thaw()
+            self._thaw_at, self._concrete = None, None
+            return self.rows
+        return min(self.rows, -(-left // self._batch_rows) * self._batch_rows)
+
+    def __call__(
+        self, x: Float32Array, y: Float32Array, weights: Float32Array | None = None
+    ) -> tuple[Float32Array, Float32Array, Float32Array, float]:
+        """Learn all rows of one chunk; their number is a multiple of `batch_rows` and at most `next_rows`.
 
         Returns predictions (n, outputs), losses (n,), losses of the averaged weights (n,), and seconds taken.
         """
         n = len(x)
         started_s = self._clock()
         if self._concrete is None:
-            self._concrete = self._call.get_concrete_function()
+            self._concrete = self._trace()
+        if weights is None:
+            weights = np.ones(n, np.float32)
         outputs = self._concrete(
             tf.constant(self._shaped(x, self._network.row_shape)),
             tf.constant(self._shaped(y, (self._targets,))),
+            tf.constant(self._shaped(weights, ())),
             tf.constant(n // self._batch_rows),
         )
         predictions, losses, averaged = (tensor.numpy() for tensor in outputs)
@@ -88,8 +135,8 @@ class CompiledChunk:
 
     @property
     def retraces(self) -> int:
-        """Compilations beyond the first; more than 0 is a defect."""
-        return max(0, int(self._call.experimental_get_tracing_count()) - 1)
+        """Compilations that nothing called for; more than 0 is a defect."""
+        return sum(int(call.experimental_get_tracing_count()) - 1 for call in self._calls)
 
     def _shaped(self, rows: Float32Array, row_shape: tuple[int, ...]) -> Float32Array:
         padded = rows
@@ -98,8 +145,8 @@ class CompiledChunk:
             padded[: len(rows)] = rows
         return padded.reshape(self._batches, self._batch_rows, *row_shape)
 
-    def _chunk(self, x: Any, y: Any, batches: Any) -> Any:
-        every = tf.constant(self._averager.every_samples or _NEVER, tf.int64)
+    def _chunk(self, x: Any, y: Any, weights: Any, batches: Any) -> Any:
+        every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self._batch_rows, tf.int64)
         shape = (self._batches, self._batch_rows)
         start = (
@@ -116,42 +163,31 @@ class CompiledChunk:
             stop = tf.cast(tf.minimum(tf.cast(batches, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
             i, *columns = tf.while_loop(
                 lambda j, *_: j < stop,
-                lambda j, *rows: self._update(j, x, y, rows),
+                lambda j, *rows: self._update(j, (x, y, weights), rows),
                 (i, *columns),
             )
-            self._averager.observe(self.learned // every > before // every)
+            self._averaged.snapshot(self.learned // every > before // every)
             return (i, *columns)
 
         _, predictions, losses, averaged = tf.while_loop(lambda i, *_: i < batches, to_next_snapshot, start)
         return predictions, losses, averaged
 
-    def _update(self, i: Any, x: Any, y: Any, columns: Any) -> Any:
-        """Test, then train, on batch *i*."""
-        predictions, losses, averaged_losses = columns
-        network = self._network
+    def _update(self, i: Any, chunk: Any, columns: Any) -> Any:
+        """The *i*-th update of the chunk."""
         # tf.gather, never x[i:i+1]: the slice has a dynamic bound, and XLA would pad it to the whole chunk.
-        x_i, y_i = tf.gather(x, i), tf.gather(y, i)
-        with tf.GradientTape() as tape:
-            prediction, loss = network.judge(x_i, y_i, training=True)
-            total = tf.reduce_mean(loss)
-        averaged_loss = self._averaged_loss(x_i, y_i, loss)
-        gradients = tape.gradient(total, network.trainable_variables)
-        self._optimizer.apply(gradients, network.trainable_variables)
-        network.observe(x_i, y_i)
+        results = self._update_rows(*(tf.gather(rows, i) for rows in chunk))
         self.learned.assign_add(self._batch_rows)
-        return (
-            i + 1,
-            tf.tensor_scatter_nd_update(predictions, [[i]], prediction[None]),
-            tf.tensor_scatter_nd_update(losses, [[i]], loss[None]),
-            tf.tensor_scatter_nd_update(averaged_losses, [[i]], averaged_loss[None]),
+        written = (
+            tf.tensor_scatter_nd_update(column, [[i]], rows[None])
+            for column, rows in zip(columns, results, strict=True)
         )
+        return (i + 1, *written)
 
-    def _averaged_loss(self, x: Any, y: Any, live_loss: Any) -> Any:
-        averages = self._averager.averages()
-        if averages is None:
-            return live_loss
-        mapping = list(zip(self._network.averaged_weights(), averages, strict=True))
-        with keras.StatelessScope(state_mapping=mapping):
-            prediction, _ = self._network.judge(x, y, training=False)
-        averaged_loss = self._network.losses_of(prediction, x, y)
-        return tf.where(self._averager.ready(), averaged_loss, live_loss)
+
+def _uncompilable(error: Exception, *, compiled: bool) -> ConfigError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])
+    if compiled:
+        message = f"XLA cannot compile this model ({said[:300]}); `compile: false` runs it without, many times slower"
+        return ConfigError(Problem("learning.compile", message))
+    return ConfigError(Problem("model", f"an update of this model cannot be traced: {said[:300]}"))

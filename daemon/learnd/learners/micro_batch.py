@@ -21,6 +21,9 @@ class MicroBatchLearner:
         self._size = settings.batch_size
         self._waiting: Samples | None = None
 
+    def prepare(self) -> None:
+        self._chunk.prepare()
+
     def learn(self, samples: Samples) -> StepResult:
         together = samples if self._waiting is None else Samples.concat([self._waiting, samples])
         whole = len(together) - len(together) % self._size
@@ -31,6 +34,7 @@ class MicroBatchLearner:
         if self._waiting is None:
             return {}
         columns = {field.name: getattr(self._waiting, field.name) for field in fields(Samples)}
+        columns = {name: column for name, column in columns.items() if column is not None}
         columns["keys"] = list(self._waiting.keys)
         columns["origins"] = [list(origin) for origin in self._waiting.origins]
         return {"waiting": columns}

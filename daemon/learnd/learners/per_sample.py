@@ -16,6 +16,9 @@ class PerSampleLearner:
     def __init__(self, chunk: CompiledChunk, settings: Any) -> None:
         self._chunk = chunk
 
+    def prepare(self) -> None:
+        self._chunk.prepare()
+
     def learn(self, samples: Samples) -> StepResult:
         return learn_in_chunks(self._chunk, samples, updates=len(samples))
 
@@ -30,11 +33,14 @@ def learn_in_chunks(chunk: CompiledChunk, samples: Samples, *, updates: int) -> 
     """As many compiled calls as *samples* need."""
     columns = []
     duration_s = 0.0
-    for start in range(0, len(samples), chunk.rows):
-        rows = slice(start, start + chunk.rows)
-        *arrays, seconds = chunk(samples.x[rows], samples.y[rows])
+    start = 0
+    while start < len(samples):
+        rows = slice(start, start + chunk.next_rows())
+        weights = None if samples.weights is None else samples.weights[rows]
+        *arrays, seconds = chunk(samples.x[rows], samples.y[rows], weights)
         columns.append(arrays)
         duration_s += seconds
+        start = rows.stop
     if not columns:
         nothing = np.empty(0, np.float32)
         return StepResult(samples, nothing.reshape(0, 1), nothing, nothing, 0, 0.0)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from learnd.section import Count, Positive, Section
+from learnd.section import Address, Count, Positive, Section
 
 OPTIMIZERS = (
     "Adadelta",
@@ -32,17 +32,44 @@ SCHEDULES = (
     "PiecewiseConstantDecay",
     "PolynomialDecay",
 )
+LOSSES = (
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "cosine_similarity",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
+    "sparse_categorical_crossentropy",
+    "squared_hinge",
+)
+ALIASES = {
+    "bce": "binary_crossentropy",
+    "kld": "kl_divergence",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+    "mse": "mean_squared_error",
+    "msle": "mean_squared_logarithmic_error",
+}
 """Keras' names, kept here so that `learnd validate` checks them without importing Keras; a test compares the two."""
 
 
 def _canonical(name: str, known: Sequence[str], what: str) -> str:
     """*name* as Keras writes it, whatever its case.
 
-    >>> _canonical("rmsprop", OPTIMIZERS, "optimizer")
-    'RMSprop'
+    >>> _canonical("rmsprop", OPTIMIZERS, "optimizer"), _canonical("MeanSquaredError", LOSSES, "loss")
+    ('RMSprop', 'mean_squared_error')
     """
-    by_lower = {entry.lower(): entry for entry in known}
-    if (found := by_lower.get(name.lower())) is not None:
+    by_lower = {entry.lower().replace("_", ""): entry for entry in known}
+    if (found := by_lower.get(name.lower().replace("_", ""))) is not None:
         return found
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
     hint = f"did you mean {by_lower[close[0]]}?" if close else f"there are {', '.join(known)}"
@@ -50,11 +77,12 @@ def _canonical(name: str, known: Sequence[str], what: str) -> str:
 
 
 class OptimizerSettings(BaseModel):
-    """Any Keras optimizer by name; further keys are its own arguments, checked by Keras when it is built."""
+    """Any Keras optimizer by name, or the user's own; further keys are its arguments, checked when it is built."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str = "Adam"
+    """A name of Keras', in any case, or ``package.module:Class``."""
     learning_rate: Positive | dict[str, Any] = 0.001
     """A number, or a Keras schedule: ``{kind: ExponentialDecay, initial_learning_rate: 0.01, ...}``."""
     global_clipnorm: Positive | None = 5.0
@@ -63,7 +91,7 @@ class OptimizerSettings(BaseModel):
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _canonical(value, OPTIMIZERS, "optimizer")
+        return value if ":" in value else _canonical(value, OPTIMIZERS, "optimizer")
 
     @model_validator(mode="after")
     def _plain_arguments(self) -> "OptimizerSettings":
@@ -84,16 +112,50 @@ class OptimizerSettings(BaseModel):
         return {"global_clipnorm": self.global_clipnorm, **(self.model_extra or {})}
 
 
+class ReplaySettings(Section):
+    """Samples seen before are mixed into every update, against forgetting; all of them are in the checkpoint."""
+
+    kind: Literal["reservoir", "recency"] = "reservoir"
+    """An even choice from everything since the beginning, or the newest."""
+    size: Count = 1000
+    """Samples that are kept."""
+    ratio: Positive = 1.0
+    """Replayed samples for each new one."""
+
+
 class _Common(Section):
     threads: Count = 1
     """Threads for one update. One is best for a small network; at a million weights two were 1.7 times faster."""
+    compile: bool = True
+    """Off: without XLA, for layers that it cannot compile; many times slower."""
+    optimizer: OptimizerSettings | None = None
+    """Absent: the one that a loaded model brings, else Adam."""
+    loss: str | None = None
+    """A Keras name or `package.module:object`; absent: the loaded or made model's own, else what fits the task."""
+    sample_weight: str | None = None
+    """The field that says how much a sample counts."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """How much the samples of each class count; ``balanced``: the rarer so far, the more."""
+    passes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Updates in a row on the same samples."""
+    replay: ReplaySettings | None = None
+    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """After each update the weights move this share of the way to their average."""
+    layer_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factors on the updates of layers by name (``*`` and ``?`` as in file names): a learning rate per group."""
+    update: Address | None = None
+    """The user's own update, `package.module:function`, called with model, optimizer, x, y; returns the loss."""
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str | None) -> str | None:
+        return value if value is None or ":" in value else _canonical(ALIASES.get(value.lower(), value), LOSSES, "loss")
 
 
 class PerSampleSettings(_Common):
     """One update per sample, in the exact order of arrival."""
 
     mode: Literal["per_sample"]
-    optimizer: OptimizerSettings = OptimizerSettings()
 
 
 class MicroBatchSettings(_Common):
@@ -101,7 +163,6 @@ class MicroBatchSettings(_Common):
 
     mode: Literal["micro_batch"]
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
-    optimizer: OptimizerSettings = OptimizerSettings()
 
 
 AnyLearner = Annotated[PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]

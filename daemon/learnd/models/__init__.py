@@ -1,4 +1,7 @@
-"""Built-in architectures: from standardised inputs to standardised outputs."""
+"""Architectures from inputs to outputs: built in, the user's, or loaded; and any of them as bytes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from learnd.models.settings import (
     AutoencoderSettings,
@@ -7,8 +10,12 @@ from learnd.models.settings import (
     LinearSettings,
     LstmSettings,
     MlpSettings,
+    TcnSettings,
 )
-from learnd.section import Component
+from learnd.section import Component, load_object
+
+if TYPE_CHECKING:
+    from learnd.models.stored.model import StoredModel
 
 MODELS = {
     "linear": Component(LinearSettings, "learnd.models.linear:linear"),
@@ -17,4 +24,28 @@ MODELS = {
     "lstm": Component(LstmSettings, "learnd.models.recurrent:lstm"),
     "gru": Component(GruSettings, "learnd.models.recurrent:gru"),
     "conv1d": Component(Conv1dSettings, "learnd.models.conv1d:conv1d"),
+    "tcn": Component(TcnSettings, "learnd.models.tcn:tcn"),
 }
+
+_SERIALIZED = "learnd.models.stored.serialized"
+
+
+def to_bytes(model: Any, optimizer: Any = None) -> bytes:
+    """A Keras model with its optimizer's state, to be sent anywhere; `model.load` takes a file of them too.
+
+    *optimizer* is built for the model's trainable variables; absent, the one that the model was compiled with.
+    """
+    data: bytes = load_object(f"{_SERIALIZED}:to_bytes", "")(model, optimizer)
+    return data
+
+
+def from_bytes(data: bytes, *, code: Sequence[str] = (), allow_lambda: Sequence[str] = ()) -> "StoredModel":
+    """The inverse: the model, the optimizer's configuration and its state.
+
+    Raises
+    ------
+    ConfigError
+        for bytes that hold no such model, or code that is not allowed.
+    """
+    stored: StoredModel = load_object(f"{_SERIALIZED}:from_bytes", "")(data, code=code, allow_lambda=allow_lambda)
+    return stored

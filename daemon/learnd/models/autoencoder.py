@@ -1,10 +1,11 @@
 """A bottleneck of dense layers."""
 
+from functools import partial
 from typing import Any
 
 import keras
 
-from learnd.models.core import CoreSpec, core, dense, flat, output
+from learnd.models.core import CoreSpec, core, flat, hidden, output
 from learnd.models.settings import AutoencoderSettings
 
 
@@ -14,6 +15,6 @@ def autoencoder(settings: AutoencoderSettings, spec: CoreSpec) -> Any:
     features = flat(inputs, spec)
     widths = [*settings.hidden, *reversed(settings.hidden[:-1])]
     for index, units in enumerate(widths):
-        name = "code" if index == len(settings.hidden) - 1 else ""
-        features = dense(units, spec, index, activation=settings.activation, name=name)(features)
-    return core(inputs, output(features, spec))
+        name = "code" if index == len(settings.hidden) - 1 else f"dense_{index}"
+        features = hidden(partial(keras.layers.Dense, units), features, settings, spec, index, name)
+    return core(inputs, output(features, settings, spec))

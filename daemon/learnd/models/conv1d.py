@@ -1,10 +1,12 @@
 """Convolutions over the window."""
 
+from functools import partial
 from typing import Any
 
 import keras
 
-from learnd.models.core import CoreSpec, core, output
+from learnd.models.core import CoreSpec, core, hidden, output
+from learnd.models.layers import CausalConv
 from learnd.models.settings import Conv1dSettings
 
 
@@ -13,14 +15,8 @@ def conv1d(settings: Conv1dSettings, spec: CoreSpec) -> Any:
     inputs = keras.Input(spec.row_shape)
     features = inputs
     for index, filters in enumerate(settings.filters):
-        features = keras.layers.Conv1D(
-            filters,
-            settings.kernel_size,
-            padding="causal",
-            activation=settings.activation,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=spec.seed * 1000 + index),
-            name=f"conv_{index}",
-        )(features)
+        make = partial(CausalConv, filters, settings.kernel_size)
+        features = hidden(make, features, settings, spec, index, f"conv_{index}")
     newest = features[:, -1, :]
     mean = keras.layers.GlobalAveragePooling1D(name="mean")(features)
-    return core(inputs, output(keras.layers.Concatenate(name="summary")([newest, mean]), spec))
+    return core(inputs, output(keras.layers.Concatenate(name="summary")([newest, mean]), settings, spec))

@@ -11,4 +11,4 @@ from learnd.models.settings import LinearSettings
 def linear(settings: LinearSettings, spec: CoreSpec) -> Any:
     """Online linear regression once the inputs are standardised."""
     inputs = keras.Input(spec.row_shape)
-    return core(inputs, output(flat(inputs, spec), spec))
+    return core(inputs, output(flat(inputs, spec), settings, spec))

@@ -1,10 +1,11 @@
 """Dense layers."""
 
+from functools import partial
 from typing import Any
 
 import keras
 
-from learnd.models.core import CoreSpec, core, dense, flat, output
+from learnd.models.core import CoreSpec, core, flat, hidden, output
 from learnd.models.settings import MlpSettings
 
 
@@ -13,5 +14,5 @@ def mlp(settings: MlpSettings, spec: CoreSpec) -> Any:
     inputs = keras.Input(spec.row_shape)
     features = flat(inputs, spec)
     for index, units in enumerate(settings.hidden):
-        features = dense(units, spec, index, activation=settings.activation)(features)
-    return core(inputs, output(features, spec))
+        features = hidden(partial(keras.layers.Dense, units), features, settings, spec, index, f"dense_{index}")
+    return core(inputs, output(features, settings, spec))

@@ -4,27 +4,31 @@ from typing import Any
 
 import keras
 
-from learnd.models.core import CoreSpec, core, output
+from learnd.models.core import CoreSpec, core, initializer, normalized, output, penalty, thinned
+from learnd.models.gated import Gru, Lstm
 from learnd.models.settings import GruSettings, LstmSettings
 
 
 def lstm(settings: LstmSettings, spec: CoreSpec) -> Any:
     """One LSTM layer (Hochreiter and Schmidhuber, 1997), its last state, an affine map."""
-    return _recurrent(keras.layers.LSTM, settings.units, spec, "lstm")
+    return _recurrent(Lstm, settings, spec, "lstm")
 
 
 def gru(settings: GruSettings, spec: CoreSpec) -> Any:
     """One GRU layer (Cho et al., 2014), its last state, an affine map."""
-    return _recurrent(keras.layers.GRU, settings.units, spec, "gru")
+    return _recurrent(Gru, settings, spec, "gru")
 
 
-def _recurrent(layer: Any, units: int, spec: CoreSpec, name: str) -> Any:
+def _recurrent(layer: Any, settings: Any, spec: CoreSpec, name: str) -> Any:
     inputs = keras.Input(spec.row_shape)
     features = layer(
-        units,
-        kernel_initializer=keras.initializers.GlorotUniform(seed=spec.seed * 1000),
+        settings.units,
+        kernel_initializer=initializer(spec, 0),
         recurrent_initializer=keras.initializers.Orthogonal(seed=spec.seed * 1000 + 1),
+        kernel_regularizer=penalty(settings),
+        recurrent_regularizer=penalty(settings),
         unroll=spec.unroll,
         name=name,
     )(inputs)
-    return core(inputs, output(features, spec))
+    features = thinned(normalized(features, settings, name), settings, spec, 0, name)
+    return core(inputs, output(features, settings, spec))

@@ -1,22 +1,77 @@
-"""Options of the built-in models."""
+"""Options of the models: built in, made by the user's code, or loaded; and how any of them is reshaped."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from learnd.section import Count, Section
+from learnd.section import Address, Count, Section
 
 Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "silu", "softplus"]
 Widths = Annotated[list[Count], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Strength = Annotated[float, Field(ge=0)]
 
 
-class LinearSettings(Section):
+class HeadSettings(Section):
+    """A new end: the last layers are taken off and one dense layer takes their place."""
+
+    replace: Count = 1
+    """So many of the last layers with weights go, and whatever stands behind them."""
+    at: str | None = None
+    """Keep up to this layer (a SavedModel: up to this tensor), rather than counting."""
+    units: Count | None = None
+    """Outputs; absent: what the task asks for, one per target or class."""
+    old_units: Count | None = None
+    """Outputs of the one that goes, where `load` holds weights alone and the architecture must be made to fit them."""
+    hidden: list[Count] = []
+    """Widths of dense layers before the last one."""
+    activation: Activation = "relu"
+    """Of the hidden ones. The last one is affine: the task knows what its numbers mean."""
+
+
+class FreezeSettings(Section):
+    """Which layers do not learn, and for how long. Frozen batch-normalisation statistics stay still."""
+
+    all_but_last: Count | None = None
+    """Only the last so many layers with weights learn."""
+    layers: list[str] = []
+    """Layers by name; ``*`` and ``?`` stand for any letters, as in file names."""
+    until_samples: Count | None = None
+    """They learn once the model has learned so many samples; absent: never."""
+
+
+class _Reshapable(Section):
+    load: Path | None = None
+    """Weights to begin with: a file or folder of one of the formats in the README."""
+    head: HeadSettings | None = None
+    freeze: FreezeSettings | None = None
+    code: list[Address] = []
+    """Modules, or classes as `package.module:Class`, that the loaded file needs."""
+    allow_lambda: list[str] = []
+    """Lambda layers of the loaded file by name; they are code that runs, so none is loaded unless named here."""
+
+
+class _Regularized(_Reshapable):
+    l1: Strength = 0.0
+    """Penalty on the sum of the kernels' absolute values."""
+    l2: Strength = 0.0
+    """Penalty on the sum of the kernels' squares."""
+    dropout: Share = 0.0
+    """Share of each hidden layer's outputs that is dropped while learning."""
+    normalization: Literal["batch", "layer"] | None = None
+    """Behind each hidden layer, before its activation."""
+
+
+class LinearSettings(_Reshapable):
     """One affine map: online linear regression."""
 
     kind: Literal["linear"]
+    l1: Strength = 0.0
+    l2: Strength = 0.0
 
 
-class MlpSettings(Section):
+class MlpSettings(_Regularized):
     """Dense layers of the given widths."""
 
     kind: Literal["mlp"]
@@ -24,7 +79,7 @@ class MlpSettings(Section):
     activation: Activation = "relu"
 
 
-class AutoencoderSettings(Section):
+class AutoencoderSettings(_Regularized):
     """Dense layers down to the last width and up again, mirrored."""
 
     kind: Literal["autoencoder"]
@@ -32,21 +87,21 @@ class AutoencoderSettings(Section):
     activation: Activation = "tanh"
 
 
-class LstmSettings(Section):
+class LstmSettings(_Regularized):
     """One LSTM layer over the window, then an affine map."""
 
     kind: Literal["lstm"]
     units: Count = 32
 
 
-class GruSettings(Section):
+class GruSettings(_Regularized):
     """One GRU layer over the window, then an affine map."""
 
     kind: Literal["gru"]
     units: Count = 32
 
 
-class Conv1dSettings(Section):
+class Conv1dSettings(_Regularized):
     """Causal convolutions over the window; its newest step and its mean over time, then an affine map."""
 
     kind: Literal["conv1d"]
@@ -55,10 +110,52 @@ class Conv1dSettings(Section):
     activation: Activation = "relu"
 
 
+class TcnSettings(_Regularized):
+    """A temporal convolutional network: residual blocks of causal convolutions, each dilated twice the one before."""
+
+    kind: Literal["tcn"]
+    filters: Count = 16
+    kernel_size: Annotated[int, Field(ge=2)] = 3
+    blocks: Count | None = None
+    """Absent: as many as it takes to see the whole window."""
+    activation: Activation = "relu"
+
+
+class FactorySettings(_Reshapable):
+    """The user's own code: a function that is called with ``input_shape`` and ``outputs`` and returns a Keras model."""
+
+    kind: Literal["factory"]
+    factory: Address
+    """``package.module:function``, on the Python path."""
+    arguments: dict[str, Any] = {}
+    """Further keyword arguments for it."""
+
+
+class LoadSettings(_Reshapable):
+    """A model whose architecture is in what is loaded, or in a JSON file beside it."""
+
+    kind: Literal["load"]
+    load: Path
+    architecture: Path | None = None
+    """A Keras architecture as JSON (`model.to_json()`), where `load` holds weights alone."""
+    signature: str = "serving_default"
+    """Of a SavedModel."""
+    output: str | None = None
+    """Of the signature, where it has several."""
+
+
 AnyModel = Annotated[
-    LinearSettings | MlpSettings | AutoencoderSettings | LstmSettings | GruSettings | Conv1dSettings,
+    LinearSettings
+    | MlpSettings
+    | AutoencoderSettings
+    | LstmSettings
+    | GruSettings
+    | Conv1dSettings
+    | TcnSettings
+    | FactorySettings
+    | LoadSettings,
     Field(discriminator="kind"),
 ]
 
-SEQUENCE_MODELS = frozenset({"lstm", "gru", "conv1d"})
+SEQUENCE_MODELS = frozenset({"lstm", "gru", "conv1d", "tcn"})
 """Models that want a window of readings."""

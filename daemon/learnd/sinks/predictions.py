@@ -1,8 +1,8 @@
 """What was predicted for each sample before it was learned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,38 +10,66 @@ from learnd.sinks.files import LinesFile
 from learnd.types import State, StepResult
 
 
-def lines(result: StepResult, names: Sequence[str], *, reconstruction: bool) -> Iterator[dict[str, Any]]:
-    """One object a sample: where it came from, the prediction and the truth by name, and the scores.
+class Lines:
+    """One object a sample: where it came from, the prediction and the truth, and the scores.
 
-    ``score`` is the squared error in standard deviations, by the live weights, ``averaged_score`` by the averaged
-    ones; of a windowed reconstruction only the newest reading is told.
+    Numbers go by the names of the outputs; a class by its label, with the probability that it was given. ``score`` is
+    the loss by the live weights, ``averaged_score`` by the averaged ones; of a windowed reconstruction only the newest
+    reading is told.
+
+    Parameters
+    ----------
+    of : what predictions are compared with: the targets, the inputs, or the number of a class
+    names : of the outputs; asked anew each time, for classes may come to be
     """
-    samples = result.samples
-    width = len(names)
-    truth = samples.x.reshape(len(samples), -1)[:, -width:] if reconstruction else samples.y
-    columns = zip(
-        samples.origins.tolist(),
-        samples.offsets.tolist(),
-        samples.times_s.tolist(),
-        samples.keys.tolist(),
-        result.predictions[:, -width:].tolist(),
-        truth.tolist(),
-        result.losses.tolist(),
-        result.averaged_losses.tolist(),
-        strict=True,
-    )
-    for origin, offset, time_s, key, prediction, true, score, averaged_score in columns:
-        yield {
-            "topic": origin.topic,
-            "partition": origin.partition,
-            "offset": offset,
-            "time_s": time_s,
-            "key": key,
-            "prediction": dict(zip(names, prediction, strict=True)),
-            "truth": dict(zip(names, true, strict=True)),
-            "score": score,
-            "averaged_score": averaged_score,
-        }
+
+    def __init__(self, of: Literal["targets", "inputs", "classes"], names: Callable[[], Sequence[str]]) -> None:
+        self._of = of
+        self._names = names
+
+    def __call__(self, result: StepResult) -> Iterator[dict[str, Any]]:
+        samples = result.samples
+        columns = zip(
+            samples.origins.tolist(),
+            samples.offsets.tolist(),
+            samples.times_s.tolist(),
+            samples.keys.tolist(),
+            self._classes(result) if self._of == "classes" else self._numbers(result),
+            result.losses.tolist(),
+            result.averaged_losses.tolist(),
+            strict=True,
+        )
+        for origin, offset, time_s, key, said, score, averaged_score in columns:
+            yield {
+                "topic": origin.topic,
+                "partition": origin.partition,
+                "offset": offset,
+                "time_s": time_s,
+                "key": key,
+                **said,
+                "score": score,
+                "averaged_score": averaged_score,
+            }
+
+    def _numbers(self, result: StepResult) -> Iterator[dict[str, Any]]:
+        names, samples = self._names(), result.samples
+        width = len(names)
+        truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
+        for prediction, true in zip(result.predictions[:, -width:].tolist(), truth.tolist(), strict=True):
+            yield {
+                "prediction": dict(zip(names, prediction, strict=True)),
+                "truth": dict(zip(names, true, strict=True)),
+            }
+
+    def _classes(self, result: StepResult) -> Iterator[dict[str, Any]]:
+        names = self._names()
+        chosen = result.predictions.argmax(axis=1)
+        probabilities = result.predictions.max(axis=1) if len(chosen) else result.losses
+        truth = result.samples.y[:, 0].astype(int)
+        for number, probability, true in zip(chosen.tolist(), probabilities.tolist(), truth.tolist(), strict=True):
+            # Before any class is known the answer is none.
+            said = names[number] if probability > 0.0 and number < len(names) else None
+            yield {"prediction": said, "probability": probability, "truth": names[true]}
 
 
 class NoPredictions:
@@ -64,30 +92,28 @@ class NoPredictions:
 class FilePredictions:
     """One JSON object a line."""
 
-    def __init__(self, path: Path, names: Sequence[str], *, reconstruction: bool) -> None:
+    def __init__(self, path: Path, lines: Lines) -> None:
         self._lines = LinesFile(path, key="predictions.path")
-        self._names = names
-        self._reconstruction = reconstruction
+        self._describe = lines
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
         self.state, self.restore = self._lines.state, self._lines.restore
 
     def put(self, result: StepResult) -> None:
         if len(result.samples):
-            self._lines.append(lines(result, self._names, reconstruction=self._reconstruction))
+            self._lines.append(self._describe(result))
 
 
 class TopicPredictions:
     """One record a sample, its key the sample's key."""
 
-    def __init__(self, sink: Any, names: Sequence[str], *, reconstruction: bool) -> None:
+    def __init__(self, sink: Any, lines: Lines) -> None:
         self._sink = sink
-        self._names = names
-        self._reconstruction = reconstruction
+        self._describe = lines
         self._encode = msgspec.json.Encoder().encode
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
 
     def put(self, result: StepResult) -> None:
-        found = lines(result, self._names, reconstruction=self._reconstruction)
+        found = self._describe(result) if len(result.samples) else ()
         self._sink.send([(self._encode(line), str(line["key"]).encode(), ()) for line in found])
 
     def state(self) -> State:

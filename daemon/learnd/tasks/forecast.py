@@ -1,12 +1,12 @@
-"""The next reading of a key from its last ones."""
+"""The next readings of a key from its last ones."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from learnd.tasks.network import Network, mean_square
-from learnd.tasks.standardizer import OnlineStandardizer
+from learnd.tasks.network import Network, NetworkSpec, scaler
 
 
 class ForecastNetwork(Network):
@@ -14,35 +14,42 @@ class ForecastNetwork(Network):
 
     A network that predicts the level itself loses to "the same as the last reading" on any wandering series. This
     is the simplest case of reversible instance normalisation (Kim et al., ICLR 2022). Inputs have shape
-    (n, window, features), and ``prediction`` has shape (n, features).
+    (n, window, features); ``prediction`` has shape (n, horizon * features), the nearest reading first.
+
+    Where inputs, or the target, are not scaled, the core sees, or gives, levels as they are.
     """
 
-    def __init__(self, core: keras.Model, row_shape: tuple[int, ...], outputs: int) -> None:
-        super().__init__(core, row_shape, outputs)
-        self.inputs_scaler = OnlineStandardizer(row_shape, name="inputs")
-        self.change_scaler = OnlineStandardizer((outputs,), name="change")
+    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+        super().__init__(core, spec)
+        self._relative_inputs = spec.scale_inputs
+        self._relative_target = spec.scale_target
+        self._horizon = spec.outputs // spec.row_shape[-1]
+        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.change_scaler = scaler((spec.outputs,), online=spec.scale_target, name="change")
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        return {"prediction": self._last(x) + self.change_scaler.restore(self._core(x, training=False))}
+        return {"prediction": self.raw(x, self.core(self.given(x), training=False))}
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        z = self._core(x, training=training)
-        losses = mean_square(z - self.change_scaler(y - self._last(x)))
-        return self._last(x) + self.change_scaler.restore(z), losses
+    def given(self, x: Any) -> Any:
+        return self.inputs_scaler(self._seen(x))
 
-    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
-        return mean_square(self.change_scaler.errors(predictions, y))
+    def raw(self, x: Any, z: Any) -> Any:
+        return self._from_level(x) + self.change_scaler.restore(z)
+
+    def standard(self, x: Any, predictions: Any) -> Any:
+        return self.change_scaler(predictions - self._from_level(x))
 
     def observe(self, x: Any, y: Any) -> None:
-        self.inputs_scaler.observe(self._relative(x))
-        self.change_scaler.observe(y - self._last(x))
+        self.inputs_scaler.observe(self._seen(x))
+        self.change_scaler.observe(y - self._from_level(x))
 
-    def _core(self, x: Any, *, training: bool) -> Any:
-        return self.core(self.inputs_scaler(self._relative(x)), training=training)
+    def _from_level(self, x: Any) -> Any:
+        """What a prediction is relative to: the last reading, once for each step ahead."""
+        last = x[:, -1, :]
+        if not self._relative_target:
+            last = tf.zeros_like(last)
+        return tf.tile(last, (1, self._horizon)) if self._horizon > 1 else last
 
-    def _last(self, x: Any) -> Any:
-        return x[:, -1, :]
-
-    def _relative(self, x: Any) -> Any:
-        return x - x[:, -1:, :]
+    def _seen(self, x: Any) -> Any:
+        return x - x[:, -1:, :] if self._relative_inputs else x

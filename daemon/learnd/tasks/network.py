@@ -1,26 +1,65 @@
 """The model that learns and is served: raw values in, raw values out, a standardised core between them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from learnd.tasks.standardizer import OnlineStandardizer, Unscaled
 
-class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """What every task's network offers to the learner, the exporters and the checkpoint.
+Loss = Callable[[Any, Any], Any]
+"""From targets and the core's outputs, both (n, ...), to one loss per row, (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What a task's network is asked for.
 
     Attributes
     ----------
     row_shape : shape of one raw input, without the batch dimension
+    outputs : numbers that the core gives
+    scale_inputs, scale_target : standardise online; else the core sees, and gives, raw numbers
+    loss : None: the task's own
+    classes : how many classes are known from the start, of a classification
+    probabilities : the core's outputs are probabilities rather than logits, of a classification
+    single : the core gives one number for two classes
+    still : variables that will never learn
+    """
+
+    row_shape: tuple[int, ...]
+    outputs: int
+    scale_inputs: bool = True
+    scale_target: bool = True
+    loss: Loss | None = None
+    classes: int = 0
+    probabilities: bool = False
+    single: bool = False
+    still: Sequence[Any] = ()
+
+
+class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """What every task's network offers to the learner, the exporters and the checkpoint.
+
+    A task says what the core gets (`given`) and what its outputs mean in raw units (`raw`, `standard`).
+
+    Attributes
+    ----------
+    core : from what the task makes of the inputs to ``outputs`` numbers
+    row_shape : shape of one raw input, without the batch dimension
     outputs_per_row : numbers in one prediction
     """
 
-    def __init__(self, core: keras.Model, row_shape: tuple[int, ...], outputs_per_row: int) -> None:
+    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
         super().__init__(name="network")
         self.core = core
-        self.row_shape = row_shape
-        self.outputs_per_row = outputs_per_row
+        self.row_shape = spec.row_shape
+        self.outputs_per_row = spec.outputs
+        self._loss_of = spec.loss if spec.loss is not None else mean_square
+        self._still = frozenset(id(v) for v in spec.still)
 
     def complete(self) -> None:
         """Make every variable. Call once, at the end of the constructor."""
@@ -30,26 +69,123 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """The served outputs by name, for raw inputs of shape (n, *row_shape)."""
         raise NotImplementedError
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        """Raw predictions, shape (n, outputs), and losses, shape (n,): mean squares in standard deviations."""
+    def given(self, x: Any) -> Any:
+        """What the core is given for raw inputs *x*."""
         raise NotImplementedError
 
-    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
-        """The losses of raw *predictions* that other weights made, on the scale that `judge` uses."""
+    def wanted(self, x: Any, y: Any) -> Any:
+        """What the core should give for raw inputs *x* and targets *y*."""
+        return self.standard(x, y)
+
+    def raw(self, x: Any, z: Any) -> Any:
+        """The core's outputs *z* for raw inputs *x*, in raw units, shape (n, outputs_per_row)."""
+        raise NotImplementedError
+
+    def standard(self, x: Any, predictions: Any) -> Any:
+        """The inverse of `raw`."""
         raise NotImplementedError
 
     def observe(self, x: Any, y: Any) -> None:
         """Take raw inputs and targets into the online statistics."""
         raise NotImplementedError
 
+    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+        """Raw predictions, shape (n, outputs_per_row), and losses, shape (n,), of the rows."""
+        z = self.core(self.given(x), training=training)
+        return self.raw(x, z), self._loss_of(self.wanted(x, y), z)
+
+    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
+        """The losses of raw *predictions* that other weights made, on the scale that `judge` uses."""
+        return self._loss_of(self.wanted(x, y), self.standard(x, predictions))
+
+    def penalty(self) -> Any:
+        """What regularisation, or a layer of the user's, adds to the loss of the last `judge`."""
+        return tf.add_n(self.core.losses) if self.core.losses else tf.constant(0.0)
+
     def averaged_weights(self) -> list[Any]:
-        """The variables that a served model needs, in a fixed order; all float32.
+        """The variables that are averaged, in a fixed order; all float32.
 
-        The scales are averaged together with the weights that were learned under them.
+        Scales are averaged together with the weights that were learned under them. The statistics of batch
+        normalisation are not: they belong to the weights that they were observed under (`statistics`). What is frozen
+        for good is not either: a ring of copies of it would be waste.
         """
-        return [v for v in self.weights if v.dtype == "float32"]
+        apart = {id(v) for v in self.statistics()} | self._still
+        return [v for v in self.weights if v.dtype == "float32" and id(v) not in apart]
+
+    def statistics(self) -> list[Any]:
+        """The running statistics of every batch normalisation that will ever learn."""
+        layers = [layer for layer in flat_layers(self.core) if _normalizes_batches(layer)]
+        moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+        return [v for v in moving if id(v) not in self._still]
+
+    def statistics_of(self, x: Any, weights: Sequence[tuple[Any, Any]]) -> list[Any]:
+        """What `statistics` would be if raw inputs *x* were all there is, as tensors; no variable changes.
+
+        *weights* are pairs of variables and what stands for them; scopes of Keras' do not nest.
+        """
+        with _as_observed(self.core), keras.StatelessScope(state_mapping=weights) as scope:
+            self.core(self.given(x), training=True)
+            return [scope.get_current_value(v) for v in self.statistics()]
+
+    def constants(self) -> list[Any]:
+        """What a served model needs beside: whole numbers, and what is frozen for good."""
+        return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._still)]
+
+    def served_state(self) -> list[Any]:
+        """Every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
+        return [*self.averaged_weights(), *self.statistics(), *self.constants()]
+
+    def settle(self) -> None:
+        """Take the present constants for final: nothing learns here any more."""
+
+    @property
+    def moody(self) -> bool:
+        """Whether the core behaves otherwise while learning than while predicting."""
+        return any(_is_moody(layer) for layer in flat_layers(self.core))
 
 
-def mean_square(errors: Any) -> Any:
-    """Mean of the squares over all axes but the first, shape (n,)."""
+def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
+    """A standardiser, or what stands in for one where numbers stay as they are."""
+    return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
+
+
+def mean_square(targets: Any, outputs: Any) -> Any:
+    """Mean of the squared differences over all axes but the first, shape (n,)."""
+    errors = targets - outputs
     return tf.reduce_mean(tf.reshape(tf.square(errors), (tf.shape(errors)[0], -1)), axis=1)
+
+
+def flat_layers(model: Any) -> Sequence[Any]:
+    """Every layer inside *model* that has no layers of its own, in order."""
+    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
+
+
+@contextmanager
+def _as_observed(core: Any) -> Iterator[None]:
+    """While tracing: batch normalisation takes a batch's statistics whole, and dropout, off when serving, is off."""
+    changed = [(layer, "momentum", layer.momentum) for layer in flat_layers(core) if _normalizes_batches(layer)]
+    changed += [(layer, "rate", layer.rate) for layer in flat_layers(core) if hasattr(layer, "rate")]
+    for layer, name, _ in changed:
+        object.__setattr__(layer, name, 0.0)
+    try:
+        yield
+    finally:
+        for layer, name, value in changed:
+            object.__setattr__(layer, name, value)
+
+
+def _normalizes_batches(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _is_moody(layer: Any) -> bool:
+    """Whether *layer* takes heed of ``training``: dropout with a rate, batch normalisation that learns, own code."""
+    if not layer._call_has_training_arg:
+        return False
+    if _normalizes_batches(layer):
+        return bool(layer.trainable)
+    if any(getattr(layer, name, 0) for name in ("rate", "dropout", "recurrent_dropout", "stddev")):
+        return True
+    # Most of Keras' layers take the argument and ignore it; those that do not are named above, or draw at random.
+    home = type(layer).__module__
+    return "preprocessing" in home or "spectral" in home or not home.startswith(("keras.", "learnd."))

@@ -5,8 +5,7 @@ from typing import Any
 
 import keras
 
-from learnd.tasks.network import Network, mean_square
-from learnd.tasks.standardizer import OnlineStandardizer
+from learnd.tasks.network import Network, NetworkSpec, scaler
 
 
 class RegressionNetwork(Network):
@@ -15,21 +14,23 @@ class RegressionNetwork(Network):
     Serves ``prediction``, shape (n, targets).
     """
 
-    def __init__(self, core: keras.Model, row_shape: tuple[int, ...], outputs: int) -> None:
-        super().__init__(core, row_shape, outputs)
-        self.inputs_scaler = OnlineStandardizer(row_shape, name="inputs")
-        self.target_scaler = OnlineStandardizer((outputs,), name="target")
+    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+        super().__init__(core, spec)
+        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.target_scaler = scaler((spec.outputs,), online=spec.scale_target, name="target")
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        return {"prediction": self.target_scaler.restore(self.core(self.inputs_scaler(x)))}
+        return {"prediction": self.raw(x, self.core(self.given(x), training=False))}
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        z = self.core(self.inputs_scaler(x), training=training)
-        return self.target_scaler.restore(z), mean_square(z - self.target_scaler(y))
+    def given(self, x: Any) -> Any:
+        return self.inputs_scaler(x)
 
-    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
-        return mean_square(self.target_scaler.errors(predictions, y))
+    def raw(self, x: Any, z: Any) -> Any:
+        return self.target_scaler.restore(z)
+
+    def standard(self, x: Any, predictions: Any) -> Any:
+        return self.target_scaler(predictions)
 
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)

@@ -42,10 +42,6 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         """Standardised to raw."""
         return z * self.spread.value + self.shift.value
 
-    def errors(self, prediction: Any, truth: Any) -> Any:
-        """The difference of two raw values in standard deviations, clipped as inputs are."""
-        return tf.clip_by_value((prediction - truth) * self.scale.value, -CLIP, CLIP)
-
     def _bounded(self, x: Any) -> Any:
         """x within `CLIP` standard deviations of the mean, once the spread is known.
 
@@ -77,3 +73,18 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         self.shift.assign(tf.cast(mean, tf.float32))
         self.scale.assign(tf.cast(tf.where(known, 1.0 / tf.where(known, spread, 1.0), 0.0), tf.float32))
         self.spread.assign(tf.cast(tf.where(known, spread, 0.0), tf.float32))
+
+
+class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Stands where a standardiser would, for models that were trained on numbers as they are."""
+
+    def call(self, x: Any) -> Any:
+        """Raw to raw."""
+        return x
+
+    def restore(self, z: Any) -> Any:
+        """Raw to raw."""
+        return z
+
+    def observe(self, x: Any) -> None:
+        """There is nothing to learn."""

@@ -27,8 +27,9 @@ class _Series:
 class Windows:
     """Each sample's features become the last *window* readings of its key, shape (n, window, features).
 
-    With *forecast* the window ends just before the sample, and the sample's own features become its target;
-    otherwise the window ends with the sample and the target stays. Policy for time, per key:
+    With a *horizon* the window ends so many readings before the sample, and the readings from there on, up to the
+    sample's own, become its target, laid flat with the nearest first; without (0) the window ends with the sample and
+    the target stays. Policy for time, per key:
 
     - a reading that is not newer than the newest before it is skipped (``drop_duplicates``), or taken;
     - after a gap longer than *max_gap_s* the window fills up anew, so that none spans the gap;
@@ -43,20 +44,22 @@ class Windows:
         window: int,
         features: int,
         targets: int,
-        forecast: bool,
+        horizon: int = 0,
         max_gap_s: float | None,
         drop_duplicates: bool,
         max_keys: int,
     ) -> None:
         self._window = window
         self._features = features
-        self._targets = features if forecast else targets
-        self._forecast = forecast
+        self._targets = features * horizon if horizon else targets
+        self._horizon = horizon
+        # Readings that one window, or one window and its target, spans.
+        self._span = window + horizon
         self._max_gap_s = np.inf if max_gap_s is None else max_gap_s
         self._drop_duplicates = drop_duplicates
         self._max_keys = max_keys
-        # Readings before the current one that its window needs.
-        self._depth = window if forecast else window - 1
+        # Readings before the current one that it needs.
+        self._depth = self._span - 1
         self._series: dict[str, _Series] = {}
 
     def __call__(self, batch: Batch) -> Batch:
@@ -64,7 +67,7 @@ class Windows:
         if not len(samples):
             empty = Samples.empty((self._window, self._features), self._targets)
             return replace(batch, samples=empty)
-        windows = np.empty((len(samples), self._window, self._features), np.float32)
+        spans = np.empty((len(samples), self._span, self._features), np.float32)
         ready = np.zeros(len(samples), bool)
         skipped = dict.fromkeys(SKIP_REASONS, 0)
         for key, rows in _rows_by_key(samples.keys).items():
@@ -78,11 +81,15 @@ class Windows:
             skipped[DUPLICATE_TIME] += len(rows) - int(fresh.sum())
             rows = rows[fresh]
             if len(rows):
-                whole = self._cut(series, samples.x[rows], samples.times_s[rows], rows, windows)
-                ready[rows[whole]] = True
-                skipped[WINDOW_FILLING] += len(rows) - int(whole.sum())
+                filled = self._cut(series, samples.x[rows], samples.times_s[rows], rows, spans)
+                ready[rows[filled]] = True
+                skipped[WINDOW_FILLING] += len(rows) - int(filled.sum())
         kept = samples.take(ready)
-        learned = replace(kept, x=windows[ready], y=kept.x if self._forecast else kept.y)
+        whole = spans[ready]
+        learned = replace(kept, x=whole)
+        if self._horizon:
+            ahead = whole[:, self._window :].reshape(len(whole), self._targets)
+            learned = replace(kept, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
         return replace(batch, samples=learned, skipped={k: v for k, v in skipped.items() if v})
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
@@ -97,9 +104,9 @@ class Windows:
         readings: Float32Array,
         times_s: Float64Array,
         rows: npt.NDArray[np.int64],
-        windows: Float32Array,
+        spans: Float32Array,
     ) -> npt.NDArray[np.bool_]:
-        """Writes the windows that end at *readings* into *windows*; returns which of them are whole."""
+        """Writes the readings up to each of *readings* into *spans*; returns which of them are whole."""
         count = len(readings)
         gaps_s = np.diff(times_s, prepend=series.last_s)
         broken = gaps_s > self._max_gap_s
@@ -107,8 +114,8 @@ class Windows:
             broken[0] = True
         runs = _run_lengths(broken, series.run)
         together = np.concatenate([series.history, readings])
-        cut = np.lib.stride_tricks.sliding_window_view(together, self._window, axis=0)
-        windows[rows] = np.moveaxis(cut[:count], -1, 1)
+        cut = np.lib.stride_tricks.sliding_window_view(together, self._span, axis=0)
+        spans[rows] = np.moveaxis(cut[:count], -1, 1)
         series.history = together[len(together) - self._depth :].copy()
         series.run = min(int(runs[-1]), self._depth + 1)
         series.last_s = float(times_s[-1] if not self._drop_duplicates else times_s.max())

@@ -1,0 +1,74 @@
+"""Samples seen before, mixed into every update against forgetting (experience replay; Robins, 1995)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from learnd.learners.settings import ReplaySettings
+
+
+class ReplayBuffer:
+    """A reservoir (Vitter, 1985, algorithm R) or a ring of samples, inside the compiled update.
+
+    All draws are functions of the seed and of how many samples were ever stored, so there is no random state, and what
+    is drawn does not depend on how the stream was cut. Until something is stored, what is drawn counts nothing.
+
+    Parameters
+    ----------
+    rows : new samples per update
+    """
+
+    def __init__(
+        self, settings: ReplaySettings, *, rows: int, row_shape: tuple[int, ...], targets: int, seed: int
+    ) -> None:
+        self._settings = settings
+        self._rows = rows
+        self.drawn = max(1, round(settings.ratio * rows))
+        self._seed = seed
+        size = settings.size
+        self._x = tf.Variable(tf.zeros((size, *row_shape)), trainable=False)
+        self._y = tf.Variable(tf.zeros((size, targets)), trainable=False)
+        self._weights = tf.Variable(tf.zeros((size,)), trainable=False)
+        self._stored = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def draw(self) -> tuple[Any, Any, Any]:
+        """`drawn` stored samples, with repetition: inputs, targets, weights (all zero while nothing is stored)."""
+        held = tf.minimum(self._stored, self._settings.size)
+        picks = self._random(self.drawn, tf.maximum(held, 1), purpose=0)
+        weights = tf.where(held > 0, tf.gather(self._weights, picks), 0.0)
+        return tf.gather(self._x, picks), tf.gather(self._y, picks), weights
+
+    def missing(self) -> Any:
+        """How many of the rows of `draw` stand for none."""
+        return tf.where(self._stored > 0, 0, self.drawn)
+
+    def store(self, x: Any, y: Any, weights: Any) -> None:
+        """Offer the rows of one update, in their order."""
+        tf.while_loop(lambda i: i < self._rows, lambda i: self._store_row(i, x, y, weights), (tf.constant(0),))
+
+    def _store_row(self, i: Any, x: Any, y: Any, weights: Any) -> Any:
+        size = self._settings.size
+        slot = self._stored % size
+        kept = tf.constant(True)
+        if self._settings.kind == "reservoir":
+            anywhere = self._random(1, self._stored + 1, purpose=1)[0]
+            full = self._stored >= size
+            slot = tf.where(full, anywhere, slot)
+            kept = slot < size
+            slot = tf.minimum(slot, size - 1)
+        for variable, rows in ((self._x, x), (self._y, y), (self._weights, weights)):
+            row = tf.where(kept, tf.gather(rows, i), tf.gather(variable, slot))
+            variable.scatter_nd_update([[slot]], row[None])
+        self._stored.assign_add(1)
+        return i + 1
+
+    def _random(self, count: int, below: Any, *, purpose: int) -> Any:
+        seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self._stored])
+        # Scaled from 32 random bits: XLA has no stateless integers with a bound that is no constant.
+        bits = tf.random.stateless_uniform((count,), seed, minval=None, maxval=None, dtype=tf.uint32)
+        return tf.cast(tf.cast(bits, tf.float64) / 2.0**32 * tf.cast(below, tf.float64), tf.int64)
+
+    def variables(self) -> Mapping[str, Any]:
+        """By name, for the checkpoint."""
+        return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self._stored}

@@ -1,0 +1,89 @@
+"""One of several classes from features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from learnd.tasks.network import Network, NetworkSpec, scaler
+
+_NEVER = -1e9
+_SMALLEST = 1e-7
+
+
+class ClassificationNetwork(Network):
+    """Predicts the class; targets are class numbers, shape (n, 1).
+
+    Serves ``probabilities``, shape (n, classes). The core gives one number per class, or a single one for two
+    classes, as logits or as probabilities. It may have outputs for classes that nobody has seen yet: they are masked,
+    get no gradient, and so are worth nothing until a label of theirs comes; the prediction of that very sample does
+    not know of them.
+    """
+
+    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+        super().__init__(core, spec)
+        self._single = spec.single
+        self._probabilities = spec.probabilities
+        self._custom_loss = spec.loss
+        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.known = self.add_weight(
+            name="known_classes",
+            shape=(),
+            dtype="int32",
+            trainable=False,
+            initializer=keras.initializers.Constant(2 if spec.single else spec.classes),
+        )
+        self._final: int | None = None
+        self.complete()
+
+    def call(self, x: Any) -> Mapping[str, Any]:
+        known = self.known.value if self._final is None else self._final
+        probabilities = self._log_probabilities(self.core(self.given(x), training=False), self.known.value)
+        return {"probabilities": tf.exp(probabilities)[:, :known]}
+
+    def settle(self) -> None:
+        self._final = int(self.known.numpy())
+
+    def given(self, x: Any) -> Any:
+        return self.inputs_scaler(x)
+
+    def wanted(self, x: Any, y: Any) -> Any:
+        return y
+
+    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+        z = self.core(self.given(x), training=training)
+        predictions = tf.exp(self._log_probabilities(z, self.known.value))
+        return predictions, self._entropies(self._log_probabilities(z, self._known_with(y)), y)
+
+    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
+        return self._entropies(tf.math.log(tf.maximum(predictions, _SMALLEST)), y)
+
+    def observe(self, x: Any, y: Any) -> None:
+        self.inputs_scaler.observe(x)
+        self.known.assign(self._known_with(y))
+
+    def _known_with(self, y: Any) -> Any:
+        """How many classes there are once *y* was seen: numbers are given in the order of appearance."""
+        return tf.maximum(self.known.value, tf.cast(tf.reduce_max(y), tf.int32) + 1)
+
+    def _entropies(self, log_probabilities: Any, y: Any) -> Any:
+        classes = tf.cast(y[:, 0], tf.int32)
+        chosen = tf.one_hot(classes, self.outputs_per_row)
+        if self._custom_loss is not None:
+            return self._custom_loss(chosen, tf.exp(log_probabilities))
+        return -tf.reduce_sum(tf.where(chosen > 0.0, log_probabilities, 0.0), axis=1)
+
+    def _log_probabilities(self, z: Any, known: Any) -> Any:
+        if self._single:
+            return self._of_two(z)
+        absent = tf.range(self.outputs_per_row) >= known
+        if self._probabilities:
+            return tf.where(absent, _NEVER, tf.math.log(tf.maximum(z, _SMALLEST)))
+        return tf.nn.log_softmax(tf.where(absent, _NEVER, z), axis=1)
+
+    def _of_two(self, z: Any) -> Any:
+        if self._probabilities:
+            both = tf.concat([1.0 - z, z], axis=1)
+            return tf.math.log(tf.maximum(both, _SMALLEST))
+        return tf.concat([tf.math.log_sigmoid(-z), tf.math.log_sigmoid(z)], axis=1)

@@ -1,0 +1,83 @@
+"""Labels to class numbers, and how much each class counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import structlog
+
+from learnd.types import Batch, State
+
+log = structlog.get_logger()
+
+TOO_MANY_CLASSES = "too_many_classes"
+SKIP_REASONS = (TOO_MANY_CLASSES,)
+ClassWeights = Mapping[str, float] | Literal["balanced"] | None
+
+
+class Labels:
+    """Numbers classes in the order in which their labels first came; the number becomes the sample's target.
+
+    Samples of classes beyond *capacity* are skipped. With *weights* samples count by their class: by a table (1 where
+    it is silent), or ``balanced``, inversely to how often the class has come so far, ``n / (classes * n_class)``.
+
+    Parameters
+    ----------
+    first : the classes that are known before the first sample
+    """
+
+    def __init__(self, first: Sequence[str], *, capacity: int, weights: ClassWeights) -> None:
+        self._capacity = capacity
+        self._weights = weights
+        self._numbers = {label: number for number, label in enumerate(first)}
+        self._counts = [0] * len(first)
+        self._full = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes so far, by number."""
+        return tuple(self._numbers)
+
+    def __call__(self, batch: Batch) -> Batch:
+        samples = batch.samples
+        labels = samples.labels if samples.labels is not None else np.empty(0, object)
+        numbers = np.array([self._number(str(label)) for label in labels], np.int64)
+        kept = numbers >= 0
+        weights = samples.weights
+        if self._weights is not None:
+            counts = [self._count(str(label), n) if n >= 0 else 0.0 for label, n in zip(labels, numbers, strict=True)]
+            weights = np.array(counts, np.float32) * (1.0 if weights is None else weights)
+        targets = numbers.astype(np.float32)[:, None]
+        learned = replace(samples, y=targets, weights=weights, labels=None).take(kept)
+        skipped = {TOO_MANY_CLASSES: int((~kept).sum())} if not kept.all() else {}
+        return replace(batch, samples=learned, skipped=skipped)
+
+    def _number(self, label: str) -> int:
+        number = self._numbers.get(label)
+        if number is not None:
+            return number
+        if len(self._numbers) >= self._capacity:
+            if not self._full:
+                log.error("class_refused", always=True, label=label, max_classes=self._capacity)
+            self._full = True
+            return -1
+        self._numbers[label] = number = len(self._numbers)
+        self._counts.append(0)
+        log.info("class_added", always=True, label=label, number=number, classes=len(self._numbers))
+        return number
+
+    def _count(self, label: str, number: int) -> float:
+        """How much this sample counts, itself being one of those so far."""
+        self._counts[number] += 1
+        if isinstance(self._weights, Mapping):
+            return self._weights.get(label, 1.0)
+        seen = sum(count > 0 for count in self._counts)
+        return sum(self._counts) / (seen * self._counts[number])
+
+    def state(self) -> State:
+        return {"names": list(self._numbers), "counts": list(self._counts)}
+
+    def restore(self, state: State) -> None:
+        self._numbers = {label: number for number, label in enumerate(state["names"])}
+        self._counts = list(state["counts"])

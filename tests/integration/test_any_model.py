@@ -1,0 +1,181 @@
+"""Every format that `model.load` takes: trained on, partly frozen, and with a new head."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learnd import statecodec
+from learnd.build import make_pipeline
+from learnd.checkpoint import read_arrays
+from learnd.export_worker import build_export
+from learnd.loop import Pipeline, run
+from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
+from tests.helpers import same_arrays, settings
+from tests.stored_models import CLASSES, FEATURES, Trained, readings, write_all
+
+SOURCES = (
+    "keras-3-archive",
+    "keras-3-hdf5",
+    "keras-3-weights-into-json",
+    "keras-3-weights-into-factory",
+    "keras-3-bytes",
+    "saved-model-exported",
+    "saved-model-saved",
+    "tensorflow-checkpoint",
+    "keras-2-archive",
+    "keras-2-hdf5",
+    "keras-2-weights",
+    "keras-2-saved-model",
+    "own-checkpoint",
+    "own-export",
+)
+NEW_CLASSES = ["red", "green", "blue", "black", "white"]
+USES: dict[str, dict[str, Any]] = {
+    "train-on": {},
+    "freeze": {"freeze": {"all_but_last": 1}},
+    "new-head": {"head": {"old_units": 3}, "freeze": {"all_but_last": 1}},
+}
+RECORDS, BATCH = 480, 16
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Trained]:
+    return write_all(tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each case leaves its export, for one process to load them all."""
+    return tmp_path_factory.mktemp("exports")
+
+
+def _sections(trained: Trained, use: str) -> dict[str, Any]:
+    return {
+        "features": FEATURES,
+        "target": "color",
+        "task": {"kind": "classification", "classes": NEW_CLASSES if use == "new-head" else CLASSES},
+        "model": {**trained.model, **USES[use]},
+        # XLA takes seconds per case; tests/unit/test_stored.py shows that every format compiles.
+        "learning": {
+            "mode": "micro_batch",
+            "batch_size": BATCH,
+            "compile": False,
+            "optimizer": {"kind": "adam", "learning_rate": 0.01},
+        },
+        "averaging": {"kind": "ema", "every_samples": BATCH},
+        "checkpoint": {"every_seconds": None, "every_samples": 64},
+        "export": {"every_seconds": 3600, "formats": ["saved_model"]},
+    }
+
+
+class _OwnProcess:
+    """Builds the export here, where the child process would: forty of those would take minutes."""
+
+    def __call__(self, building: Path, hurry: bool) -> None:
+        build_export(building)
+
+
+def _run(folder: Path, script: list[Any], sections: dict[str, Any]) -> Pipeline:
+    """Until the script's end, beginning anew after every crash in it."""
+    source = MemorySource(script)
+    while True:
+        pipeline = make_pipeline(settings(folder, **sections), source=source)
+        pipeline.exporter._build = _OwnProcess()  # type: ignore[method-assign]
+        try:
+            run(pipeline, stopping=lambda: False)
+        except ScriptedCrash:
+            continue
+        return pipeline
+
+
+def _served(pipeline: Pipeline, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    weights = [v.numpy() for v in pipeline.averaged._network.served_state()]
+    return np.asarray(pipeline.averaged.predict(x, weights)["probabilities"])
+
+
+@pytest.mark.parametrize(("name", "use"), list(itertools.product(SOURCES, USES)))
+def test_any_model_goes_on_learning(
+    name: str, use: str, stored: Mapping[str, Trained], exports: Path, tmp_path: Path
+) -> None:
+    """Equal before the first update; only what is thawed changes; the loss falls; a crash changes nothing."""
+    trained, sections = stored[name], _sections(stored[name], use)
+    start = make_pipeline(settings(tmp_path / "whole", **sections))
+    if use != "new-head":
+        np.testing.assert_allclose(_served(start, trained.x), trained.outputs, rtol=1e-4, atol=1e-6)
+    before = {name: value.numpy() for name, value in start.checkpoints._live.items()}
+    slots = [value for name, value in before.items() if "momentum" in name]
+    assert slots
+    assert any(slot.any() for slot in slots) == (trained.slots and use != "new-head")
+
+    classes = NEW_CLASSES if use == "new-head" else CLASSES
+    records = readings(RECORDS, classes=classes, seed=7, turn=1)  # the world is not what they were trained on
+    whole = _run(tmp_path / "whole", records, sections)
+    arrays, state = read_arrays(tmp_path / "whole" / "checkpoints")
+    ring = state["evaluator"]["ring"][0][:RECORDS]
+    assert ring[-100:].mean() < ring[:100].mean(), "the loss does not fall"
+    _assert_only_the_thawed_changed(whole, before, arrays)
+
+    broken = _run(tmp_path / "broken", [*records[:200], Crash(), *records[200:333], Crash(), *records[333:]], sections)
+    arrays_again, state_again = read_arrays(tmp_path / "broken" / "checkpoints")
+    assert same_arrays(arrays, arrays_again) == []
+    assert statecodec.encode(state) == statecodec.encode(state_again)
+    assert broken.progress.samples == RECORDS
+
+    newest = tmp_path / "whole" / "exports" / "1"
+    manifest = json.loads((newest / "learnd.json").read_text())
+    assert manifest["classes"] == classes
+    case = exports / f"{name}-{use}"
+    (newest / "saved_model").rename(case)
+    answers = whole.averaged.predict(trained.x, whole.averaged.weights())["probabilities"]
+    np.savez(f"{case}.npz", x=trained.x, answers=answers)
+
+
+def _assert_only_the_thawed_changed(
+    pipeline: Pipeline, before: Mapping[str, np.ndarray[Any, Any]], after: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    core = pipeline.averaged._network.core
+    named = {name: v for name, v in pipeline.checkpoints._live.items() if name.startswith("model/")}
+    learning = {id(v.value) for v in core.trainable_variables}
+    moving = {id(v.value) for v in pipeline.averaged._network.statistics()}
+    of_core = {id(v.value) for v in core.weights}
+    seen = 0
+    for name, variable in named.items():
+        if id(variable) not in of_core:
+            continue
+        changed = not np.array_equal(before[name], after[name])
+        assert changed == (id(variable) in learning | moving), name
+        seen += changed
+    assert seen
+
+
+def test_every_export_runs_where_nothing_of_ours_or_the_users_is(stored: Mapping[str, Trained], exports: Path) -> None:
+    """One process with TensorFlow alone loads them all and gives equal answers; runs after the cases above."""
+    cases = sorted(path.name for path in exports.iterdir() if path.is_dir())
+    if not cases:
+        pytest.skip("needs the exports of test_any_model_goes_on_learning: run the whole file")
+    program = """
+import sys
+sys.modules["learnd"] = sys.modules["keras"] = sys.modules["tests"] = sys.modules["tf_keras"] = None
+import pathlib, numpy as np, tensorflow as tf
+for case in sys.argv[1:]:
+    arrays = np.load(case + ".npz")
+    serve = tf.saved_model.load(case).signatures["serving_default"]
+    got = serve(inputs=tf.constant(arrays["x"]))["probabilities"].numpy()
+    assert np.allclose(got, arrays["answers"], rtol=1e-4, atol=1e-6), case
+    print(case)
+"""
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", program, *(str(exports / case) for case in cases)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=exports, env=environ)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.split()) == len(cases)
+    assert tf.__version__
