@@ -49,10 +49,12 @@ def readings(count: int, *, seed: int = 0, classes: Sequence[str] = CLASSES, tur
     numbers = random.integers(0, len(names), count)
     x = random.normal(size=(count, 4)) + np.eye(4)[(numbers + turn) % 4] * 3
     rows = zip(x.tolist(), numbers.tolist(), strict=True)
-    return [json.dumps({**dict(zip(FEATURES, row, strict=True)), "color": names[number]}).encode() for row, number in rows]
+    return [
+        json.dumps({**dict(zip(FEATURES, row, strict=True)), "color": names[number]}).encode() for row, number in rows
+    ]
 
 
-def old_files(folder: Path) -> Path:
+def write_old_files(folder: Path) -> Path:
     """Files that the real Keras 2 wrote."""
     pytest.importorskip("tf_keras", reason="the Keras 2 library is missing: pip install tf-keras")
     command = [sys.executable, "-m", "tests.legacy_models", str(folder)]
@@ -61,9 +63,9 @@ def old_files(folder: Path) -> Path:
     return folder
 
 
-def write_all(folder: Path) -> dict[str, Trained]:
-    """Every format."""
-    return {**_new(folder / "new"), **_old(old_files(folder / "old")), **_own(folder / "own")}
+def write_all(folder: Path, old: Path) -> dict[str, Trained]:
+    """Every format; *old* holds those of Keras 2."""
+    return {**_new(folder / "new"), **_old(old), **_own(folder / "own")}
 
 
 def _new(folder: Path) -> dict[str, Trained]:
@@ -83,12 +85,13 @@ def _new(folder: Path) -> dict[str, Trained]:
     tf.saved_model.save(model, str(folder / "saved"))
     tf.train.Checkpoint(model=model, optimizer=model.optimizer).write(str(folder / "both"))
     model.save(folder / "model.h5")
+    weights = folder / "model.weights.h5"
     factory = "tests.stored_models:make_architecture"
     found: dict[str, tuple[dict[str, Any], bool]] = {
         "keras-3-archive": ({"load": folder / "model.keras"}, True),
         "keras-3-hdf5": ({"load": folder / "model.h5"}, True),
-        "keras-3-weights-into-json": ({"load": folder / "model.weights.h5", "architecture": folder / "model.json"}, False),
-        "keras-3-weights-into-factory": ({"factory": factory, "load": folder / "model.weights.h5"}, False),
+        "keras-3-weights-into-json": ({"load": weights, "architecture": folder / "model.json"}, False),
+        "keras-3-weights-into-factory": ({"factory": factory, "load": weights}, False),
         "keras-3-bytes": ({"load": folder / "model.bytes"}, True),
         "saved-model-exported": ({"load": folder / "exported"}, False),
         "saved-model-saved": ({"load": folder / "saved"}, False),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -24,7 +25,7 @@ from learnd.learners.settings import MicroBatchSettings
 from learnd.learners.update import Update, UpdateOptions
 from learnd.loop import Pipeline
 from learnd.modeling import layer_rates, make_model, make_optimizer_for, named_variables, targets_of
-from learnd.protocols import DeadLetters, Decoder, Predictions, Source, Transform
+from learnd.protocols import DeadLetters, Decoder, Learner, Predictions, Source, Transform
 from learnd.reader import Reader
 from learnd.schedule import Every
 from learnd.section import load_object
@@ -75,23 +76,96 @@ def make_pipeline(
     """
     recipe = adopted(settings, settings.data_dir)
     decoder = make_decoder(settings)
+    core = make_learning(settings, recipe)
+    labels = core.labels
+    metrics = Metrics(reject_reasons=REASONS, skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS))
+    metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
+    checkpoint, export = settings.checkpoint, settings.export
+    return Pipeline(
+        reader=Reader(
+            source if source is not None else make_source(settings, decoder),
+            decoder,
+            max_records=max_records,
+            once=once,
+        ),
+        transform=make_transform(settings, labels),
+        learner=core.learner,
+        averaged=core.averaged,
+        evaluator=Prequential(of=_judged(settings)),
+        dead_letters=make_dead_letters(settings),
+        predictions=make_predictions(settings, labels),
+        checkpoints=Checkpoints(
+            settings.data_dir / "checkpoints",
+            keep=checkpoint.keep,
+            variables=core.variables,
+            fingerprint=settings.fingerprint(),
+            clock=clock,
+        ),
+        exporter=Exporter(
+            settings.data_dir / "exports",
+            export,
+            answer=core.averaged.predict,
+            recipe=recipe.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
+            description=describe(settings),
+            clock=clock,
+        ),
+        metrics=metrics,
+        checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
+        export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
+        retraces=lambda: core.chunk.retraces,
+        classes=(lambda: labels.names[: int(core.network.known.numpy())]) if labels is not None else tuple,
+    )
+
+
+def check(settings: Settings) -> str:
+    """Make, load and compile the model as ``run`` would, and join no stream; returns what was made, for people.
+
+    Raises
+    ------
+    ConfigError
+        where that shows that a setting is wrong.
+    """
+    make_decoder(settings)
+    core = make_learning(settings, settings)
+    core.learner.prepare()
+    trained = sum(int(tf.size(v)) for v in core.network.trainable_variables)
+    return f"{core.network.count_params():,} numbers, {trained:,} of them learn, by {core.optimizer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What learns, wired: a network, its optimizer and averages, inside a learner; and all that a checkpoint holds."""
+
+    network: Any
+    learner: Learner
+    averaged: AveragedModel
+    chunk: CompiledChunk
+    labels: Labels | None
+    variables: Mapping[str, Any]
+    optimizer: str
+
+
+def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
+    """The model of *recipe*, and everything that it learns with as *settings* say.
+
+    Raises
+    ------
+    ConfigError
+        where only building it shows that a setting is wrong.
+    """
     learning = settings.learning
-    classify = isinstance(settings.task, ClassificationSettings)
     made = make_model(recipe, loss=learning.loss)
     network = made.network
     optimizer = make_optimizer_for(made, learning.optimizer)
     averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())
     batch_rows = learning.batch_size if isinstance(learning, MicroBatchSettings) else 1
+    targets = targets_of(settings)
     averaged = AveragedModel(network, averager, batch_rows=batch_rows)
     replay = None
     if learning.replay is not None:
         replay = ReplayBuffer(
-            learning.replay,
-            rows=batch_rows,
-            row_shape=network.row_shape,
-            targets=targets_of(settings),
-            seed=settings.seed,
+            learning.replay, rows=batch_rows, row_shape=network.row_shape, targets=targets, seed=settings.seed
         )
     options = UpdateOptions(
         weighted=learning.sample_weight is not None or learning.class_weights is not None,
@@ -105,59 +179,25 @@ def make_pipeline(
         Update(network, optimizer, averaged, options, replay),
         averaged,
         batch_rows=batch_rows,
-        targets=targets_of(settings),
+        targets=targets,
         compile=learning.compile,
         thaw=made.freeze.thaw,
         thaw_at=made.thaw_at,
     )
-    labels = _labels(settings, made.labels) if classify else None
-    metrics = Metrics(reject_reasons=REASONS, skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS))
-    metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
-    checkpoint, export = settings.checkpoint, settings.export
-    return Pipeline(
-        reader=Reader(
-            source if source is not None else make_source(settings, decoder),
-            decoder,
-            max_records=max_records,
-            once=once,
-        ),
-        transform=make_transform(settings, labels),
-        learner=LEARNERS[learning.mode].load()(chunk, learning),
-        averaged=averaged,
-        evaluator=Prequential(of=_judged(settings)),
-        dead_letters=make_dead_letters(settings),
-        predictions=make_predictions(settings, labels),
-        checkpoints=Checkpoints(
-            settings.data_dir / "checkpoints",
-            keep=checkpoint.keep,
-            variables={
-                **named_variables(network, optimizer),
-                **_prefixed("averager", averager),
-                **_prefixed("averaged", averaged),
-                **(_prefixed("replay", replay) if replay is not None else {}),
-                "learned": chunk.learned,
-            },
-            fingerprint=settings.fingerprint(),
-            clock=clock,
-        ),
-        exporter=Exporter(
-            settings.data_dir / "exports",
-            export,
-            answer=averaged.predict,
-            recipe=recipe.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
-            description=describe(settings),
-            clock=clock,
-        ),
-        metrics=metrics,
-        checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
-        export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
-        retraces=lambda: chunk.retraces,
-        classes=(lambda: labels.names[: int(network.known.numpy())]) if labels is not None else tuple,
+    owners = {"averager": averager, "averaged": averaged, **({"replay": replay} if replay is not None else {})}
+    return Learning(
+        network,
+        LEARNERS[learning.mode].load()(chunk, learning),
+        averaged,
+        chunk,
+        _labels(settings, made.labels),
+        {
+            **named_variables(network, optimizer),
+            **{f"{prefix}/{name}": v for prefix, owner in owners.items() for name, v in owner.variables().items()},
+            "learned": chunk.learned,
+        },
+        type(optimizer).__name__,
     )
-
-
-def _prefixed(prefix: str, owner: Any) -> dict[str, Any]:
-    return {f"{prefix}/{name}": variable for name, variable in owner.variables().items()}
 
 
 def make_source(settings: Settings, decoder: Decoder) -> Source:
@@ -238,8 +278,9 @@ def make_transform(settings: Settings, labels: Labels | None) -> Transform:
     return parts[0] if len(parts) == 1 else Chain(parts)
 
 
-def _labels(settings: Settings, first: Sequence[str]) -> Labels:
-    assert isinstance(settings.task, ClassificationSettings)
+def _labels(settings: Settings, first: Sequence[str]) -> Labels | None:
+    if not isinstance(settings.task, ClassificationSettings):
+        return None
     return Labels(first, capacity=settings.task.capacity, weights=settings.learning.class_weights)
 
 

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     validate = commands.add_parser("validate", help="find every error of a configuration")
     validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+")
+    validate.add_argument("--load", action="store_true", help="make, load and compile the model too (takes seconds)")
     validate.set_defaults(command=_validate)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
@@ -95,12 +96,23 @@ def _validate(options: argparse.Namespace) -> int:
     for path in options.configs:
         try:
             settings = load(path)
+            made = f": {_made(settings)}" if options.load else ""
         except ConfigError as error:
             print(error, file=sys.stderr)
             failed = error.exit_code
         else:
-            print(f"{path}: good ({settings.task.kind} with {settings.model.kind} from {settings.source.kind})")
+            print(f"{path}: good ({settings.task.kind} with {settings.model.kind} from {settings.source.kind}){made}")
     return failed
+
+
+def _made(settings: "Settings") -> str:
+    from learnd.telemetry import configure_logs
+
+    configure_logs(terminal=True, name=settings.name)
+    with _quiet_native_logs():
+        from learnd.build import check
+
+    return check(settings)
 
 
 def _init(options: argparse.Namespace) -> int:

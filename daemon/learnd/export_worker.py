@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from learnd.modeling import make_model
 from learnd.config import ModelRecipe
 from learnd.errors import LearndError
 from learnd.exporters import EXPORTERS, manifest
 from learnd.exporters.publish import REQUEST
 from learnd.exporters.verify import largest_difference
+from learnd.modeling import make_model
 
 _LOWEST_PRIORITY = 19
 _PR_SET_PDEATHSIG = 1

@@ -48,8 +48,8 @@ RECORDS, BATCH = 480, 16
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Trained]:
-    return write_all(tmp_path_factory.mktemp("stored"))
+def stored(tmp_path_factory: pytest.TempPathFactory, old_keras_files: Path) -> Mapping[str, Trained]:
+    return write_all(tmp_path_factory.mktemp("stored"), old_keras_files)
 
 
 @pytest.fixture(scope="module")

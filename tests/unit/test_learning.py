@@ -120,7 +120,10 @@ def test_options_compile_with_xla(name: str, tmp_path: Path) -> None:
 def test_a_new_label_grows_the_model_by_one_output(tmp_path: Path) -> None:
     """The old classes' weights and slots stay; the sample itself is predicted without knowing of its class."""
     options = settings(
-        tmp_path, task={"kind": "classification", "max_classes": 8}, learning=QUICK, model={"kind": "mlp", "hidden": [8]}
+        tmp_path,
+        task={"kind": "classification", "max_classes": 8},
+        learning=QUICK,
+        model={"kind": "mlp", "hidden": [8]},
     )
     pipeline = make_pipeline(options)
     samples = classified(200)
@@ -169,7 +172,9 @@ def test_classes_beyond_the_room_are_skipped_and_counted(tmp_path: Path) -> None
 def test_classification_learns(tmp_path: Path) -> None:
     """Three clusters are told apart, by the live and by the averaged weights."""
     optimizer = {"kind": "adam", "learning_rate": 0.01}
-    pipeline = make_pipeline(settings(tmp_path, task={"kind": "classification"}, learning={**QUICK, "optimizer": optimizer}))
+    pipeline = make_pipeline(
+        settings(tmp_path, task={"kind": "classification"}, learning={**QUICK, "optimizer": optimizer})
+    )
     results = learn(pipeline, classified(1500))
     wrong = results[0].predictions[-300:].argmax(axis=1) != results[0].samples.y[-300:, 0]
     assert wrong.mean() < 0.1
@@ -271,12 +276,14 @@ def test_elastic_pull_keeps_weights_near_their_average(tmp_path: Path) -> None:
         pipeline = make_pipeline(settings(tmp_path, learning=learning))
         learn(pipeline, numbers(395))
         live = [v.numpy() for v in pipeline.averaged._network.averaged_weights()]
-        distances.append(sum(float(np.abs(a - b).sum()) for a, b in zip(live[:4], pipeline.averaged.weights(), strict=False)))
+        distances.append(
+            sum(float(np.abs(a - b).sum()) for a, b in zip(live[:4], pipeline.averaged.weights(), strict=False))
+        )
     assert distances[1] < distances[0]
 
 
 def test_thawing_falls_on_its_sample_whatever_the_cutting(tmp_path: Path) -> None:
-    """Until then the frozen layer keeps its first bits; afterwards it learns; a restart on either side changes nothing."""
+    """Until then the frozen layer keeps its bits, afterwards it learns; a restart in between changes nothing."""
     freeze = {"layers": ["dense_0"], "until_samples": 100}
     options = settings(tmp_path, learning=QUICK, model={"kind": "mlp", "hidden": [8], "freeze": freeze})
     whole, cut, restarted = (make_pipeline(options) for _ in range(3))
@@ -310,7 +317,9 @@ def test_an_unknown_layer_is_refused_with_those_that_there_are(tmp_path: Path) -
 def test_predictions_are_made_without_dropout(tmp_path: Path) -> None:
     """What is predicted before learning is what would have been served."""
     pipeline = make_pipeline(
-        settings(tmp_path, learning=QUICK, averaging={"kind": "none"}, model={"kind": "mlp", "hidden": [8], "dropout": 0.5})
+        settings(
+            tmp_path, learning=QUICK, averaging={"kind": "none"}, model={"kind": "mlp", "hidden": [8], "dropout": 0.5}
+        )
     )
     samples = numbers(60)
     learn(pipeline, samples.take(slice(0, 50)))

@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,14 +60,9 @@ class Doubled(keras.Model):
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def old(old_keras_files: Path) -> Path:
     """Files that the real Keras 2 wrote."""
-    pytest.importorskip("tf_keras", reason="the Keras 2 library is missing: pip install tf_keras")
-    folder = tmp_path_factory.mktemp("old")
-    command = [sys.executable, "-m", "tests.legacy_models", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    return old_keras_files
 
 
 @pytest.fixture(scope="module")

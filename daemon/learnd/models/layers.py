@@ -14,9 +14,9 @@ class CausalConv(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
     (Keras counts from the oldest). Shapes: (n, steps, channels) to (n, ceil(steps / strides), filters).
     """
 
-    # The taps side by side and one matrix product, because XLA's convolution is slow to differentiate. Adam, microseconds
-    # a sample, one by one and in micro-batches of 32: a TCN of four blocks over 32 steps 83 and 82 as Conv1D, 74 and 19
-    # so (162 and 321 with dilation, which the strides replace); the conv1d model 11.6 and 14.0, and 11.4 and 4.3 so.
+    # The taps side by side and one matrix product, because XLA's convolution is slow to differentiate. Microseconds a
+    # sample with Adam, one by one and in micro-batches of 32: a TCN of four blocks over 32 steps 83 and 82 as Conv1D,
+    # 74 and 19 so (162 and 321 with dilation, which the strides replace); conv1d 12.1 and 14.0, and 11.3 and 4.3 so.
 
     def __init__(
         self,
