@@ -1,10 +1,12 @@
 """The composition root: settings to a wired pipeline. The only module that knows every component."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import structlog
 import tensorflow as tf
 
 import learnd
@@ -21,7 +23,7 @@ from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.replay import ReplayBuffer
-from learnd.learners.settings import MicroBatchSettings
+from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
 from learnd.learners.update import Update, UpdateOptions
 from learnd.loop import Pipeline
 from learnd.modeling import layer_rates, make_model, make_optimizer_for, named_variables, targets_of
@@ -45,14 +47,25 @@ from learnd.transforms.unchanged import Unchanged
 from learnd.types import Records, TopicPartition
 from learnd.warmstart import adopted
 
+log = structlog.get_logger()
 
-def configure_tensorflow(settings: Settings) -> None:
-    """Settle how TensorFlow uses the machine. Once per process, before anything else of TensorFlow.
+_XLA_EXTRA = "xla_backend_extra_options"
+_ONE_KERNEL = "xla_cpu_small_while_loop_byte_threshold=1000000"
+"""By default only loops that touch less than 1024 bytes a turn become one kernel."""
+
+
+def configure_tensorflow(learning: AnyLearner) -> None:
+    """Settle how TensorFlow uses the machine. Once per process, before anything is compiled.
 
     Two threads on an update of a small network cost nearly twice the processor time and save none (MLP 32-16 with
-    Adam: 13.1 against 7.2 us of it; `tests/bench/threads.py` compares sizes).
+    Adam: 13.1 against 7.2 us of it; `tests/bench/threads.py` compares sizes). One update per sample becomes 1.3 to 7
+    times faster where XLA makes one kernel of the whole loop; micro-batches, whose matrix products are worth kernels of
+    their own, would become up to five times slower (`tests/bench/models.py`).
     """
-    tf.config.threading.set_intra_op_parallelism_threads(settings.learning.threads)
+    tf.config.threading.set_intra_op_parallelism_threads(learning.threads)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if isinstance(learning, PerSampleSettings) and _XLA_EXTRA not in flags:  # an operator's own choice stays
+        os.environ["XLA_FLAGS"] = f"{flags} --{_XLA_EXTRA}={_ONE_KERNEL}".strip()
 
 
 def make_pipeline(
@@ -128,8 +141,11 @@ def check(settings: Settings) -> str:
     make_decoder(settings)
     core = make_learning(settings, settings)
     core.learner.prepare()
-    trained = sum(int(tf.size(v)) for v in core.network.trainable_variables)
-    return f"{core.network.count_params():,} numbers, {trained:,} of them learn, by {core.optimizer}"
+    numbers, trained = (
+        sum(int(tf.size(v)) for v in variables)
+        for variables in (core.network.core.weights, core.network.trainable_variables)
+    )
+    return f"{numbers:,} weights, {trained:,} of them learn, by {core.optimizer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +200,8 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         thaw=made.freeze.thaw,
         thaw_at=made.thaw_at,
     )
+    if not learning.compile:
+        log.warning("runs_without_xla", note="learning.compile is false: many times slower (README, How fast)")
     owners = {"averager": averager, "averaged": averaged, **({"replay": replay} if replay is not None else {})}
     return Learning(
         network,

@@ -162,7 +162,7 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
     from learnd.live import LiveLine
     from learnd.loop import run
 
-    configure_tensorflow(settings)
+    configure_tensorflow(settings.learning)
     pipeline = make_pipeline(settings, once=options.once, max_records=options.max_records)
     server = HttpServer(
         host=settings.http.host,

@@ -110,6 +110,7 @@ class Pipeline:
     ready: bool = False
     beat_s: float = field(default_factory=time.monotonic)
     _exported_samples: int = 0
+    _known_classes: int | None = None
 
     def _stateful(self) -> Mapping[str, Stateful]:
         return {
@@ -135,6 +136,7 @@ class Pipeline:
                 part.restore(state[name])
             log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
         self.signal = self.evaluator.signal()
+        self._known_classes = len(self.classes())
         self._exported_samples = self.exporter.newest_samples()
         self.reader.start(self.progress.offsets)
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
@@ -156,7 +158,18 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
+        self._note_classes()
         self._pace(len(result.samples), time.monotonic() - started_s)
+
+    def _note_classes(self) -> None:
+        """A class that came to be is saved and published at once: those who use exports wait for it."""
+        classes = len(self.classes())
+        if classes != self._known_classes:
+            if self._known_classes is not None:
+                self.checkpoint_every.hasten()
+                self.export_every.hasten()
+            self._known_classes = classes
+            self.metrics.classes.set(classes)
 
     def _pace(self, samples: int, duration_s: float) -> None:
         """Batches as large as can be learned in good time: signals and saves wait for the end of one."""

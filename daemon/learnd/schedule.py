@@ -27,14 +27,22 @@ class Every:
         self._clock = clock
         self._last_s = clock()
         self._last_samples = 0
+        self._hastened = False
 
     def due(self, samples: int) -> bool:
         """True when it is time again, *samples* being the count learned so far."""
+        if self._hastened:
+            return True
         if self._seconds is not None and self._clock() - self._last_s >= self._seconds:
             return True
         return self._samples is not None and samples - self._last_samples >= self._samples
 
+    def hasten(self) -> None:
+        """Make it due now."""
+        self._hastened = True
+
     def reset(self, samples: int) -> None:
         """Count from now on."""
+        self._hastened = False
         self._last_s = self._clock()
         self._last_samples = samples

@@ -66,6 +66,7 @@ class Metrics:
         self.export_time = gauge("export_last_success_timestamp_seconds", "When the last export was published.")
         self.export_number = gauge("export_number", "Number of the newest export.")
         self.retraces = gauge("compiled_retraces", "Compilations of the update beyond the first.")
+        self.classes = gauge("classes", "Classes that the model knows; 0 where it has none.")
         self._build = gauge("build_info", "What runs here, as labels; always 1.", ("name", "version", "tensorflow"))
         ProcessCollector(registry=self.registry)
 

@@ -22,6 +22,7 @@ CASES = [
     ("mlp", "reconstruction", "per_sample"),
     ("autoencoder", "reconstruction", "per_sample"),
     ("autoencoder", "reconstruction", "micro_batch"),
+    ("mlp", "classification", "per_sample"),
     ("lstm", "forecast", "per_sample"),
     ("lstm", "regression", "micro_batch"),
     ("gru", "forecast", "micro_batch"),
@@ -39,7 +40,7 @@ def _sections(model: str, task: str, mode: str) -> dict[str, Any]:
     return {
         "model": {"kind": model},
         "task": {"kind": task, **({"window": 6} if windowed else {})},
-        "target": "y" if task == "regression" else None,
+        "target": "y" if task in ("regression", "classification") else None,
         "learning": {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}},
     }
 
@@ -53,6 +54,8 @@ def _stream(row_shape: tuple[int, ...], targets: int, task: str, count: int) -> 
     newest = x.reshape(count, -1)[:, -3:]
     oldest = x.reshape(count, -1)[:, :3]
     y = oldest if task == "forecast" else newest[:, :targets] * 3.0
+    if task == "classification":
+        y = (newest[:, :1] > 20.0).astype(np.float32)
     origins = np.empty(count, dtype=object)
     origins.fill(TopicPartition("t", 0))
     keys = np.array(["k"] * count, dtype=object)
@@ -65,7 +68,7 @@ def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) ->
     options = settings(tmp_path, **_sections(model, task, mode))
     pipeline = make_pipeline(options)
     network = pipeline.averaged._network
-    targets = {"regression": 1, "forecast": 3, "reconstruction": 0}[task]
+    targets = {"regression": 1, "classification": 1, "forecast": 3, "reconstruction": 0}[task]
     count = 3000 if mode == "per_sample" else 20_000
     samples = _stream(network.row_shape, targets, task, count)
     losses = np.concatenate(

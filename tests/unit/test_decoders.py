@@ -184,3 +184,41 @@ def test_float32_with_a_bad_row_is_rejected_whole() -> None:
     samples, rejects = Float32Decoder(_fields(time=None, key=None)).decode(_records(rows))
     assert [r.reason for r in rejects] == ["not_finite"]
     assert len(samples) == 0
+
+
+def test_labels_and_weights_are_taken_beside_the_numbers() -> None:
+    """A class is text, whatever JSON has it as; the weight is a number of at least 0."""
+    fields = _fields(targets=(), label="y", weight=Field("w", min=0.0))
+    values = [_json(y=label, w=0.5) for label in ("red", 3, 3.0, True)]
+    samples, rejects = JsonDecoder(fields).decode(_records(*values, _json(y=None, w=1.0), _json(y="red", w=-1.0)))
+    assert samples.labels is not None
+    assert samples.weights is not None
+    assert samples.labels.tolist() == ["red", "3", "3", "true"]
+    assert samples.weights.tolist() == [0.5] * 4
+    assert samples.y.shape == (4, 0)
+    assert [reject.reason for reject in rejects] == ["wrong_type", "out_of_range"]
+
+    lines = [b"1.5,2,red,1,60,m1", b"1.5,2,,1,60,m1"]
+    csv = CsvDecoder(fields, ["a", "b", "y", "w", "t", "k"])
+    samples, rejects = csv.decode(_records(*lines))
+    assert samples.labels is not None
+    assert samples.labels.tolist() == ["red"]
+    assert [reject.reason for reject in rejects] == ["missing_field"]
+
+    packed = _fields(targets=(), label="y", time=None, key=None)
+    rows = [struct.pack("<3f", 1, 2, 4), struct.pack("<3f", 1, 2, 0.5)]
+    samples, rejects = Float32Decoder(packed).decode(_records(*rows))
+    assert samples.labels is not None
+    assert samples.labels.tolist() == ["4"]
+    assert "y is not a whole number" in rejects[0].detail
+
+
+def test_a_label_that_is_not_listed_is_rejected() -> None:
+    """As one that is longer than any name of a class should be."""
+    fields = _fields(targets=(), label="y", labels=frozenset({"red", "blue"}))
+    samples, rejects = JsonDecoder(fields).decode(_records(_json(y="red"), _json(y="green")))
+    assert len(samples) == 1
+    assert [(reject.reason, "green" in reject.detail) for reject in rejects] == [("unknown_label", True)]
+    fields = _fields(targets=(), label="y", max_bytes=10_000)
+    _, rejects = JsonDecoder(fields).decode(_records(_json(y="x" * 257)))
+    assert [reject.reason for reject in rejects] == ["wrong_type"]

@@ -103,7 +103,11 @@ def _from_factory(settings: FactorySettings, spec: CoreSpec) -> Any:
     except TypeError as error:
         message = f"{settings.factory} cannot be called with {', '.join(arguments)} ({error})"
         raise ConfigError(Problem("model.factory", message)) from None
-    model = factory(**arguments)
+    try:
+        model = factory(**arguments)
+    except Exception as error:
+        message = f"{settings.factory} failed: {type(error).__name__}: {_short(error)}"
+        raise ConfigError(Problem("model.factory", message)) from error
     if not isinstance(model, keras.Model):
         message = f"{settings.factory} returned a {type(model).__name__}; it must return a keras.Model"
         raise ConfigError(Problem("model.factory", message))

@@ -121,10 +121,7 @@ def _gru_side_by_side(kernel: Any, recurrent: Any, bias: Any) -> Callable[[Any, 
 
 
 def _answer(step: Callable[[Any, Sequence[Any]], list[Any]], readings: Any, states: Sequence[Any]) -> Any:
-    """What `keras.layers.RNN.inner_loop` returns: the last output, it again as the only one of a sequence, the states.
-
-    A TensorArray, since its gradient writes single steps; that of a gather adds up the whole window at each.
-    """
+    """What `keras.layers.RNN.inner_loop` returns: the last output, it again as a sequence of one, and the states."""
     steps = readings.shape[1]
     rows = tf.TensorArray(tf.float32, size=steps, element_shape=(readings.shape[0], readings.shape[2]))
     rows = rows.unstack(tf.transpose(readings, (1, 0, 2)))
