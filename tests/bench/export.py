@@ -47,7 +47,7 @@ def main() -> None:
             averaging={"kind": "window", "size": 20, "every_samples": 100},
         )
         settings = loads(text)
-        configure_tensorflow(settings)
+        configure_tensorflow(settings.learning)
         pipeline = make_pipeline(settings)
         pipeline.open()
         batch = None

@@ -85,7 +85,7 @@ def main() -> None:
         cluster.produce(topic, _records())
         for optimizer in ("sgd", "adam"):
             settings = _settings(cluster, topic, optimizer, Path(folder))
-            configure_tensorflow(settings)
+            configure_tensorflow(settings.learning)
             pipeline = make_pipeline(settings)
             sides = {"read": lambda s=settings: _only_read(s), "learn": lambda s=settings, p=pipeline: _learn(s, p)}
             interleave(sides, rounds=1)

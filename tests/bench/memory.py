@@ -42,7 +42,7 @@ def main() -> None:
             export={"every_seconds": 60},
         )
         settings = loads(text)
-        configure_tensorflow(settings)
+        configure_tensorflow(settings.learning)
         pipeline = make_pipeline(settings)
 
         def note() -> None:
