@@ -1,10 +1,12 @@
-"""Fixtures that several files share and that take long to make."""
+"""Fixtures that every test may take."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.stored_models import write_old_files
+
+pytest_plugins = ["learnd.testing.kafka"]
 
 
 @pytest.fixture(scope="session")

@@ -66,3 +66,7 @@ class DataLossError(LearndError):
 
 class SaveFailedError(LearndError):
     """The state could not be made durable; offsets were not committed."""
+
+
+class ExportError(LearndError):
+    """A format cannot be written for this model; what was published before stays, and learning goes on."""

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.config import ModelRecipe
-from learnd.errors import LearndError
+from learnd.errors import ExportError, LearndError
 from learnd.exporters import EXPORTERS, manifest
 from learnd.exporters.publish import REQUEST
 from learnd.exporters.verify import largest_difference
@@ -56,7 +56,7 @@ def build_export(folder: Path) -> None:
         implementation = EXPORTERS[name].load()()
         target = folder / implementation.file_name
         started_s = time.monotonic()
-        implementation.write(network, target)
+        _write(implementation, network, target, name)
         written_s = time.monotonic()
         answers = implementation.reader(target)(inputs)
         tolerance = request["tolerance"]
@@ -81,6 +81,17 @@ def build_export(folder: Path) -> None:
         "files": {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(REQUEST)},
     }
     manifest.write(folder, document)
+
+
+def _write(implementation: Any, network: Any, target: Path, name: str) -> None:
+    try:
+        implementation.write(network, target)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = lines[0][:300] if lines else type(error).__name__
+        raise ExportError(
+            f"{name} cannot be written: {said}; export.formats without {name} publishes the rest"
+        ) from error
 
 
 def _die_with_parent() -> None:

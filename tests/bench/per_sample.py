@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from learnd.averaging.settings import WindowSettings
 from learnd.averaging.window import WindowAverager
+from learnd.build import configure_tensorflow
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.optimizer import make_optimizer
-from learnd.learners.settings import OptimizerSettings
+from learnd.learners.settings import OptimizerSettings, PerSampleSettings
 from learnd.learners.update import Update, UpdateOptions
 from learnd.models.core import CoreSpec
 from learnd.models.mlp import mlp
@@ -86,6 +87,7 @@ def compare(optimizer: OptimizerSettings) -> list[object]:
 
 def main() -> None:
     """Print the table."""
+    configure_tensorflow(PerSampleSettings(mode="per_sample"))
     table = [
         compare(OptimizerSettings(kind=kind, global_clipnorm=clip)) for kind in ("sgd", "adam") for clip in (None, 5.0)
     ]

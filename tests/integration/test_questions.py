@@ -283,3 +283,108 @@ def test_keep_learning_batch_by_batch_with_gradient_tape_and_a_decaying_learning
     optimizer = pipeline.learner._chunk._update_rows._optimizer  # type: ignore[attr-defined]
     assert int(optimizer.iterations) == 100
     assert float(optimizer.learning_rate) == pytest.approx(0.1 * 0.5**10, rel=1e-4)
+
+
+def test_the_readmes_own_model_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed there, word for word, learns."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n# my_package.py")[2].partition("```")[0]
+    (tmp_path / "my_package.py").write_text(f"# my_package.py{code}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    optimizer = {"kind": "adam", "learning_rate": 0.01}
+    model = {"factory": "my_package:make"}
+    pipeline = learned(configuration(tmp_path, stream(tmp_path), model=model, learning={"optimizer": optimizer}))
+    assert losses(pipeline)[-150:].mean() < 0.5 * losses(pipeline)[:150].mean()
+
+
+def test_forecast_several_steps_ahead_of_two_machines(tmp_path: Path) -> None:
+    """`task: {kind: forecast, horizon: 3}`: each prediction names its readings by how far ahead they are."""
+    rows = []
+    for i in range(400):
+        for machine in ("m1", "m2"):
+            level = np.sin(i / 5) + (machine == "m2") * 10
+            rows.append({"t": 60.0 * i, "k": machine, "a": level, "b": -level})
+    path = tmp_path / "waves.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predictions = tmp_path / "predictions.jsonl"
+    text = configuration(
+        tmp_path,
+        path,
+        features=["a", "b"],
+        target=None,
+        decode={"kind": "json", "time": "t", "key": "k"},
+        task={"kind": "forecast", "window": 8, "horizon": 3},
+        model={"kind": "tcn", "filters": 8},
+        learning={"optimizer": {"kind": "adam", "learning_rate": 0.005}},
+        predictions={"path": str(predictions)},
+    )
+    pipeline = learned(text)
+    assert pipeline.progress.samples == 2 * (400 - 8 - 3 + 1)
+    last = json.loads(predictions.read_text().splitlines()[-1])
+    assert list(last["prediction"]) == ["a+1", "b+1", "a+2", "b+2", "a+3", "b+3"]
+    assert last["truth"]["a+3"] == pytest.approx(rows[-1]["a"], abs=1e-5)
+    assert losses(pipeline)[-100:].mean() < 0.2
+
+
+def test_a_binary_model_with_one_sigmoid_goes_on(tmp_path: Path) -> None:
+    """Two classes, one output: it is exported as two probabilities; predictions go by their labels."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="answer")(inputs))
+    model.save(tmp_path / "binary.keras")
+    predictions = tmp_path / "predictions.jsonl"
+    text = configuration(
+        tmp_path,
+        stream(tmp_path, classes=2),
+        target="kind",
+        task={"kind": "classification", "classes": ["kind-0", "kind-1"]},
+        model={"load": str(tmp_path / "binary.keras")},
+        learning={"optimizer": {"kind": "adam", "learning_rate": 0.05}},
+        predictions={"path": str(predictions)},
+    )
+    pipeline = make_pipeline(loads(text))
+    x = np.random.default_rng(1).normal(size=(20, 4)).astype("float32")
+    answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["probabilities"]
+    np.testing.assert_allclose(answers[:, 1:], model(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answers.sum(axis=1), 1.0, rtol=1e-5)
+    learned(text)
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()][-100:]
+    assert np.mean([line["prediction"] == line["truth"] for line in lines]) > 0.9
+    assert all(0.5 <= line["probability"] <= 1.0 for line in lines)
+
+
+def test_samples_of_no_weight_teach_nothing(tmp_path: Path) -> None:
+    """`learning: {sample_weight: field}`."""
+    rows = [{"a": 1.0 * i, "b": 1.0, "c": 0.0, "d": 0.0, "wear": 5.0 * i, "trust": 0.0} for i in range(50)]
+    path = tmp_path / "readings.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = {"kind": "mlp", "hidden": [4]}
+    text = configuration(tmp_path, path, model=model, learning={"sample_weight": "trust", "compile": False})
+    start = {name: v.numpy() for name, v in make_pipeline(loads(text)).checkpoints._live.items()}
+    learned(text)
+    arrays, _ = read_arrays(tmp_path / "data" / "checkpoints")
+    for name in ("model/dense_0/kernel", "model/output/kernel"):
+        np.testing.assert_array_equal(arrays[name], start[name])
+    assert int(arrays["learned"]) == 50
+
+
+def test_a_loaded_recurrent_model_runs_on_an_edge_device(tmp_path: Path) -> None:
+    """Its loop over time is written out for TensorFlow Lite."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    hidden = keras.layers.LSTM(5, name="memory")(inputs)
+    keras.Model(inputs, keras.layers.Dense(1, name="answer")(hidden)).save(tmp_path / "memory.keras")
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        configuration(
+            tmp_path,
+            stream(tmp_path, count=60),
+            model={"load": str(tmp_path / "memory.keras")},
+            task={"kind": "regression", "window": 6},
+            learning={"compile": False},
+            export={"every_seconds": 3600, "formats": ["saved_model", "tflite"]},
+        )
+    )
+    with Daemon(config) as daemon:
+        daemon.finish()
+        assert daemon.events("export_published"), daemon.log()

@@ -56,6 +56,8 @@ def make_core(settings: Any, spec: CoreSpec) -> Core:
     elif settings.load is not None:
         stored = open_stored(settings, architecture=lambda: _architecture(settings, _before_the_head(settings, spec)))
     model = stored.model if stored is not None else _architecture(settings, _before_the_head(settings, spec))
+    if spec.unroll:
+        _unroll(model)
     place = "model.factory" if isinstance(settings, FactorySettings) else "model.load"
     given = _try(model, spec, place)
     loss = stored.loss if stored is not None else getattr(model, "loss", None)
@@ -135,6 +137,13 @@ def _try(model: Any, spec: CoreSpec, place: str) -> int:
     if not model.trainable_variables and not model.built:
         raise ConfigError(Problem(place, "the model has no weights; build it, or give it layers"))
     return int(tf.size(answer))
+
+
+def _unroll(model: Any) -> None:
+    """Write out the loops over time of a model that somebody else built."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            layer.unroll = True
 
 
 def _fits(expected: tuple[Any, ...], given: tuple[int, ...]) -> bool:
