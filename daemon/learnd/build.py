@@ -22,6 +22,7 @@ from learnd.exporters.publish import Exporter
 from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
+from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
 from learnd.learners.update import Update, UpdateOptions
@@ -126,6 +127,7 @@ def make_pipeline(
         checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: core.chunk.retraces,
+        refusals=lambda: (int(core.guard.refused.numpy()), int(core.guard.rollbacks.numpy())),
         classes=(lambda: labels.names[: int(core.network.known.numpy())]) if labels is not None else tuple,
     )
 
@@ -156,6 +158,7 @@ class Learning:
     learner: Learner
     averaged: AveragedModel
     chunk: CompiledChunk
+    guard: Guard
     labels: Labels | None
     variables: Mapping[str, Any]
     optimizer: str
@@ -190,9 +193,10 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         rates=layer_rates(made, learning.layer_rates),
         custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
     )
+    guard = Guard(network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
     chunk = CompiledChunk(
         network,
-        Update(network, optimizer, averaged, options, replay),
+        Update(network, optimizer, averaged, guard, options, replay),
         averaged,
         batch_rows=batch_rows,
         targets=targets,
@@ -202,12 +206,18 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     )
     if not learning.compile:
         log.warning("runs_without_xla", note="learning.compile is false: many times slower (README, How fast)")
-    owners = {"averager": averager, "averaged": averaged, **({"replay": replay} if replay is not None else {})}
+    owners = {
+        "averager": averager,
+        "averaged": averaged,
+        "guard": guard,
+        **({"replay": replay} if replay is not None else {}),
+    }
     return Learning(
         network,
         LEARNERS[learning.mode].load()(chunk, learning),
         averaged,
         chunk,
+        guard,
         _labels(settings, made.labels),
         {
             **named_variables(network, optimizer),

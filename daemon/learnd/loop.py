@@ -102,6 +102,8 @@ class Pipeline:
     retraces: Callable[[], int]
     classes: Callable[[], tuple[str, ...]] = tuple
     """Names of the classes so far, by number."""
+    refusals: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """Updates refused, and roll-backs, since the very beginning."""
     progress: Progress = field(default_factory=Progress)
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
@@ -111,6 +113,7 @@ class Pipeline:
     beat_s: float = field(default_factory=time.monotonic)
     _exported_samples: int = 0
     _known_classes: int | None = None
+    _known_refusals: tuple[int, int] = (0, 0)
 
     def _stateful(self) -> Mapping[str, Stateful]:
         return {
@@ -137,6 +140,7 @@ class Pipeline:
             log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
         self.signal = self.evaluator.signal()
         self._known_classes = len(self.classes())
+        self._known_refusals = self.refusals()
         self._exported_samples = self.exporter.newest_samples()
         self.reader.start(self.progress.offsets)
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
@@ -159,6 +163,7 @@ class Pipeline:
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
         self._note_classes()
+        self._note_refusals()
         self._pace(len(result.samples), time.monotonic() - started_s)
 
     def _note_classes(self) -> None:
@@ -170,6 +175,17 @@ class Pipeline:
                 self.export_every.hasten()
             self._known_classes = classes
             self.metrics.classes.set(classes)
+
+    def _note_refusals(self) -> None:
+        refused, rollbacks = self.refusals()
+        refused_before, rollbacks_before = self._known_refusals
+        self._known_refusals = (refused, rollbacks)
+        if refused > refused_before:
+            self.metrics.refused.inc(refused - refused_before)
+            log.warning("updates_refused", count=refused - refused_before, samples=self.progress.samples)
+        if rollbacks > rollbacks_before:
+            self.metrics.rollbacks.inc(rollbacks - rollbacks_before)
+            log.error("rolled_back", count=rollbacks - rollbacks_before, samples=self.progress.samples)
 
     def _pace(self, samples: int, duration_s: float) -> None:
         """Batches as large as can be learned in good time: signals and saves wait for the end of one."""

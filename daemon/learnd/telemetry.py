@@ -36,6 +36,8 @@ class Metrics:
         self._skipped = {reason: skipped.labels(reason) for reason in skip_reasons}
         self.samples = counter("samples_learned_total", "Samples predicted and learned by this process.")
         self.updates = counter("updates_total", "Optimizer steps taken by this process.")
+        self.refused = counter("updates_refused_total", "Updates refused because they would have broken the model.")
+        self.rollbacks = counter("rollbacks_total", "Times that the weights went back to their average.")
         self.model_samples = gauge("model_samples", "Samples that the model has learned in all its life.")
         loss = gauge(
             "prequential_loss",

@@ -17,6 +17,7 @@ from learnd.averaging.window import WindowAverager
 from learnd.build import configure_tensorflow
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
+from learnd.learners.guard import Guard
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings, PerSampleSettings
 from learnd.learners.update import Update, UpdateOptions
@@ -44,7 +45,7 @@ def compare(optimizer: OptimizerSettings) -> list[object]:
     averager = WindowAverager(WindowSettings(kind="window"))
     averager.build(network.averaged_weights())
     averaged = AveragedModel(network, averager)
-    update = Update(network, made, averaged, UpdateOptions())
+    update = Update(network, made, averaged, Guard(network, averaged, max_step=1.0, max_refused=100), UpdateOptions())
     chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
     x = random.normal(size=(chunk.rows, 16)).astype(np.float32)
     y = x[:, :1] * 2

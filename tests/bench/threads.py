@@ -17,6 +17,7 @@ from learnd.averaging.none import NoAverager
 from learnd.averaging.settings import NoneSettings
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
+from learnd.learners.guard import Guard
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings
 from learnd.learners.update import Update, UpdateOptions
@@ -37,7 +38,9 @@ def measure(threads: int, hidden: list[int]) -> tuple[float, float]:
     optimizer = make_optimizer(OptimizerSettings())
     optimizer.build(network.trainable_variables)
     averaged = AveragedModel(network, NoAverager(NoneSettings(kind="none")))
-    update = Update(network, optimizer, averaged, UpdateOptions())
+    update = Update(
+        network, optimizer, averaged, Guard(network, averaged, max_step=1.0, max_refused=100), UpdateOptions()
+    )
     chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
     rows = max(20, min(chunk.rows, 2_000_000 // network.count_params()))
     x = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)

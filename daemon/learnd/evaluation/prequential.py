@@ -7,6 +7,7 @@ import numpy as np
 from learnd.types import Float32Array, Float64Array, Signal, State, StepResult
 
 WINDOW_SAMPLES = 1000
+LARGEST = 1e12
 
 
 class Prequential:
@@ -29,11 +30,12 @@ class Prequential:
         self._total = 0.0
 
     def observe(self, result: StepResult) -> Signal:
-        count = len(result.losses)
+        losses = result.losses
+        count = len(losses)
         if count:
-            self._write(result.losses, result.averaged_losses, self._errors(result))
+            self._write(*(_bounded(column) for column in (losses, result.averaged_losses, self._errors(result))))
             # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
-            self._total = float(np.cumsum(np.concatenate([[self._total], result.losses]))[-1])
+            self._total = float(np.cumsum(np.concatenate([[self._total], _bounded(losses)]))[-1])
             self._samples += count
         return self.signal()
 
@@ -68,3 +70,8 @@ class Prequential:
         self._ring = np.array(state["ring"])
         self._samples = int(state["samples"])
         self._total = float(state["total"])
+
+
+def _bounded(errors: Float32Array) -> Float64Array:
+    """*errors* as float64, none beyond `LARGEST` and none that is no number: one must not hide all others for ever."""
+    return np.nan_to_num(errors.astype(np.float64), nan=LARGEST, posinf=LARGEST).clip(max=LARGEST)

@@ -143,6 +143,10 @@ class _Common(Section):
     """After each update the weights move this share of the way to their average."""
     layer_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Factors on the updates of layers by name (``*`` and ``?`` as in file names): a learning rate per group."""
+    max_step: Positive | None = 1.0
+    """An update whose steps are larger (root mean square over all weights) is refused, as one that is not finite is."""
+    max_refused: Count | None = 100
+    """After so many refusals in a row the weights go back to their average, and the optimizer begins anew."""
     update: Address | None = None
     """The user's own update, `package.module:function`, called with model, optimizer, x, y; returns the loss."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from learnd.learners.averaged import AveragedModel
+from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
 
 CustomUpdate = Callable[[Any, Any, Any, Any], Any]
@@ -41,6 +42,7 @@ class Update:
         network: Any,
         optimizer: Any,
         averaged: AveragedModel,
+        guard: Guard,
         options: UpdateOptions,
         replay: ReplayBuffer | None = None,
     ) -> None:
@@ -49,6 +51,7 @@ class Update:
         self._averaged = averaged
         self._options = options
         self._replay = replay
+        self._guard = guard
 
     def __call__(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
         """Predictions (rows, outputs), losses (rows,) and the averaged network's losses (rows,), all from before."""
@@ -77,20 +80,25 @@ class Update:
 
     def _train(self, x: Any, y: Any, weights: Any) -> Any:
         """One optimizer step; returns what `judge` said on the way."""
-        network, variables = self._network, self._network.trainable_variables
+        network, custom = self._network, self._options.custom
+        statistics = self._guard.statistics()
+        if custom is not None:
+            inputs, targets = network.given(x), network.wanted(x, y)
+            self._guard.step((), lambda _: custom(network.core, self._optimizer, inputs, targets), statistics)
+            return None
+        variables = network.trainable_variables
+        with tf.GradientTape() as tape:
+            judged = network.judge(x, y, training=True)
+            total = self._total(judged[1], weights) + network.penalty()
+        self._guard.step(tape.gradient(total, variables), lambda sound: self._take(sound, variables), statistics)
+        return judged
+
+    def _take(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         before = [(v, tf.convert_to_tensor(v.value), factor) for v, factor in self._options.rates]
-        if self._options.custom is not None:
-            self._options.custom(network.core, self._optimizer, network.given(x), network.wanted(x, y))
-            judged = None
-        else:
-            with tf.GradientTape() as tape:
-                judged = network.judge(x, y, training=True)
-                total = self._total(judged[1], weights) + network.penalty()
-            self._optimizer.apply(tape.gradient(total, variables), variables)
+        self._optimizer.apply(gradients, variables)
         for variable, value, factor in before:
             variable.assign(value + factor * (variable.value - value))
         self._pull()
-        return judged
 
     def _total(self, losses: Any, weights: Any) -> Any:
         if self._replay is None and not self._options.weighted:
