@@ -49,7 +49,7 @@ class Prequential:
         errors: Float32Array = np.abs(predictions - truth).mean(axis=1)
         return errors
 
-    def _write(self, *columns: Float32Array) -> None:
+    def _write(self, *columns: Float64Array) -> None:
         size = self._ring.shape[1]
         recent = np.stack([column[-size:] for column in columns])
         first = self._samples + len(columns[0]) - recent.shape[1]
