@@ -27,7 +27,14 @@ from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
 from learnd.learners.update import Update, UpdateOptions
 from learnd.loop import Pipeline
-from learnd.modeling import layer_rates, make_model, make_optimizer_for, named_variables, targets_of
+from learnd.modeling import (
+    layer_rates,
+    make_model,
+    make_optimizer_for,
+    named_variables,
+    require_no_batch_statistics,
+    targets_of,
+)
 from learnd.protocols import DeadLetters, Decoder, Learner, Predictions, Source, Transform
 from learnd.reader import Reader
 from learnd.schedule import Every
@@ -175,6 +182,8 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     learning = settings.learning
     made = make_model(recipe, loss=learning.loss)
     network = made.network
+    if isinstance(learning, PerSampleSettings):
+        require_no_batch_statistics(network)
     optimizer = make_optimizer_for(made, learning.optimizer)
     averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())

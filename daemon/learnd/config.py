@@ -17,7 +17,7 @@ from learnd.document import Document, parse
 from learnd.errors import ConfigError, Problem
 from learnd.exporters.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
-from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings, FactorySettings, LoadSettings
+from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings, FactorySettings
 from learnd.section import Count, Positive, Section
 from learnd.sinks.settings import SinkSettings
 from learnd.sources.settings import AnySource, FileSettings, KafkaSettings
@@ -322,10 +322,6 @@ def _model_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int,
                 yield ("model", name), "belongs to a loaded model; name a file in model.load, or take it out"
         if model.head is not None and not isinstance(model, FactorySettings):
             yield ("model", "head"), f"replaces the end of a model that exists; {model.kind} gets the right one anyway"
-    task = settings.task
-    grows = isinstance(task, ClassificationSettings) and task.classes == "dynamic" and not task.known
-    if isinstance(model, LoadSettings) and model.head is None and grows:
-        yield ("task", "known"), "is needed: a loaded model has classes; name them in order, or add model.head"
 
 
 def _learning_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -370,7 +366,7 @@ def _translate(details: Any, document: Document) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
         known = sorted(model.model_fields) if model is not None else []
-        hint = _suggestion(str(path[-1]), known) or f"; known here: {', '.join(known)}"
+        hint = _elsewhere(details["loc"]) or _suggestion(str(path[-1]), known) or f"; known here: {', '.join(known)}"
         message = f"unknown key{hint}"
     elif kind == "missing":
         message = "is missing"
@@ -392,6 +388,16 @@ def _translate(details: Any, document: Document) -> Problem:
     if any("password" in str(part) for part in path):
         message = "is not valid"
     return document.problem(path, message)
+
+
+def _elsewhere(location: Sequence[str | int]) -> str:
+    """Of which other kind of the section the unknown key at *location* is one, if of any."""
+    annotation = Settings.model_fields[str(location[0])].annotation if location[0] in Settings.model_fields else None
+    homes = [model for model in _models_of(annotation) if len(location) == 3 and location[-1] in model.model_fields]
+    if not homes:
+        return ""
+    tag = "mode" if "mode" in homes[0].model_fields else "kind"
+    return f"; it belongs to {tag}: {' or '.join(str(_tag_of(model)) for model in homes)}"
 
 
 def _models_of(annotation: Any) -> list[type[BaseModel]]:
@@ -419,14 +425,23 @@ def _tags_at(path: Sequence[str | int]) -> list[str]:
 def _written_path(location: Sequence[str | int], values: Any) -> tuple[str | int, ...]:
     """Pydantic's *location* without the union tags in it, which nobody wrote as a key."""
     path: list[str | int] = []
+    annotation: Any = Settings
     for i, part in enumerate(location):
+        if path and not isinstance(values, dict | list):
+            break  # what follows names a branch of a union of plain values
+        models = _models_of(annotation)
+        if tagged := [model for model in models if len(models) > 1 and _tag_of(model) == part]:
+            annotation = tagged[0]
+            continue
         if isinstance(values, dict) and part not in values and i < len(location) - 1:
             continue
         path.append(part)
+        fields = models[0].model_fields if len(models) == 1 else {}
+        annotation = fields[str(part)].annotation if part in fields else None
         try:
             values = values[part]
         except (KeyError, IndexError, TypeError):
-            values = None
+            values = {}
     return tuple(path)
 
 

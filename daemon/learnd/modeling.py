@@ -18,12 +18,13 @@ from learnd.learners.settings import OptimizerSettings
 from learnd.models.assembly import Core, make_core
 from learnd.models.core import CoreSpec
 from learnd.models.parts import Freeze, chosen_to_freeze, matching
+from learnd.models.settings import LoadSettings
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.slots import assign_slots
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
 from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
-from learnd.warmstart import Predecessor, predecessor
+from learnd.warmstart import Predecessor, exported_classes, predecessor
 
 log = structlog.get_logger()
 
@@ -61,7 +62,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     task, features = recipe.task, len(recipe.features)
     row_shape = (features,) if task.window is None else (task.window, features)
     classify = isinstance(task, ClassificationSettings)
-    labels = tuple(task.first_classes) if isinstance(task, ClassificationSettings) else ()
+    labels = _first_labels(recipe, before)
     # Keras numbers what has no name by how many there were before: a checkpoint needs the same names in every process.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
@@ -87,7 +88,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
             spec.outputs,
             scale_inputs=recipe.scale_inputs,
             scale_target=recipe.scale_target,
-            loss=make_loss(loss if loss is not None else core.loss, classify=classify),
+            loss=make_loss(loss if loss is not None else _own_loss(recipe, core), classify=classify),
             classes=len(labels),
             probabilities=_gives_probabilities(recipe, core),
             single=classify and core.outputs == 1,
@@ -96,9 +97,22 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     )
     if before is not None:
         _assign(network, before, new_head=recipe.model.head is not None)
-        if recipe.model.head is None:
-            labels = _labels_after(before, labels)
     return Model(network, core.stored, before, held, thaw_at, labels)
+
+
+def require_no_batch_statistics(network: Any) -> None:
+    """Refuse batch normalisation that would learn from one row at a time: its variance is zero, and so the model's end.
+
+    Raises
+    ------
+    ConfigError
+        with the layers' names.
+    """
+    names = list(dict.fromkeys(v.path.split("/")[-2] for v in network.statistics()))
+    if names:
+        freeze = f"freeze: {{layers: [{', '.join(names)}]}}"
+        message = f"per_sample gives batch normalisation ({', '.join(names)}) one row at a time, which has no spread"
+        raise ConfigError(Problem("learning.mode", f"{message}; use micro_batch, or model.{freeze}"))
 
 
 def _gives_probabilities(recipe: ModelRecipe, core: Core) -> bool:
@@ -106,12 +120,33 @@ def _gives_probabilities(recipe: ModelRecipe, core: Core) -> bool:
     return core.probabilities if outputs == "auto" else bool(outputs == "probabilities")
 
 
-def _labels_after(before: Predecessor, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of another learnd's state, with those that the configuration lists behind them."""
-    if labels[: len(before.labels)] not in ((), before.labels):
-        message = f"begins otherwise than {', '.join(before.labels)}, which is what the loaded state knows"
+def _own_loss(recipe: ModelRecipe, core: Core) -> Any:
+    """The loss that the model was compiled with; not of a file whose end, and so whose task, is another now."""
+    return None if recipe.model.load is not None and recipe.model.head is not None else core.loss
+
+
+def _first_labels(recipe: ModelRecipe, before: Predecessor | None) -> tuple[str, ...]:
+    """The classes before the first sample: as configured, and what another learnd's state or export knows.
+
+    Raises
+    ------
+    ConfigError
+        if the two begin otherwise, or if nobody says what the outputs of a loaded model stand for.
+    """
+    task, model = recipe.task, recipe.model
+    known = before.labels if before is not None else exported_classes(recipe)
+    if not isinstance(task, ClassificationSettings):
+        return ()
+    labels = tuple(task.first_classes)
+    if model.head is not None:
+        return labels
+    if known and labels[: len(known)] not in ((), known):
+        message = f"begins otherwise than {', '.join(known)}, which is what the loaded model knows"
         raise ConfigError(Problem("task.classes", f"{message}; list these first, or add model.head"))
-    return max(labels, before.labels, key=len)
+    if not labels and not known and isinstance(model, LoadSettings):
+        message = "is needed: a loaded model has classes; name them in order, or add model.head"
+        raise ConfigError(Problem("task.known", message))
+    return max(labels, known, key=len)
 
 
 def _assign(network: Any, before: Predecessor, *, new_head: bool) -> None:
@@ -150,7 +185,7 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
         elif stored.slots:
             afresh = assign_slots(optimizer, network.trainable_variables, stored.slots)
             notes += [f"the optimizer's {name} starts afresh" for name in afresh]
-        log.info("model_loaded", always=True, format=stored.format, optimizer=kind, notes=notes)
+        log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
     elif made.predecessor is not None and made.predecessor.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
             array = made.predecessor.arrays.get(name)

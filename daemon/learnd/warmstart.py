@@ -39,14 +39,24 @@ def adopted(recipe: ModelRecipe, data_dir: Path) -> ModelRecipe:
     if not wanted:
         return recipe
     folder = data_dir / _FOLDER
-    if not (folder / _RECORD).exists():
+    record = _record(folder)
+    changed = [path for key, path in wanted.items() if _digest(path) not in (None, record.get(key, {}).get("sha256"))]
+    if not record or (changed and not any(data_dir.glob("checkpoints/ckpt-*"))):
+        # Also where a first start failed: a file that was put right must not be ignored.
         _adopt(wanted, data_dir)
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    for key, path in wanted.items():
-        if (digest := _digest(path)) is not None and digest != record[key]["sha256"]:
-            log.warning("loaded_model_changed", path=str(path), note="what was adopted at the first start is used")
+        record = _record(folder)
+    elif changed:
+        note = "what was adopted at the first start is used; begin a new data_dir to use this"
+        log.warning("loaded_model_changed", paths=[str(path) for path in changed], note=note)
     paths = {key: folder / key / Path(record[key]["name"]) for key in wanted}
     return recipe.model_copy(update={"model": model.model_copy(update=paths)})
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What was adopted; empty if nothing was."""
+    path = folder / _RECORD
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _adopt(wanted: Mapping[str, Path], data_dir: Path) -> None:
@@ -60,6 +70,7 @@ def _adopt(wanted: Mapping[str, Path], data_dir: Path) -> None:
     write_text(building / _RECORD, json.dumps(record, indent=2) + "\n")
     for path in [building, *building.rglob("*")]:
         fsync(path)
+    shutil.rmtree(data_dir / _FOLDER, ignore_errors=True)
     building.rename(data_dir / _FOLDER)
     fsync(data_dir)
     log.info("model_adopted", always=True, path=str(data_dir / _FOLDER), **{k: str(p) for k, p in wanted.items()})
@@ -112,6 +123,24 @@ def own_checkpoint(path: Path) -> Path | None:
     return None
 
 
+def exported_classes(recipe: ModelRecipe) -> tuple[str, ...]:
+    """The classes of the learnd export that ``model.load`` names; empty if it is none, or has none.
+
+    Raises
+    ------
+    ConfigError
+        if the export takes other features, or the same in another order: it would answer, and wrongly.
+    """
+    load = recipe.model.load
+    manifest = load / "learnd.json" if load is not None else None
+    if manifest is None or not manifest.is_file():
+        return ()
+    described = json.loads(manifest.read_text(encoding="utf-8"))
+    features = [feature["name"] for feature in described["features"]]
+    _require_same(recipe, features, described["task"], described["predicts"], load)
+    return tuple(described.get("classes", ()))
+
+
 @dataclass(frozen=True, slots=True)
 class Predecessor:
     """Another learnd's state to go on from: its recipe with our head and freezing, and every array that it had."""
@@ -135,7 +164,7 @@ def predecessor(recipe: ModelRecipe) -> Predecessor | None:
     if prefix is None:
         return None
     fingerprint = read_fingerprint(prefix)
-    _require_same_inputs(recipe, fingerprint, load)
+    _require_same(recipe, fingerprint["features"], fingerprint["task"]["kind"], fingerprint["target"], load)
     theirs = ModelRecipe.model_validate(
         {
             "features": fingerprint["features"],
@@ -179,12 +208,20 @@ def _adopted_by(data_dir: Path | None, original: Path) -> Path:
     return path
 
 
-def _require_same_inputs(recipe: ModelRecipe, fingerprint: Mapping[str, Any], load: Path | None) -> None:
-    if fingerprint["features"] != list(recipe.features):
-        message = f"{load} learned from {', '.join(fingerprint['features'])}; the configuration has other features"
+def _require_same(recipe: ModelRecipe, features: list[str], task: str, target: list[str], load: Path | None) -> None:
+    """That another learnd's model gets, and without a new head gives, what it did."""
+    if features != list(recipe.features):
+        message = f"{load} learned from {', '.join(features)}, in this order; the configuration has other features"
         raise ConfigError(Problem("model.load", message))
-    if fingerprint["task"]["kind"] != recipe.task.kind and recipe.model.head is None:
-        message = f"{load} learned a {fingerprint['task']['kind']}; add `head: {{}}` to go on with another task"
+    if recipe.model.head is not None:
+        return
+    if task != recipe.task.kind:
+        message = f"{load} learned a {task}; add `head: {{}}` to go on with another task"
+        raise ConfigError(Problem("model.load", message))
+    if recipe.target and target != recipe.target:
+        message = (
+            f"{load} predicts {', '.join(target)}, not {', '.join(recipe.target)}; add `head: {{}}` for another target"
+        )
         raise ConfigError(Problem("model.load", message))
 
 

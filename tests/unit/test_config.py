@@ -1,6 +1,7 @@
 """The configuration: every mistake at once, each with its line and the way out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,21 @@ def test_schema_is_draft_7_and_finds_mistakes() -> None:
     values = yaml.safe_load(STARTER.read_text())
     for wrong in ({"sourcee": {}}, {"model": {"kind": "nope"}}, {"checkpoint": {"keep": 1}}, {"features": []}):
         assert list(validator.iter_errors({**values, **wrong})), json.dumps(wrong)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"learning": {"batch_size": 8}}, r"learning\.batch_size: unknown key; it belongs to mode: micro_batch"),
+        ({"model": {"kind": "mlp", "units": 3}}, r"model\.units: unknown key; it belongs to kind: lstm or gru"),
+        ({"model": {"load": ["a"]}}, r"model\.load: "),
+        ({"task": {"kind": "classification", "classes": 5}}, r"task\.classes: "),
+        ({"learning": {"optimizer": {"learning_rate": -1}}}, r"learning\.optimizer\.learning_rate: "),
+    ],
+)
+def test_paths_name_what_was_written(sections: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """And nothing of the unions behind them."""
+    with pytest.raises(ConfigError) as caught:
+        loads(config_text(tmp_path, **sections))
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert not re.search(r"constrained|literal|load\.load|function-", str(caught.value)), str(caught.value)

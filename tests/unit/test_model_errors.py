@@ -1,5 +1,6 @@
 """What cannot be made or loaded is refused before the stream is joined, with the key, the value and the way out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from learnd.build import check, make_pipeline
 from learnd.errors import ConfigError
+from learnd.learners.losses import make_loss
 from tests.helpers import run_cli, settings
 
 HERE = "tests.unit.test_model_errors"
@@ -182,3 +184,110 @@ def test_validate_load_says_what_was_made(tmp_path: Path) -> None:
     assert str(tmp_path / "model.keras") in bad.stderr
     assert "Traceback" not in bad.stderr
     assert not (tmp_path / "data").exists()
+
+
+def with_batch_normalization(input_shape: tuple[int, ...], outputs: int) -> Any:
+    """Learns statistics of batches."""
+    inputs = keras.Input(input_shape)
+    hidden = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(4, name="hidden")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(outputs, name="answer")(hidden))
+
+
+def test_batch_normalisation_does_not_learn_from_single_rows(tmp_path: Path) -> None:
+    """Their variance is zero: the stored one would fade to nothing, and the model with it."""
+    model = factory("with_batch_normalization")
+    with pytest.raises(
+        ConfigError, match=r"learning\.mode: per_sample .*\(norm\).*model\.freeze: \{layers: \[norm\]\}"
+    ):
+        make_pipeline(settings(tmp_path, model=model))
+    make_pipeline(settings(tmp_path, model={**model, "freeze": {"layers": ["norm"]}}))
+    make_pipeline(settings(tmp_path, model=model, learning={"mode": "micro_batch"}))
+
+
+def test_half_precision_is_computed_as_it_is_and_judged_in_float32(tmp_path: Path) -> None:
+    """A model that was trained with mixed precision goes on; its optimizer's loss scale is not needed."""
+    policy = keras.mixed_precision.Policy("mixed_float16")
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(4, dtype=policy, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, dtype=policy, name="answer")(hidden))
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)), loss="mse")
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    model.fit(x, x[:, :1], verbose=0)
+    model.save(tmp_path / "half.keras")
+    options = settings(tmp_path, model={"load": str(tmp_path / "half.keras")}, learning={"compile": False})
+    pipeline = make_pipeline(options)
+    pipeline.learner.prepare()
+    answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    np.testing.assert_allclose(answers, model(x), rtol=1e-2, atol=1e-3)
+
+
+def test_a_file_that_was_refused_can_be_put_right(tmp_path: Path) -> None:
+    """What is adopted stays only once something has learned from it; until then the file at `load` counts."""
+    path = tmp_path / "model.keras"
+    dense((3,), 2).save(path)
+    options = settings(tmp_path / "data", model={"load": str(path)}, learning={"compile": False})
+    with pytest.raises(ConfigError, match="gives 2 numbers, the task asks for 1"):
+        make_pipeline(options)
+    right = dense((3,), 1)
+    right.save(path)
+    pipeline = make_pipeline(options)
+    kernel = {name: v.numpy() for name, v in pipeline.checkpoints._live.items()}["model/answer/kernel"]
+    np.testing.assert_array_equal(kernel, right.get_layer("answer").kernel.numpy())
+    pipeline.open()
+    pipeline.close()
+    dense((3,), 1).save(path)
+    again = make_pipeline(options)
+    kept = {name: v.numpy() for name, v in again.checkpoints._live.items()}["model/answer/kernel"]
+    np.testing.assert_array_equal(kept, kernel)
+
+
+def test_a_new_head_brings_the_loss_of_its_task(tmp_path: Path) -> None:
+    """A regression's Huber loss means nothing to classes; without a head the file's own loss stays."""
+    model = dense((3,), 2)
+    model.compile(loss=keras.losses.Huber())
+    model.save(tmp_path / "huber.keras")
+    sections = {"task": {"kind": "classification", "classes": ["n", "y"]}, "learning": {"compile": False}}
+    load = {"load": str(tmp_path / "huber.keras")}
+    kept = make_pipeline(settings(tmp_path / "1", model=load, **sections)).averaged._network
+    replaced = make_pipeline(settings(tmp_path / "2", model={**load, "head": {}}, **sections)).averaged._network
+    assert (kept.loss_name, replaced.loss_name) == ("huber_loss", "the task's own")
+
+
+def test_options_of_a_compiled_loss_are_kept_or_refused() -> None:
+    """Label smoothing counts; classes to be ignored cannot be had, and that is said."""
+    smooth = make_loss(keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3), classify=True)
+    probabilities = tf.constant([[0.7, 0.3]])
+    expected = keras.losses.CategoricalCrossentropy(label_smoothing=0.3)(tf.constant([[1.0, 0.0]]), probabilities)
+    np.testing.assert_allclose(smooth(tf.constant([[1.0, 0.0]]), probabilities), [expected], rtol=1e-6)
+    assert make_loss(keras.losses.SparseCategoricalCrossentropy(from_logits=True), classify=True) is None
+    with pytest.raises(ConfigError, match=r"learning\.loss: .*ignore_class.* is not supported"):
+        make_loss(keras.losses.SparseCategoricalCrossentropy(ignore_class=0), classify=True)
+
+
+def test_an_export_goes_on_with_its_own_features_and_classes_alone(tmp_path: Path) -> None:
+    """It would answer to others too, and wrongly."""
+    module = tf.Module()
+    module.kernel = tf.Variable(np.eye(3, 2, dtype="float32"))
+    spec = tf.TensorSpec((None, 3), tf.float32, name="inputs")
+    serve = tf.function(lambda inputs: {"probabilities": tf.nn.softmax(inputs @ module.kernel)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path / "7" / "saved_model"), signatures={"serving_default": serve})
+    described = {
+        "task": "classification",
+        "features": [{"name": name} for name in "abc"],
+        "predicts": ["y"],
+        "classes": ["n", "y"],
+    }
+    (tmp_path / "7" / "learnd.json").write_text(json.dumps(described))
+    sections: dict[str, Any] = {"model": {"load": str(tmp_path / "7")}, "learning": {"compile": False}}
+    for classes in ({"classes": ["n", "y"]}, {"classes": "dynamic", "max_classes": 2}):
+        task = {"kind": "classification", **classes}
+        assert make_pipeline(settings(tmp_path / "good", task=task, **sections)).classes() == ("n", "y")
+    for changed, message in (
+        ({"features": ["c", "b", "a"]}, r"learned from a, b, c, in this order"),
+        ({"target": "z"}, r"predicts y, not z"),
+        ({"task": {"kind": "classification", "classes": ["y", "n"]}}, r"task\.classes: begins otherwise than n, y"),
+        ({"task": {"kind": "regression"}}, r"learned a classification"),
+    ):
+        task = {"kind": "classification", "classes": ["n", "y"]}
+        with pytest.raises(ConfigError, match=message):
+            make_pipeline(settings(tmp_path / "bad", **{"task": task, **sections, **changed}))

@@ -29,10 +29,13 @@ def make_loss(wanted: Any, *, classify: bool) -> Any:
         wanted = load_object(wanted, "learning.loss")
     if isinstance(wanted, type) and issubclass(wanted, keras.losses.Loss):
         wanted = wanted()
-    if classify and _name(wanted) in _ENTROPIES:
+    if classify and _name(wanted) in _ENTROPIES and not _options(wanted):
         return None  # the same from logits, exactly; and labels are numbers or one-hot as it pleases
+    if classify:
+        wanted = _of_probabilities(wanted)
     function = _function(wanted)
     _require_rows(function, wanted)
+    function.learnd_name = _name(wanted)
     return function
 
 
@@ -45,6 +48,24 @@ def _name(wanted: Any) -> str:
     if isinstance(wanted, str):
         return wanted
     return str(getattr(wanted, "name", getattr(wanted, "__name__", "")))
+
+
+def _options(wanted: Any) -> dict[str, Any]:
+    """Of a Keras loss, what makes it another than its name says."""
+    config = wanted.get_config() if isinstance(wanted, keras.losses.Loss) else {}
+    neutral = {"label_smoothing": 0.0, "ignore_class": None}
+    return {key: config[key] for key, none in neutral.items() if config.get(key, none) != none}
+
+
+def _of_probabilities(wanted: Any) -> Any:
+    """The same loss for one-hot targets and probabilities, which is what a classification hands over."""
+    if isinstance(wanted, keras.losses.SparseCategoricalCrossentropy):
+        raise ConfigError(
+            Problem("learning.loss", f"{_name(wanted)} with {_options(wanted)} is not supported; name another")
+        )
+    if not isinstance(wanted, keras.losses.Loss) or "from_logits" not in wanted.get_config():
+        return wanted
+    return type(wanted).from_config({**wanted.get_config(), "from_logits": False})
 
 
 def _function(wanted: Any) -> Any:

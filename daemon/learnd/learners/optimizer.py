@@ -40,6 +40,8 @@ def stored_optimizer(stored: Mapping[str, Any]) -> Any:
     ConfigError
         if Keras cannot make it.
     """
+    if stored["class_name"] == "LossScaleOptimizer":  # of float16: our losses are float32 and need no scale
+        stored = stored["config"]["inner_optimizer"]
     try:
         config = {**stored, "config": {**stored["config"], "name": "optimizer"}}
         return keras.optimizers.deserialize(config)

@@ -39,7 +39,7 @@ class ClassificationNetwork(Network):
 
     def call(self, x: Any) -> Mapping[str, Any]:
         known = self.known.value if self._final is None else self._final
-        probabilities = self._log_probabilities(self.core(self.given(x), training=False), self.known.value)
+        probabilities = self._log_probabilities(self.answer(x, training=False), self.known.value)
         return {"probabilities": tf.exp(probabilities)[:, :known]}
 
     def settle(self) -> None:
@@ -52,7 +52,7 @@ class ClassificationNetwork(Network):
         return y
 
     def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        z = self.core(self.given(x), training=training)
+        z = self.answer(x, training=training)
         predictions = tf.exp(self._log_probabilities(z, self.known.value))
         return predictions, self._entropies(self._log_probabilities(z, self._known_with(y)), y)
 

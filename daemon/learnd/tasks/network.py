@@ -59,11 +59,17 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.row_shape = spec.row_shape
         self.outputs_per_row = spec.outputs
         self._loss_of = spec.loss if spec.loss is not None else mean_square
+        self.loss_name = (
+            getattr(spec.loss, "learnd_name", "the task's own") if spec.loss is not None else "the task's own"
+        )
         self._still = frozenset(id(v) for v in spec.still)
 
     def complete(self) -> None:
         """Make every variable. Call once, at the end of the constructor."""
         self(tf.zeros((1, *self.row_shape)))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing is left to make: `complete` did."""
 
     def call(self, x: Any) -> Mapping[str, Any]:
         """The served outputs by name, for raw inputs of shape (n, *row_shape)."""
@@ -91,8 +97,12 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
         """Raw predictions, shape (n, outputs_per_row), and losses, shape (n,), of the rows."""
-        z = self.core(self.given(x), training=training)
+        z = self.answer(x, training=training)
         return self.raw(x, z), self._loss_of(self.wanted(x, y), z)
+
+    def answer(self, x: Any, *, training: bool) -> Any:
+        """What the core gives for raw inputs *x*, as float32 also where it computes in less."""
+        return tf.cast(self.core(self.given(x), training=training), tf.float32)
 
     def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
         """The losses of raw *predictions* that other weights made, on the scale that `judge` uses."""

@@ -23,7 +23,7 @@ class ReconstructionNetwork(Network):
 
     def call(self, x: Any) -> Mapping[str, Any]:
         z = self.inputs_scaler(x)
-        again = self._rows(self.core(z, training=False))
+        again = self._rows(self.answer(x, training=False))
         return {"reconstruction": self.inputs_scaler.restore(again), "score": mean_square(again, z)}
 
     def given(self, x: Any) -> Any:
@@ -34,7 +34,7 @@ class ReconstructionNetwork(Network):
 
     def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
         z = self.given(x)
-        again = self._rows(self.core(z, training=training))
+        again = self._rows(self.answer(x, training=training))
         return self.raw(x, again), self._loss_of(z, again)
 
     def raw(self, x: Any, z: Any) -> Any:

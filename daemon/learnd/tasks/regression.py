@@ -21,7 +21,7 @@ class RegressionNetwork(Network):
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        return {"prediction": self.raw(x, self.core(self.given(x), training=False))}
+        return {"prediction": self.raw(x, self.answer(x, training=False))}
 
     def given(self, x: Any) -> Any:
         return self.inputs_scaler(x)

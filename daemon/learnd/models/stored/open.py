@@ -1,5 +1,6 @@
 """The way in: a path, whatever lies there, as a Keras model that learns."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ def open_stored(settings: Any, *, architecture: Callable[[], Any] | None) -> Sto
     ConfigError
         for whatever cannot be opened: what it is, where it lies, what to do.
     """
+    with warnings.catch_warnings():
+        # Keras' own remarks on optimizers that it does not restore; what counts of them is in the notes.
+        warnings.simplefilter("ignore")
+        return _opened(settings, architecture)
+
+
+def _opened(settings: Any, architecture: Callable[[], Any] | None) -> StoredModel:
     path = Path(settings.load)
     build = _architecture(settings, architecture)
     if path.is_dir():
