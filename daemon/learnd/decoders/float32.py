@@ -31,7 +31,8 @@ class Float32Decoder:
         labels = None
         if self._width > self._numbers:
             classes = numbers[:, -1]
-            if not (classes == np.round(classes)).all():
+            # Infinity is as round as any number, and no integer.
+            if not (np.isfinite(classes) & (classes == np.round(classes))).all():
                 raise ValueError
             labels = [str(int(number)) for number in classes]
         return Rows(numbers[:, : self._numbers].astype(np.float64), None, None, index.tolist(), labels)
