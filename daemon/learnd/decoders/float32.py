@@ -32,10 +32,12 @@ class Float32Decoder:
         if self._width > self._numbers:
             classes = numbers[:, -1]
             # Infinity is as round as any number, and no integer.
-            if not (np.isfinite(classes) & (classes == np.round(classes))).all():
+            if not (np.isfinite(classes).all() and (classes == np.round(classes)).all()):
                 raise ValueError
             labels = [str(int(number)) for number in classes]
-        return Rows(numbers[:, : self._numbers].astype(np.float64), None, None, index.tolist(), labels)
+        with np.errstate(invalid="ignore"):  # a signalling nan is a nan like any other: rejected a few lines on
+            wide = numbers[:, : self._numbers].astype(np.float64)
+        return Rows(wide, None, None, index.tolist(), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:
