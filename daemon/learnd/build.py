@@ -48,7 +48,7 @@ from learnd.sources.settings import FileSettings, KafkaSettings
 from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
 from learnd.telemetry import Metrics
 from learnd.transforms import labels as transforms_of_labels
-from learnd.transforms import windows
+from learnd.transforms import rules, windows
 from learnd.transforms.chain import Chain
 from learnd.transforms.labels import Labels
 from learnd.transforms.unchanged import Unchanged
@@ -99,7 +99,11 @@ def make_pipeline(
     decoder = make_decoder(settings)
     core = make_learning(settings, recipe)
     labels = core.labels
-    metrics = Metrics(reject_reasons=REASONS, skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS))
+    metrics = Metrics(
+        reject_reasons=tuple(dict.fromkeys((*REASONS, *rules.REASONS))),
+        skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS),
+        replace_reasons=rules.REASONS,
+    )
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
     return Pipeline(
@@ -109,6 +113,7 @@ def make_pipeline(
             max_records=max_records,
             once=once,
         ),
+        rules=make_rules(settings),
         transform=make_transform(settings, labels),
         learner=core.learner,
         averaged=core.averaged,
@@ -267,6 +272,7 @@ def make_decoder(settings: Settings) -> Decoder:
         weight=settings.learning.sample_weight,
         classes=None if not isinstance(task, ClassificationSettings) or task.classes == "dynamic" else task.classes,
         classify=classify,
+        keep_blocks=bool(rules.rules_from(settings.features)),
     )
     options: dict[str, Any] = {}
     decode, source = settings.decode, settings.source
@@ -291,6 +297,19 @@ def _with_wanted(columns: list[str], fields: Fields, place: str) -> list[str]:
     return columns
 
 
+def make_rules(settings: Settings) -> Transform:
+    """The rules of the features, where any has one that looks at more than a single reading."""
+    found = rules.rules_from(settings.features)
+    if not found:
+        return Unchanged()
+    return rules.Rules(found, drop_duplicates=_drops_duplicates(settings), max_keys=settings.task.max_keys)
+
+
+def _drops_duplicates(settings: Settings) -> bool:
+    # The times at which a broker received records say nothing about repeated readings.
+    return settings.task.duplicates == "drop" and settings.decode.time is not None
+
+
 def make_transform(settings: Settings, labels: Labels | None) -> Transform:
     """Windows per key where the task wants them, then class numbers where there are classes."""
     task = settings.task
@@ -303,8 +322,7 @@ def make_transform(settings: Settings, labels: Labels | None) -> Transform:
                 targets=len(settings.target),
                 horizon=task.horizon if isinstance(task, ForecastSettings) else 0,
                 max_gap_s=task.max_gap_s,
-                # The times at which a broker received records say nothing about repeated readings.
-                drop_duplicates=task.duplicates == "drop" and settings.decode.time is not None,
+                drop_duplicates=_drops_duplicates(settings),
                 max_keys=task.max_keys,
             )
         )

@@ -31,12 +31,25 @@ from learnd.tasks.settings import (
 
 
 class FeatureSettings(Section):
-    """What is known of one feature; a reading outside [min, max] is rejected."""
+    """What is known of one feature: a reading that does not fit is a fault of its sensor."""
 
     min: float | None = None
     max: float | None = None
+    """A reading outside is a fault."""
     missing: float | None = None
     """Stands in for a missing field or a null; such records are rejected where absent."""
+    max_change: Positive | None = None
+    """A reading further from its key's last good one is a fault, until the new level has shown to be one."""
+    stuck_after: Annotated[int, Field(ge=2)] | None = None
+    """Of so many equal readings of a key in a row the last, and every further one, is a fault."""
+    recover_after: Annotated[int, Field(ge=2)] = 100
+    """So many readings in a row, each within max_change of the one before, are a new level and no fault."""
+    on_fault: Literal["reject", "hold", "mean"] = "reject"
+    """The record goes to the dead letters; or its key's last good reading, or the mean of those, stands in."""
+
+    @property
+    def has_rule(self) -> bool:
+        return any(bound is not None for bound in (self.min, self.max, self.max_change, self.stuck_after))
 
 
 class CheckpointSettings(Section):
@@ -285,6 +298,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...],
     for name, feature in settings.features.items():
         if feature.min is not None and feature.max is not None and feature.min >= feature.max:
             yield ("features", name), f"min {feature.min} must be below max {feature.max}"
+        if feature.stuck_after is not None and feature.on_fault == "hold":
+            yield ("features", name, "on_fault"), "hold repeats the very reading that is stuck; use mean or reject"
+        if feature.on_fault != "reject" and not feature.has_rule:
+            yield ("features", name, "on_fault"), "has no fault to act on; set min, max, max_change or stuck_after"
     yield from _model_contradictions(settings)
     yield from _learning_contradictions(settings)
     if isinstance(decode, CsvSettings):

@@ -88,6 +88,8 @@ class Pipeline:
     """The wired parts. `learnd.build` makes one."""
 
     reader: Reader
+    rules: Transform
+    """What the features' rules reject or replace; apart from `transform`, for rules may come and go between runs."""
     transform: Transform
     learner: Learner
     averaged: AveragedModel
@@ -119,6 +121,7 @@ class Pipeline:
         return {
             "progress": self.progress,
             "recent": self.recent,
+            "rules": self.rules,
             "transform": self.transform,
             "learner": self.learner,
             "evaluator": self.evaluator,
@@ -135,6 +138,7 @@ class Pipeline:
         self.dead_letters.open()
         self.predictions.open()
         if state is not None:
+            state = {"rules": {}, **state}  # a checkpoint from before there were rules goes on with new ones
             for name, part in self._stateful().items():
                 part.restore(state[name])
             log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
@@ -154,7 +158,7 @@ class Pipeline:
     def learn(self, batch: Batch) -> None:
         """One batch, from its samples to its metrics."""
         started_s = time.monotonic()
-        batch = self.transform(batch)
+        batch = self.transform(self.rules(batch))
         result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
         self.signal = self.evaluator.observe(result)
         self.progress.advance(batch, result)

@@ -72,7 +72,7 @@ class Decoder(Protocol):
 
 
 class Transform(Stateful, Protocol):
-    """What happens to the samples of a batch before learning; rejects and offsets pass through untouched."""
+    """What happens to the samples of a batch before learning. Rejects may be added; offsets pass through untouched."""
 
     def __call__(self, batch: Batch) -> Batch: ...
 

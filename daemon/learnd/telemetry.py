@@ -18,7 +18,9 @@ REPEAT_S = 10.0
 class Metrics:
     """All metrics, in a registry of their own. Children of labelled metrics are made once, ahead of use."""
 
-    def __init__(self, *, reject_reasons: tuple[str, ...], skip_reasons: tuple[str, ...]) -> None:
+    def __init__(
+        self, *, reject_reasons: tuple[str, ...], skip_reasons: tuple[str, ...], replace_reasons: tuple[str, ...] = ()
+    ) -> None:
         self.registry = CollectorRegistry()
         self._labels: dict[tuple[str, tuple[str, ...]], Any] = {}
 
@@ -32,8 +34,10 @@ class Metrics:
         self.bytes = counter("consumed_bytes_total", "Bytes of their values.")
         rejected = counter("records_rejected_total", "Records sent to the dead letters.", ("reason",))
         skipped = counter("samples_skipped_total", "Good records that made no sample.", ("reason",))
+        replaced = counter("readings_replaced_total", "Readings of faulty sensors, replaced by rule.", ("reason",))
         self._rejected = {reason: rejected.labels(reason) for reason in reject_reasons}
         self._skipped = {reason: skipped.labels(reason) for reason in skip_reasons}
+        self._replaced = {reason: replaced.labels(reason) for reason in replace_reasons}
         self.samples = counter("samples_learned_total", "Samples predicted and learned by this process.")
         self.updates = counter("updates_total", "Optimizer steps taken by this process.")
         self.refused = counter("updates_refused_total", "Updates refused because they would have broken the model.")
@@ -84,6 +88,8 @@ class Metrics:
             self._rejected[item.reason].inc()
         for reason, count in batch.skipped.items():
             self._skipped[reason].inc(count)
+        for reason, count in batch.replaced.items():
+            self._replaced[reason].inc(count)
         self.samples.inc(len(result.samples))
         self.updates.inc(result.updates)
         self.model_samples.set(signal.samples)

@@ -40,6 +40,22 @@ class Records:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def reject(self, i: int, reason: str, detail: str) -> "Reject":
+        """The i-th record as a reject, whole."""
+        return Reject(
+            self.origin,
+            self.offsets[i],
+            reason,
+            detail[:DETAIL_CHARACTERS],
+            self.values[i],
+            self.keys[i],
+            self.timestamps_ms[i],
+        )
+
+
+DETAIL_CHARACTERS = 500
+"""Of a reject's detail; it may quote what a record says of itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -68,6 +84,8 @@ class Samples:
     offsets : int64, shape (n,)
     weights : float32, shape (n,), how much each sample counts; None: all count 1
     labels : object (str), shape (n,), the class of each sample until `y` holds its number; None: no classes
+    blocks : object (Records), shape (n,), where each sample's own record is, until the rules of the features have
+        judged it; None: nothing after the decoder rejects anything
     """
 
     x: Float32Array
@@ -78,6 +96,7 @@ class Samples:
     offsets: Int64Array
     weights: Float32Array | None = None
     labels: ObjectArray | None = None
+    blocks: ObjectArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -125,6 +144,8 @@ class Batch:
     byte_count: int
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Good records that make no sample, by reason (the first readings of a window, a repeated time)."""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """Readings of faulty sensors for which another value stands in, by reason."""
 
 
 @dataclass(frozen=True, slots=True)

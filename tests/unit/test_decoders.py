@@ -222,3 +222,76 @@ def test_a_label_that_is_not_listed_is_rejected() -> None:
     fields = _fields(targets=(), label="y", max_bytes=10_000)
     _, rejects = JsonDecoder(fields).decode(_records(_json(y="x" * 257)))
     assert [reject.reason for reject in rejects] == ["wrong_type"]
+
+
+@pytest.mark.parametrize("beside", [[], [b"junk"]])
+def test_of_a_key_that_stands_twice_the_last_counts_and_each_is_checked(beside: list[bytes]) -> None:
+    """As in JavaScript and Python, whether records are decoded together or one by one."""
+    twice = b'{"a": 1, "a": 2, ' + _json()[len(b'{"a": 1.5, ') :]
+    samples, rejects = JsonDecoder(_fields()).decode(_records(twice, *beside))
+    assert (samples.x[:, 0].tolist(), len(rejects)) == ([2.0], len(beside))
+    _, rejects = JsonDecoder(_fields()).decode(_records(b'{"a": "1", ' + _json()[1:], *beside))
+    assert rejects[0].reason == "wrong_type"
+
+
+def test_an_event_time_may_be_ahead_of_the_records_own_by_so_much() -> None:
+    """Where the record has one; behind it, any time is as good as another."""
+    decoder = JsonDecoder(_fields(max_ahead_s=100.0))
+    values = [_json(t=t) for t in (0.0, 1100.0, 1101.0, -1e9)]
+    stamps = [1_000_000] * 4
+    samples, rejects = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, stamps, 4))
+    assert samples.offsets.tolist() == [0, 1, 3]
+    assert [(reject.offset, reject.reason) for reject in rejects] == [(2, "ahead_of_time")]
+    assert "101 s ahead" in rejects[0].detail
+    for none in (0, -1):
+        samples, _ = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, [none] * 4, 4))
+        assert len(samples) == 4
+
+
+def test_a_records_own_time_must_be_of_this_world() -> None:
+    """Any producer can set it to anything; an export could not write it down."""
+    fields = _fields(time=None)
+    records = Records(PARTITION, range(4), [_json()] * 4, [None] * 4, [2**63 - 1, -(2**63), -1, 1500], 4)
+    samples, rejects = JsonDecoder(fields).decode(records)
+    assert samples.times_s.tolist() == [-0.001, 1.5]
+    assert [reject.reason for reject in rejects] == ["bad_time", "bad_time"]
+
+
+@pytest.mark.parametrize("key", ["k", "__key__"])
+def test_a_key_is_bounded(key: str) -> None:
+    """It stays in memory and in every checkpoint."""
+    records = Records(PARTITION, [0], [_json(k="x" * 1025)], [b"x" * 1025], [0], 1)
+    _, rejects = JsonDecoder(_fields(key=key, max_bytes=5000)).decode(records)
+    assert [reject.reason for reject in rejects] == ["oversized"]
+
+
+_JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from([10**400, 1e39, -11])
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abykt"), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(
+    changes=st.lists(st.dictionaries(st.sampled_from("abykt"), _JSON, max_size=3), max_size=6),
+    cuts=st.lists(st.integers(0, 60), min_size=6, max_size=6),
+)
+def test_the_verdict_on_a_record_does_not_depend_on_its_neighbours(
+    changes: list[dict[str, Any]], cuts: list[int]
+) -> None:
+    """Decoded together or alone: the same sample, or the same reject."""
+    decoder = JsonDecoder(_fields())
+    values: list[bytes | None] = [_json()]
+    for change, cut in zip(changes, cuts, strict=False):
+        value = _json(**change)
+        values.append(value if cut > 30 else value[:-cut] if cut > 20 else value)
+    samples, rejects = decoder.decode(_records(*values))
+    together = {reject.offset: (reject.reason, reject.detail) for reject in rejects}
+    together |= dict(zip(samples.offsets.tolist(), samples.x.tolist(), strict=True))
+    for i, value in enumerate(values):
+        alone, rejected = decoder.decode(_records(value))
+        expected = (rejected[0].reason, rejected[0].detail) if rejected else alone.x[0].tolist()
+        assert together[100 + i] == expected

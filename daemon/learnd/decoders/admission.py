@@ -17,7 +17,7 @@ MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = (
     "not_finite",
     "out_of_range",
 )
-BAD_TIME, UNKNOWN_LABEL = "bad_time", "unknown_label"
+BAD_TIME, AHEAD_OF_TIME, UNKNOWN_LABEL = "bad_time", "ahead_of_time", "unknown_label"
 REASONS = (
     TOMBSTONE,
     OVERSIZED,
@@ -28,6 +28,7 @@ REASONS = (
     NOT_FINITE,
     OUT_OF_RANGE,
     BAD_TIME,
+    AHEAD_OF_TIME,
     UNKNOWN_LABEL,
 )
 """Every reason for which a record is rejected: the values of the metric's label."""
@@ -37,6 +38,10 @@ _UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LABEL_CHARACTERS = 256
+_KEY_CHARACTERS = 1024
+"""A key stays in memory and in every checkpoint: at a megabyte each, `max_keys` of them would be 100 GB."""
+_MAX_WEIGHT = 1e6
+"""A finite 3e38, times a gradient, is infinite, and one such sample would turn every weight of the model into nan."""
 
 
 class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
@@ -74,6 +79,10 @@ class Fields:
     """The field with the class."""
     labels: frozenset[str] | None = None
     """The classes that there are; None: any text may be one."""
+    max_ahead_s: float | None = None
+    """How far an event time may be ahead of the record's own; None: any."""
+    keep_blocks: bool = False
+    """Whether samples tell where their records are: something after the decoder may reject them."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
@@ -155,7 +164,7 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
                 raise BadRecord(OVERSIZED, detail)
             row = slow(value)
         except BadRecord as bad:
-            rejects.append(reject(records, i, bad.reason, bad.detail))
+            rejects.append(records.reject(i, bad.reason, bad.detail))
             continue
         numbers.append(row.numbers)
         times.extend(row.times or ())
@@ -175,10 +184,11 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     _check_finite(numbers, index, fields, bad)
     _check_ranges(numbers, index, fields, bad)
     times = _times(records, rows, index, fields, bad)
-    keys = _keys(records, rows, index, fields)
+    _check_ahead(records, times, index, fields, bad)
+    keys = _keys(records, rows, index, fields, bad)
     labels = _labels(rows, index, fields, bad)
     if bad:
-        rejects.extend(reject(records, i, *bad[i]) for i in sorted(bad))
+        rejects.extend(records.reject(i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
         kept = ~np.isin(index, list(bad))
         numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
@@ -189,7 +199,11 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
     weights = single[:, last] if fields.weight is not None else None
-    return Samples(single[:, :first], single[:, first:last], times, keys, origins, offsets, weights, labels)
+    blocks = None
+    if fields.keep_blocks:
+        blocks = np.empty(len(index), dtype=object)
+        blocks.fill(records)
+    return Samples(single[:, :first], single[:, first:last], times, keys, origins, offsets, weights, labels, blocks)
 
 
 def _check_finite(
@@ -227,8 +241,7 @@ def _times(
     bad: dict[int, tuple[str, str]],
 ) -> Float64Array:
     if rows.times is None:
-        stamps: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
-        return stamps
+        return _own_times(records, index, bad)
     unit = _UNITS_S[fields.time_unit]
     if all(type(value) is float or type(value) is int for value in rows.times):
         try:
@@ -246,8 +259,33 @@ def _times(
     return result
 
 
+def _own_times(records: Records, index: np.ndarray[Any, Any], bad: dict[int, tuple[str, str]]) -> Float64Array:
+    """The records' own times, which any producer can set to anything."""
+    times: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
+    # Written so that nan, which a record without a time gives, fails it.
+    for row in np.nonzero(~((times >= _FIRST_S) & (times <= _LAST_S)))[0]:
+        i = int(index[row])
+        bad.setdefault(i, (BAD_TIME, f"the record's own time, {records.timestamps_ms[i]} ms, is beyond 1 to 9999"))
+    return times
+
+
+def _check_ahead(
+    records: Records, times: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
+) -> None:
+    """Event times are compared with the records' own (where they have one), never with a clock: a replay must agree."""
+    if fields.max_ahead_s is None or fields.time is None:
+        return
+    own_s = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
+    for row in np.nonzero((own_s > 0) & (times > own_s + fields.max_ahead_s))[0]:
+        detail = (
+            f"{fields.time} is {times[row] - own_s[row]:.0f} s ahead of the record's own time, "
+            f"decode.max_ahead_s is {fields.max_ahead_s:g}"
+        )
+        bad.setdefault(int(index[row]), (AHEAD_OF_TIME, detail))
+
+
 def _keys(
-    records: Records, rows: Rows, index: np.ndarray[Any, Any], fields: Fields
+    records: Records, rows: Rows, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
 ) -> np.ndarray[Any, np.dtype[np.object_]]:
     keys = np.empty(len(index), dtype=object)
     if rows.keys is not None:
@@ -257,6 +295,12 @@ def _keys(
         keys[:] = [texts[i] for i in index]
     else:
         keys.fill(f"{records.origin.topic}/{records.origin.partition}")
+        return keys
+    if len(keys) and max(map(len, keys)) > _KEY_CHARACTERS:
+        for row, key in enumerate(keys):
+            if len(key) > _KEY_CHARACTERS:
+                detail = f"{fields.key} has {len(key)} characters; a key has at most {_KEY_CHARACTERS}"
+                bad.setdefault(int(index[row]), (OVERSIZED, detail))
     return keys
 
 
@@ -289,17 +333,11 @@ def label_text(value: str | bool | float) -> str:
     return str(value)
 
 
-def reject(records: Records, i: int, reason: str, detail: str) -> Reject:
-    """The i-th of *records* as a reject."""
-    return Reject(
-        records.origin,
-        records.offsets[i],
-        reason,
-        detail[:500],
-        records.values[i],
-        records.keys[i],
-        records.timestamps_ms[i],
-    )
+def _feature(name: str, options: Any) -> Field:
+    """A range is checked here, unless another value shall stand in for what is outside (`learnd.transforms.rules`)."""
+    if options.on_fault == "reject":
+        return Field(name, options.min, options.max, options.missing)
+    return Field(name, missing=options.missing)
 
 
 def fields_from(
@@ -310,16 +348,19 @@ def fields_from(
     weight: str | None = None,
     classes: Sequence[str] | None = None,
     classify: bool = False,
+    keep_blocks: bool = False,
 ) -> Fields:
     """The fields that the configuration asks for; with *classify* the only target is a class (one of *classes*)."""
     return Fields(
-        tuple(Field(name, f.min, f.max, f.missing) for name, f in features.items()),
+        tuple(_feature(name, options) for name, options in features.items()),
         () if classify else tuple(Field(name) for name in targets),
         settings.time,
         settings.time_unit,
         settings.key,
         settings.max_bytes,
-        Field(weight, min=0.0) if weight is not None else None,
+        Field(weight, min=0.0, max=_MAX_WEIGHT) if weight is not None else None,
         targets[0] if classify else None,
         frozenset(classes) if classify and classes is not None else None,
+        settings.max_ahead_s,
+        keep_blocks,
     )

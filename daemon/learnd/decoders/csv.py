@@ -89,7 +89,7 @@ class CsvDecoder:
         """A number where the cell is one, else the text, which then must be ISO 8601."""
         text = cells[self._time or 0]
         try:
-            return float(text)
+            return _float(text)
         except ValueError:
             return text
 
@@ -100,8 +100,17 @@ def _number(text: str, name: str, missing: float | None) -> float:
             raise BadRecord(MISSING_FIELD, f"{name} is empty")
         return missing
     try:
-        if "_" in text:
-            raise ValueError
-        return float(text)
+        return _float(text)
     except ValueError:
         raise BadRecord(WRONG_TYPE, f"{name} is {text[:64]!r}, not a number") from None
+
+
+def _float(text: str) -> float:
+    """The number, with nothing in it that only Python takes for one (``1_0``).
+
+    >>> _float("1.5")
+    1.5
+    """
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)

@@ -31,10 +31,13 @@ class Float32Decoder:
         labels = None
         if self._width > self._numbers:
             classes = numbers[:, -1]
-            if not (classes == np.round(classes)).all():
+            # Infinity is as round as any number, and no integer.
+            if not (np.isfinite(classes).all() and (classes == np.round(classes)).all()):
                 raise ValueError
             labels = [str(int(number)) for number in classes]
-        return Rows(numbers[:, : self._numbers].astype(np.float64), None, None, index.tolist(), labels)
+        with np.errstate(invalid="ignore"):  # a signalling nan is a nan like any other: rejected a few lines on
+            wide = numbers[:, : self._numbers].astype(np.float64)
+        return Rows(wide, None, None, index.tolist(), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from learnd.section import Count, Section
+from learnd.section import Count, Positive, Section
 
 RECORD_KEY = "__key__"
 """As ``decode.key``: the record's own (Kafka) key, rather than a field of its value."""
@@ -18,6 +18,8 @@ class _Common(Section):
     """The field that names the machine; ``__key__`` is the record's own key; absent: one series a partition."""
     max_bytes: Count = 1_048_576
     """A longer record is rejected undecoded."""
+    max_ahead_s: Positive | None = 86_400.0
+    """An event time further ahead of the record's own time is a reject; a day, for zones that nobody wrote down."""
 
 
 class JsonSettings(_Common):
@@ -41,6 +43,7 @@ class Float32Settings(_Common):
 
     kind: Literal["float32"]
     time: None = None
+    max_ahead_s: None = None
     key: Literal["__key__"] | None = None
 
 

@@ -27,7 +27,7 @@ Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 class TopicSink:
     """Sends to one topic; ``flush`` raises unless everything taken so far was delivered, and tries again next time.
 
-    A value that the broker finds too large is delivered cut, with a header that tells its real size.
+    What the broker finds too large is delivered with its value and its key cut, and headers that tell their real sizes.
     """
 
     def __init__(self, topic: str, client_options: Mapping[str, Any], *, key: str) -> None:
@@ -100,13 +100,22 @@ class TopicSink:
 
 
 def _cut(message: Message) -> Message:
-    """The message with its value cut to a size that any broker takes.
+    """The message with its value and its key cut to a size that any broker takes.
 
     >>> value, key, headers = _cut((b"x" * 5000, b"k", [("a", b"b")]))
     >>> len(value), key, headers[-1]
     (1000, b'k', ('learnd.value.bytes', b'5000'))
     """
     value, key, headers = message
-    if value is None or len(value) <= CUT_BYTES:
+    sizes = [
+        (f"learnd.{name}.bytes", str(len(part)).encode())
+        for name, part in (("value", value), ("key", key))
+        if part is not None and len(part) > CUT_BYTES
+    ]
+    if not sizes:
         return message  # it only shared a batch with one that is too large
-    return value[:CUT_BYTES], key, [*headers, ("learnd.value.bytes", str(len(value)).encode())]
+    return _head(value), _head(key), [*headers, *sizes]
+
+
+def _head(part: bytes | None) -> bytes | None:
+    return None if part is None else part[:CUT_BYTES]

@@ -52,6 +52,11 @@ class MemorySource:
     def __init__(self, script: Script, *, topic: str = "memory") -> None:
         self._topic = topic
         self._script = list(script)
+        # Counted once: the loop asks for lags after every batch, and a script may have a hundred thousand records.
+        self._ends: dict[TopicPartition, int] = {}
+        for item in self._items():
+            partition = TopicPartition(self._topic, item.partition)
+            self._ends[partition] = self._ends.get(partition, 0) + 1
         self._fired: set[int] = set()
         self._next = 0
         self._empty_polls = 0
@@ -62,7 +67,7 @@ class MemorySource:
     def open(self, offsets: Offsets) -> None:
         self._next = 0
         self._empty_polls = 0
-        self._positions = {TopicPartition(self._topic, item.partition): 0 for item in self._items()}
+        self._positions = dict.fromkeys(self._ends, 0)
         self._positions.update(offsets)
         self._wanted = dict(offsets)
         self._seen: dict[TopicPartition, int] = {}
@@ -113,17 +118,13 @@ class MemorySource:
         return False
 
     def ends(self) -> Offsets:
-        ends: dict[TopicPartition, int] = {}
-        for item in self._items():
-            partition = TopicPartition(self._topic, item.partition)
-            ends[partition] = ends.get(partition, 0) + 1
-        return ends
+        return dict(self._ends)
 
     def positions(self) -> Offsets:
         return dict(self._positions)
 
     def lags(self) -> Mapping[TopicPartition, int]:
-        return {p: end - self._positions[p] for p, end in self.ends().items()}
+        return {p: end - self._positions[p] for p, end in self._ends.items()}
 
     def exhausted(self) -> bool:
         return self._next >= len(self._script) and self._empty_polls == 0
