@@ -137,6 +137,8 @@ def make_pipeline(
         ),
         metrics=metrics,
         checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
+        retry_every=Every(seconds=checkpoint.retry_seconds, samples=None, clock=clock),
+        max_failures=checkpoint.max_failures,
         export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: core.chunk.retraces,
         refusals=lambda: (int(core.guard.refused.numpy()), int(core.guard.rollbacks.numpy())),

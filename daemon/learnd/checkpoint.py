@@ -6,6 +6,7 @@ afterwards; the copying, writing and flushing to disk happen on a thread.
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ from typing import Any
 import structlog
 import tensorflow as tf
 
-from learnd import statecodec
-from learnd.durable import fsync
-from learnd.errors import ConfigError, SaveFailedError, StateDamagedError
+from learnd import checkpoint_files as files
+from learnd import faults, statecodec
+from learnd.durable import make_folder
+from learnd.errors import ConfigError, FileLostError, SaveFailedError, StateDamagedError
 from learnd.types import Offsets, State, TopicPartition
 
 log = structlog.get_logger()
 
 _PREFIX = "variables/"
-_NAME = re.compile(r"ckpt-(\d+)\.index$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Saved:
     number: int
     duration_s: float
     size_bytes: int
-    error: BaseException | None = None
+    error: SaveFailedError | None = None
 
 
 class _HostState(tf.train.experimental.PythonState):  # type: ignore[misc]
@@ -78,48 +79,30 @@ class Checkpoints:
         # One thread for all saves: a new one each time takes another malloc arena, and memory creeps up for hours.
         self._worker = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="learnd-checkpoint")
         self._future: futures.Future[None] | None = None
-        self._outcome: Saved | None = None
-        self._manager: Any = None
+        self._outcomes: deque[Saved] = deque()
         self._number = 0
+        self.damaged: tuple[int, ...] = ()
+        """The numbers of the newer checkpoints that `restore` had to pass over."""
 
     def open(self) -> None:
-        """Make the directory and find what is there, with or without TensorFlow's own list of it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        """Make the directory, and take away what a crash left half done in it."""
+        make_folder(self._directory)
+        files.sweep(self._directory)
         self._shadow = {name: tf.Variable(live, trainable=False) for name, live in self._live.items()}
         # One graph call in place of a hundred eager reads: it took the stall of a save from 2.9 ms to 1.1.
         read = tf.function(lambda: {name: live.read_value() for name, live in self._live.items()}, autograph=False)
         self._read_all = read.get_concrete_function()
         self._host = _HostState()
         self._checkpoint = tf.train.Checkpoint(variables=self._shadow, host=self._host)
-        numbers = self._numbers()
-        if not numbers:
-            # An empty or foreign list would keep the manager from being made.
-            (self._directory / "checkpoint").unlink(missing_ok=True)
-        if numbers and self._listed() != numbers:
-            # TensorFlow's list is missing or stale (a crash, a copy by hand); the files are what counts.
-            tf.compat.v1.train.update_checkpoint_state(
-                str(self._directory), f"ckpt-{numbers[-1]}", [f"ckpt-{n}" for n in numbers]
-            )
-        self._number = max([self._number, *numbers])
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self._directory), max_to_keep=self._keep, checkpoint_name="ckpt"
-        )
-
-    def _listed(self) -> list[int]:
-        try:
-            listed = tf.train.get_checkpoint_state(str(self._directory))
-        except Exception:  # whatever a torn file makes TensorFlow's parser say
-            return []
-        names = listed.all_model_checkpoint_paths if listed is not None else []
-        return [int(name.rpartition("-")[2]) for name in names]
-
-    def _numbers(self) -> list[int]:
-        return _numbers_in(self._directory)
+        # TensorFlow makes its counter at the first save; made now, what is restored and what is saved look the same.
+        self._counter = self._checkpoint.save_counter
+        self._number = max([self._number, *files.numbers(self._directory)])
 
     def restore(self) -> State | None:
         """Put the newest sound checkpoint into the live variables; returns its host state.
 
-        None if there has never been one. Unsound ones are set aside under another name, and logged.
+        None if there has never been one. Checksums are compared before TensorFlow touches a file. Unsound ones are
+        set aside under another name, logged, and named in `damaged`.
 
         Raises
         ------
@@ -128,28 +111,28 @@ class Checkpoints:
         ConfigError
             if the checkpoint belongs to another configuration.
         """
-        damaged: list[str] = []
-        for number in reversed(self._numbers()):
-            path = self._directory / f"ckpt-{number}"
+        damaged: list[int] = []
+        for number in reversed(files.numbers(self._directory)):
+            path = files.prefix(self._directory, number)
             try:
+                files.require_sound(self._directory, number)
                 host = self._read(path)
             except ConfigError:
                 raise
             except Exception as error:
                 log.error("checkpoint_damaged", path=str(path), error=_first_line(error))
-                damaged.append(path.name)
+                damaged.append(number)
                 continue
             self._require_same(host["fingerprint"])
             for name, live in self._live.items():
                 live.assign(self._shadow[name])
-            for name in damaged:
-                _set_aside(self._directory, name)
-            if damaged:
-                self.open()
+            for unsound in damaged:
+                files.set_aside(self._directory, unsound)
+            self.damaged = tuple(damaged)
             state: State = host["state"]
             return state
-        if damaged or any(self._directory.glob("ckpt-*")):
-            names = ", ".join(damaged) or "files without an index"
+        if damaged:
+            names = ", ".join(f"ckpt-{number}" for number in damaged)
             raise StateDamagedError(
                 f"{self._directory}: no checkpoint can be read ({names}). Restore one from a backup, or move the "
                 "directory away to start afresh; learnd never forgets what it learned on its own account"
@@ -161,7 +144,7 @@ class Checkpoints:
         host = _read_host(reader)
         if host["fingerprint"] == self._fingerprint:
             self._require_same_arrays(reader)
-            self._checkpoint.restore(str(path)).assert_consumed()
+            self._checkpoint.read(str(path)).assert_consumed()
         return host
 
     def _require_same_arrays(self, reader: Any) -> None:
@@ -205,11 +188,8 @@ class Checkpoints:
         return self._future is not None and not self._future.done()
 
     def outcome(self) -> Saved | None:
-        """The outcome of the last save, once."""
-        if self.busy():
-            return None
-        outcome, self._outcome = self._outcome, None
-        return outcome
+        """The outcome of the oldest save that was not told yet; each is told once."""
+        return self._outcomes.popleft() if self._outcomes else None
 
     def _save(
         self,
@@ -221,36 +201,55 @@ class Checkpoints:
     ) -> None:
         started_s = self._clock()
         size_bytes = 0
-        error: BaseException | None = None
+        error: SaveFailedError | None = None
         try:
             flush()
             for name, value in values.items():
                 self._shadow[name].assign(value)
             self._host.data = statecodec.encode({"fingerprint": self._fingerprint, "state": state})
-            self._manager.save(checkpoint_number=number)
-            size_bytes = self._make_durable(number)
+            size_bytes = files.write(self._directory, number, _summary(state, offsets), self._write_arrays)
+            faults.reached("checkpoint.after-save-before-commit")
+            self._prune()
+        except FileLostError as failure:
+            error = failure
         except Exception as failure:
-            error = SaveFailedError(f"{self._directory}/ckpt-{number}: {_first_line(failure)}")
-        self._outcome = Saved(offsets, number, self._clock() - started_s, size_bytes, error)
+            error = SaveFailedError(f"{files.prefix(self._directory, number)}: {_first_line(failure)}")
+        self._outcomes.append(Saved(offsets, number, self._clock() - started_s, size_bytes, error))
 
-    def _make_durable(self, number: int) -> int:
-        """fsync the checkpoint's files, then the folder; returns their size."""
-        size_bytes = 0
-        for path in [*self._directory.glob(f"ckpt-{number}.*"), self._directory / "checkpoint"]:
-            fsync(path)
-            size_bytes += path.stat().st_size
-        fsync(self._directory)
-        return size_bytes
+    def _write_arrays(self, path: Path) -> None:
+        self._checkpoint.write(str(path))
+
+    def _prune(self) -> None:
+        """Only what is durable counts among those that stay; a disk that refuses is no failure of the save."""
+        try:
+            for number in files.numbers(self._directory)[: -self._keep]:
+                files.remove(self._directory, number)
+        except OSError as error:
+            log.warning("checkpoint_not_pruned", error=str(error))
+
+
+def _summary(state: State, offsets: Offsets) -> dict[str, Any]:
+    """What people may ask of a checkpoint without TensorFlow."""
+    progress = state.get("progress", {})
+    counts = {name: progress[name] for name in ("records", "samples", "updates") if name in progress}
+    return {**counts, "offsets": offsets_to_state(offsets)}
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """The prefix of the newest checkpoint in *directory*; None if there is none."""
-    numbers = _numbers_in(directory)
-    return directory / f"ckpt-{numbers[-1]}" if numbers else None
+    """The prefix of the newest sound checkpoint in *directory*; None if there is no checkpoint.
 
-
-def _numbers_in(directory: Path) -> list[int]:
-    return sorted(int(match.group(1)) for path in directory.iterdir() if (match := _NAME.match(path.name)))
+    Raises
+    ------
+    StateDamagedError
+        if there are checkpoints and none is sound.
+    """
+    numbers = files.numbers(directory)
+    for number in reversed(numbers):
+        if not files.damage(directory, number):
+            return files.prefix(directory, number)
+    if numbers:
+        raise StateDamagedError(f"{directory}: none of the checkpoints {numbers} is sound; restore one from a backup")
+    return None
 
 
 def read_fingerprint(prefix: Path) -> dict[str, Any]:
@@ -264,7 +263,12 @@ def read_arrays(directory: Path) -> tuple[dict[str, Any], State]:
     path = newest_checkpoint(directory)
     if path is None:
         raise StateDamagedError(f"{directory} holds no checkpoint")
-    reader = tf.train.load_checkpoint(str(path))
+    return read_checkpoint(path)
+
+
+def read_checkpoint(prefix: Path) -> tuple[dict[str, Any], State]:
+    """The same of one checkpoint."""
+    reader = tf.train.load_checkpoint(str(prefix))
     arrays = {
         _plain_name(name): reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
@@ -306,11 +310,6 @@ def _plain_name(name: str) -> str:
 def _resource(variable: Any) -> Any:
     """The TensorFlow variable behind a Keras one."""
     return getattr(variable, "_value", variable) if hasattr(variable, "path") else variable
-
-
-def _set_aside(directory: Path, name: str) -> None:
-    for path in directory.glob(f"{name}.*"):
-        path.rename(path.with_name(f"damaged-{path.name}"))
 
 
 def _first_line(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
         port=settings.http.port,
         registry=pipeline.metrics.registry,
         live=lambda: _alive(pipeline),
-        ready=lambda: (pipeline.ready, "learning" if pipeline.ready else "not learning yet, or no longer"),
+        ready=pipeline.readiness,
     )
     server.open()
     log.info("http_listening", host=settings.http.host, port=server.port)

@@ -59,6 +59,10 @@ class CheckpointSettings(Section):
     every_samples: Count | None = None
     keep: Annotated[int, Field(ge=2)] = 5
     """At least two: the older one stays until the newer is known to be on disk."""
+    max_failures: Count | None = 3
+    """So many failures in a row end learning with exit code 70; null: never, learning goes on without a net."""
+    retry_seconds: Positive = 10.0
+    """After a failure the next attempt is due so much later, whatever the other two say."""
 
 
 class HttpSettings(Section):

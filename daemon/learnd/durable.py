@@ -13,6 +13,15 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make *path* and what is missing above it, each name durable: a synced file in a lost folder is lost."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync(path.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace *path* by *text* at once and durably: after a crash it holds the old text or the new one."""
     temporary = path.with_name(f"{path.name}.new")

@@ -68,5 +68,9 @@ class SaveFailedError(LearndError):
     """The state could not be made durable; offsets were not committed."""
 
 
+class FileLostError(SaveFailedError):
+    """What a file holds since the last checkpoint is not known any more; a restart takes it up from there."""
+
+
 class ExportError(LearndError):
     """A format cannot be written for this model; what was published before stays, and learning goes on."""

@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from learnd.checkpoint import Checkpoints, Saved, offsets_from_state, offsets_to_state
+from learnd.errors import FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
 from learnd.learners.averaged import AveragedModel
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
@@ -100,8 +101,12 @@ class Pipeline:
     exporter: Exporter
     metrics: Metrics
     checkpoint_every: Every
+    retry_every: Every
+    """After a failed checkpoint this alone says when to try again."""
     export_every: Every
     retraces: Callable[[], int]
+    max_failures: int | None = None
+    """So many checkpoints in a row may fail before learning ends; None: any number."""
     classes: Callable[[], tuple[str, ...]] = tuple
     """Names of the classes so far, by number."""
     refusals: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -112,6 +117,10 @@ class Pipeline:
     last_saved: Saved | None = None
     last_exported: Exported | None = None
     ready: bool = False
+    failure: SaveFailedError | None = None
+    """Why the last checkpoint failed; None once one has succeeded."""
+    failures: int = 0
+    """How many in a row."""
     beat_s: float = field(default_factory=time.monotonic)
     _exported_samples: int = 0
     _known_classes: int | None = None
@@ -130,11 +139,18 @@ class Pipeline:
         }
 
     def open(self) -> None:
-        """Restore the newest sound state and stand at its offsets."""
+        """Restore the newest sound state and stand at its offsets.
+
+        Raises
+        ------
+        SaveFailedError
+            if there was none, and that of the start cannot be made durable either.
+        """
         self.checkpoints.open()
         self.exporter.open()
         self.learner.prepare()
         state = self.checkpoints.restore()
+        self.metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
         self.dead_letters.open()
         self.predictions.open()
         if state is not None:
@@ -150,10 +166,18 @@ class Pipeline:
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
         self.progress.offsets = {**self.reader.positions(), **self.progress.offsets}
         if state is None:
-            self.save()
+            self._save_the_start()
         self.checkpoint_every.reset(self.progress.samples)
         self.export_every.reset(self.progress.samples)
         self.ready = True
+
+    def _save_the_start(self) -> None:
+        """Waits: until it is known how long the files of the sinks were, a crash could not take back what is added."""
+        self.save()
+        self.checkpoints.wait()
+        self.settle()
+        if self.failure is not None:
+            raise self.failure
 
     def learn(self, batch: Batch) -> None:
         """One batch, from its samples to its metrics."""
@@ -197,6 +221,19 @@ class Pipeline:
             affordable = int(BATCH_S * samples / max(duration_s, 1e-9))
             self.reader.batch_records = max(1, min(affordable, 2 * self.reader.batch_records, BATCH_RECORDS))
 
+    def readiness(self) -> tuple[bool, str]:
+        """Whether all is well, and a word on why: a state that cannot be saved is learned in vain."""
+        if not self.ready:
+            return False, "not learning yet, or no longer"
+        if self.failure is not None:
+            return False, f"learning, but {self.failures} checkpoints in a row failed: {self.failure}"
+        return True, "learning"
+
+    def save_due(self) -> bool:
+        """Whether it is time for a checkpoint, and none is under way."""
+        every = self.checkpoint_every if self.failure is None else self.retry_every
+        return every.due(self.progress.samples) and not self.checkpoints.busy()
+
     def save(self) -> None:
         """Start a checkpoint of everything as it is now."""
         self.checkpoint_every.reset(self.progress.samples)
@@ -230,8 +267,14 @@ class Pipeline:
         )
 
     def settle(self) -> None:
-        """Take note of saves and exports that came to an end; only now are their offsets acknowledged."""
-        if (saved := self.checkpoints.outcome()) is not None:
+        """Take note of saves and exports that came to an end; only now are their offsets acknowledged.
+
+        Raises
+        ------
+        SaveFailedError
+            if too many checkpoints in a row have failed, or trying again is no use.
+        """
+        while (saved := self.checkpoints.outcome()) is not None:
             self._note_saved(saved)
         if (exported := self.exporter.outcome()) is not None:
             self._note_exported(exported)
@@ -240,9 +283,11 @@ class Pipeline:
         self.beat_s = time.monotonic()
 
     def _note_saved(self, saved: Saved) -> None:
+        self.failure = saved.error
+        self.failures = 0 if saved.error is None else self.failures + 1
+        self.metrics.checkpoint_consecutive_failures.set(self.failures)
         if saved.error is not None:
-            self.metrics.checkpoint_failures.inc()
-            log.error("checkpoint_failed", error=str(saved.error))
+            self._note_failed(saved.error)
             return
         self.last_saved = saved
         self.reader.acknowledge(saved.offsets)
@@ -257,7 +302,22 @@ class Pipeline:
             offsets=_readable(saved.offsets),
         )
 
+    def _note_failed(self, error: SaveFailedError) -> None:
+        self.metrics.checkpoint_failures.inc()
+        log.error("checkpoint_failed", error=str(error), in_a_row=self.failures)
+        self.retry_every.reset(self.progress.samples)
+        if isinstance(error, FileLostError):
+            raise error
+        if self.max_failures is not None and self.failures >= self.max_failures:
+            raise SaveFailedError(
+                f"{self.failures} checkpoints in a row failed (checkpoint.max_failures), the last with: {error}; make "
+                "room or mend the disk, then start again: it goes on from the last checkpoint"
+            )
+
     def _note_exported(self, exported: Exported) -> None:
+        if exported.error:
+            # What was not published is still to be published, also when no further sample comes.
+            self._exported_samples = self.exporter.newest_samples()
         if exported.given_up:
             log.info("export_given_up", number=exported.number)
             return
@@ -292,14 +352,12 @@ class Pipeline:
         self.export(hurry=True)
         self.save()
         self.checkpoints.wait()
-        saved = self.checkpoints.outcome()
-        if saved is not None:
-            self._note_saved(saved)
+        self.settle()
         if not self.exporter.wait(max(0.0, deadline_s - time.monotonic())):
             self.exporter.abandon()
         self.settle()
-        if saved is not None and saved.error is not None:
-            raise saved.error
+        if self.failure is not None:
+            raise self.failure
 
     def close(self) -> None:
         """Let go of everything; nothing is saved here."""
@@ -323,7 +381,7 @@ def run(pipeline: Pipeline, *, stopping: Callable[[], bool], on_batch: Callable[
             batch = pipeline.reader.next(timeout_s=POLL_S)  # polled and decoded ahead, on the reader's thread
             if batch is not None:
                 pipeline.learn(batch)
-            if pipeline.checkpoint_every.due(pipeline.progress.samples) and not pipeline.checkpoints.busy():
+            if pipeline.save_due():
                 pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
             if pipeline.export_every.due(pipeline.progress.samples) and not pipeline.exporter.busy():
                 pipeline.export()  # a reference to the weights; the work happens elsewhere

@@ -1,5 +1,6 @@
 """Every metric and the form of every log event, in one place."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -61,6 +62,12 @@ class Metrics:
         self._lag = gauge("consumer_lag_records", "Records waiting in the source.", ("topic", "partition"))
         self.checkpoints = counter("checkpoints_total", "Checkpoints made durable.")
         self.checkpoint_failures = counter("checkpoint_failures_total", "Checkpoints that failed.")
+        self.checkpoint_consecutive_failures = gauge(
+            "checkpoint_consecutive_failures", "Checkpoints that failed since the last one that succeeded."
+        )
+        self.checkpoints_damaged = counter(
+            "checkpoints_damaged_total", "Damaged checkpoints that the start had to pass over."
+        )
         self.checkpoint_seconds = gauge("checkpoint_duration_seconds", "Time of the last checkpoint.")
         self.checkpoint_bytes = gauge("checkpoint_bytes", "Size of the last checkpoint.")
         self.checkpoint_time = gauge(
@@ -165,4 +172,14 @@ class _StandardErrorFactory:
         self._stream = stream
 
     def __call__(self, *_: Any) -> Any:
-        return structlog.PrintLogger(self._stream or sys.stderr)
+        return _Lines(self._stream or sys.stderr)
+
+
+class _Lines(structlog.PrintLogger):
+    """Loses a line that cannot be written: a full disk under the log must not end learning."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = failure = err = msg

@@ -1,5 +1,6 @@
 """Nothing lost, nothing learned twice: a real broker, a real process, a real SIGKILL."""
 
+import json
 import signal
 import threading
 import time
@@ -9,14 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd import statecodec
+from learnd import faults, statecodec
 from learnd.checkpoint import read_arrays
 from learnd.testing.kafka import KafkaCluster
 from tests.helpers import Daemon, config_text, readings, same_arrays, until
 
 RECORDS = 60_000
 PORTION, PORTION_S = 500, 0.3
-KILLS = 4
+MANY_RECORDS, MANY_PORTION_S = 600_000, 2.0
+"""They last for 40 minutes, longer than fifty starts on a busy machine and what is learned in between."""
+MANY_KILLS = 50
+SAVING = (
+    "checkpoint.before-checksums",
+    "checkpoint.before-rename",
+    "checkpoint.before-index",
+    "checkpoint.after-save-before-commit",
+    "checkpoint.half-removed",
+)
+PUBLISHING = ("export.before-rename", "export.after-rename")
 VARIANTS: dict[str, dict[str, Any]] = {
     "per_sample": {},
     "micro_batch_of_windows": {
@@ -31,7 +42,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Feed:
     """Produces the readings bit by bit on a thread, so that a daemon never comes to their end before `finish`."""
 
-    def __init__(self, broker: KafkaCluster) -> None:
+    def __init__(self, broker: KafkaCluster, records: int = RECORDS, pause_s: float = PORTION_S) -> None:
+        self._records = records
+        self._pause_s = pause_s
         self.topic = broker.create_topic("exactly-once")
         self._broker = broker
         self._hurry = threading.Event()
@@ -39,10 +52,10 @@ class Feed:
         self._thread.start()
 
     def _run(self) -> None:
-        values = readings(RECORDS)
-        for start in range(0, RECORDS, PORTION):
+        values = readings(self._records)
+        for start in range(0, self._records, PORTION):
             self._broker.produce(self.topic, values[start : start + PORTION])
-            self._hurry.wait(PORTION_S)
+            self._hurry.wait(self._pause_s)
 
     def finish(self) -> None:
         """Until everything was produced, now without pauses."""
@@ -54,12 +67,12 @@ def _config(folder: Path, broker: KafkaCluster, topic: str, **sections: Any) -> 
     folder.mkdir()
     config = folder / "config.yaml"
     source = {"kind": "kafka", "bootstrap_servers": [broker.bootstrap], "topics": [topic]}
-    common = {
+    common: dict[str, Any] = {
         "source": source,
         "checkpoint": {"every_seconds": None, "every_samples": 1000},
         "predictions": {"path": str(folder / "predictions.jsonl")},
     }
-    config.write_text(config_text(folder / "data", **common, **sections))
+    config.write_text(config_text(folder / "data", **{**common, **sections}))
     return config
 
 
@@ -76,30 +89,100 @@ def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
     feed = Feed(kafka_broker)
     broken = _config(tmp_path / "broken", kafka_broker, feed.topic, **VARIANTS[variant])
     random = np.random.default_rng(len(variant))
+    points = SAVING[:2] if variant == "per_sample" else SAVING[2:4]
     try:
-        for _ in range(KILLS):
-            reached = _newest_checkpoint(broken.parent)
-            with Daemon(broken) as daemon:
-                until(lambda n=reached: _newest_checkpoint(broken.parent) > n, what="a checkpoint")
-                time.sleep(random.uniform(0.0, 2 * PORTION_S))
-                assert daemon.process.poll() is None, daemon.log()
-                daemon.kill()
+        for point in points:
+            _kill_at(broken, f"{point}:3")
+        for _ in range(2):
+            _kill_some_time_after_a_save(broken, random)
     finally:
         feed.finish()
+    if variant == "per_sample":
+        _kill_at(broken, "export.before-rename", "--once")
+    _compare_with_an_uninterrupted_run(broken, kafka_broker, feed.topic, RECORDS, VARIANTS[variant])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fifty_kills_lose_nothing_and_repeat_nothing(variant: str, kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """The same, killed fifty times: at every named point, in the start, and whenever chance will have it."""
+    feed = Feed(kafka_broker, MANY_RECORDS, MANY_PORTION_S)
+    sections = {
+        **VARIANTS[variant],
+        "checkpoint": {"every_seconds": None, "every_samples": 300},
+        "export": {"every_samples": 2000, "formats": ["tflite"], "keep": 2},
+    }
+    broken = _config(tmp_path / "broken", kafka_broker, feed.topic, **sections)
+    random = np.random.default_rng(50 + len(variant))
+    named = [f"{point}:{random.integers(1, 5)}" for point in 5 * SAVING] + [*PUBLISHING, "export.before-rename"]
+    kills: list[str | None] = [*named, *[None] * (MANY_KILLS - len(named))]
+    random.shuffle(kills)  # type: ignore[arg-type]
+    told = []
+    try:
+        for point in kills:
+            if point is None:
+                told.append(_kill_at_any_time(broken, random))
+            else:
+                _kill_at(broken, point)
+                told.append(point)
+    finally:
+        feed.finish()
+    assert len(told) == MANY_KILLS
+    assert {"in the start", "while learning"} < set(told)
+    _compare_with_an_uninterrupted_run(broken, kafka_broker, feed.topic, MANY_RECORDS, sections)
+
+
+def _kill_at(config: Path, point: str, *arguments: str) -> None:
+    """The daemon's own SIGKILL, at *point*."""
+    with Daemon(config, *arguments, environ={faults.VARIABLE: point}) as daemon:
+        daemon.finish(code=-signal.SIGKILL)
+
+
+def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> None:
+    reached = _newest_checkpoint(config.parent)
+    with Daemon(config) as daemon:
+        until(lambda: _newest_checkpoint(config.parent) > reached, what="a checkpoint")
+        time.sleep(random.uniform(0.0, 2 * PORTION_S))
+        assert daemon.process.poll() is None, daemon.log()
+        daemon.kill()
+
+
+def _kill_at_any_time(config: Path, random: np.random.Generator) -> str:
+    """From the first moment of the process on; some come in its start, most while it learns."""
+    with Daemon(config) as daemon:
+        if in_the_start := random.random() < 0.2:
+            time.sleep(random.uniform(0.0, 5.0))
+        else:
+            daemon.wait_for("state_restored" if _newest_checkpoint(config.parent) else "http_listening")
+            time.sleep(random.uniform(0.0, 3.0))
+        assert daemon.process.poll() is None, daemon.log()
+        daemon.kill()
+    return "in the start" if in_the_start else "while learning"
+
+
+def _compare_with_an_uninterrupted_run(
+    broken: Path, broker: KafkaCluster, topic: str, records: int, sections: dict[str, Any]
+) -> None:
+    """Both to the end of the stream; then everything that either has on disk."""
     with Daemon(broken, "--once") as daemon:
         daemon.finish()
-    whole = _config(tmp_path / "whole", kafka_broker, feed.topic, **VARIANTS[variant])
+        assert not daemon.events("checkpoint_damaged"), "a crash is no damage"
+    folder = broken.parent.parent
+    whole = _config(folder / "whole", broker, topic, **sections)
     with Daemon(whole, "--once") as daemon:
         daemon.finish()
-
-    arrays, state = read_arrays(tmp_path / "whole" / "data" / "checkpoints")
-    arrays_again, state_again = read_arrays(tmp_path / "broken" / "data" / "checkpoints")
-    assert state["progress"]["records"] == RECORDS
-    assert int(arrays["learned"]) == state["progress"]["samples"] > RECORDS * 0.99
+    arrays, state = read_arrays(folder / "whole" / "data" / "checkpoints")
+    arrays_again, state_again = read_arrays(folder / "broken" / "data" / "checkpoints")
+    assert state["progress"]["records"] == state_again["progress"]["records"] == records
+    assert int(arrays["learned"]) == state["progress"]["samples"] > records * 0.99
     assert same_arrays(arrays, arrays_again) == []
     assert statecodec.encode(state) == statecodec.encode(state_again)
-    predictions = (tmp_path / "whole" / "predictions.jsonl").read_bytes()
-    assert predictions == (tmp_path / "broken" / "predictions.jsonl").read_bytes()
+    predictions = (folder / "whole" / "predictions.jsonl").read_bytes()
+    assert predictions == (folder / "broken" / "predictions.jsonl").read_bytes()
+    offsets = [json.loads(line)["offset"] for line in predictions.splitlines()]
+    assert len(offsets) == state["progress"]["samples"]
+    assert offsets == list(range(offsets[0], offsets[0] + len(offsets))), "one prediction a sample, in order"
 
 
 def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaCluster, tmp_path: Path) -> None:

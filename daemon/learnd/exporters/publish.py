@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from learnd.durable import fsync, write_text
+from learnd import faults
+from learnd.durable import fsync, make_folder, write_text
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
 from learnd.types import Float32Array, Snapshot
@@ -81,7 +82,7 @@ class Exporter:
 
     def open(self) -> None:
         """Make the directory and sweep what a crash left behind."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self._directory)
         for left in self._directory.glob(f"{BUILDING}*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -130,7 +131,9 @@ class Exporter:
             self._build(building, hurry)
             shutil.rmtree(building / REQUEST)
             _fsync_tree(building)
+            faults.reached("export.before-rename")
             building.rename(self._directory / str(number))
+            faults.reached("export.after-rename")
             fsync(self._directory)
             self._prune()
         except Exception as failure:
