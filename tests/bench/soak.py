@@ -1,8 +1,8 @@
 """A daemon that runs for long: memory, threads, files, metric series, throughput and disk must stay as they are.
 
-The installed command learns from the simulator (100 million samples or an hour, whichever ends first; bounded otherwise by
-the arguments) while it checkpoints and exports; this process looks at it from outside every few seconds. The first fifth is
-warm-up. `python -m tests.bench.soak [SECONDS [SAMPLES]]`
+The installed command learns from the simulator (100 million samples or an hour, whichever ends first; bounded otherwise
+by the arguments) while it checkpoints and exports; this process looks at it from outside every few seconds. The first
+fifth is warm-up. `python -m tests.bench.soak [SECONDS [SAMPLES]]`
 """
 
 import sys
