@@ -44,7 +44,7 @@ from learnd.transforms import windows
 from learnd.transforms.chain import Chain
 from learnd.transforms.labels import Labels
 from learnd.transforms.unchanged import Unchanged
-from learnd.types import Records, TopicPartition
+from learnd.types import UNREADABLE, Records, TopicPartition
 from learnd.warmstart import adopted
 
 log = structlog.get_logger()
@@ -91,7 +91,10 @@ def make_pipeline(
     decoder = make_decoder(settings)
     core = make_learning(settings, recipe)
     labels = core.labels
-    metrics = Metrics(reject_reasons=REASONS, skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS))
+    metrics = Metrics(
+        reject_reasons=(*REASONS, UNREADABLE),
+        skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS),
+    )
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
     return Pipeline(
@@ -123,6 +126,7 @@ def make_pipeline(
             clock=clock,
         ),
         metrics=metrics,
+        wait_for_broker=isinstance(settings.source, KafkaSettings) and settings.source.startup == "retry",
         checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: core.chunk.retraces,

@@ -34,6 +34,8 @@ class Metrics:
         skipped = counter("samples_skipped_total", "Good records that made no sample.", ("reason",))
         self._rejected = {reason: rejected.labels(reason) for reason in reject_reasons}
         self._skipped = {reason: skipped.labels(reason) for reason in skip_reasons}
+        self.unreadable = counter("records_unreadable_total", "Offsets skipped: their batch could not be read.")
+        self.lost = counter("records_lost_total", "Offsets skipped: the broker no longer held them.")
         self.samples = counter("samples_learned_total", "Samples predicted and learned by this process.")
         self.updates = counter("updates_total", "Optimizer steps taken by this process.")
         self.model_samples = gauge("model_samples", "Samples that the model has learned in all its life.")
@@ -80,6 +82,8 @@ class Metrics:
         self.bytes.inc(batch.byte_count)
         for item in batch.rejects:
             self._rejected[item.reason].inc()
+        self.unreadable.inc(batch.unreadable)
+        self.lost.inc(batch.lost)
         for reason, count in batch.skipped.items():
             self._skipped[reason].inc(count)
         self.samples.inc(len(result.samples))
