@@ -148,7 +148,7 @@ class _Bounds:
         self.compress = getattr(self._snappy, "compress", None)
 
     def install(self) -> None:
-        if self._snappy is not None:
+        if kafka.codec.snappy is not None:
             kafka.codec.snappy = self  # its snappy_decode calls our decompress for each block
         for module in (kafka.codec, kafka.record.default_records, kafka.record.legacy_records):
             for name in _DECODERS:
