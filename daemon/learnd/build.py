@@ -52,7 +52,7 @@ from learnd.transforms import rules, windows
 from learnd.transforms.chain import Chain
 from learnd.transforms.labels import Labels
 from learnd.transforms.unchanged import Unchanged
-from learnd.types import Records, TopicPartition
+from learnd.types import UNREADABLE, Records, TopicPartition
 from learnd.warmstart import adopted
 
 log = structlog.get_logger()
@@ -100,7 +100,7 @@ def make_pipeline(
     core = make_learning(settings, recipe)
     labels = core.labels
     metrics = Metrics(
-        reject_reasons=tuple(dict.fromkeys((*REASONS, *rules.REASONS))),
+        reject_reasons=tuple(dict.fromkeys((*REASONS, UNREADABLE, *rules.REASONS))),
         skip_reasons=(*windows.SKIP_REASONS, *transforms_of_labels.SKIP_REASONS),
         replace_reasons=rules.REASONS,
     )
@@ -136,6 +136,7 @@ def make_pipeline(
             clock=clock,
         ),
         metrics=metrics,
+        wait_for_broker=isinstance(settings.source, KafkaSettings) and settings.source.startup == "retry",
         checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         retry_every=Every(seconds=checkpoint.retry_seconds, samples=None, clock=clock),
         max_failures=checkpoint.max_failures,

@@ -6,7 +6,9 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 INTERNAL_ERROR = 70
 USAGE_ERROR = 64
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+GIVE_UP_S = 5.0
+"""A stop before anything was learned waits so long for the model to be compiled or the broker to be found."""
 STALLED_S = 60.0
 """`/livez` turns red when the main loop has not come round for so long."""
 
@@ -175,7 +180,7 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
     log.info("http_listening", host=settings.http.host, port=server.port)
     try:
         with LiveLine(pipeline, settings.name, enabled=live_line) as line:
-            run(pipeline, stopping=stop.received, on_batch=line.update)
+            run(pipeline, stopping=stop.received, on_open=stop.wait_for_the_save, on_batch=line.update)
     except LearndError as error:
         log.error("stopped", error=str(error), exit_code=error.exit_code)
         return error.exit_code
@@ -211,28 +216,58 @@ def _alive(pipeline: "Pipeline") -> tuple[bool, str]:
 
 
 class _StopSignals:
-    """SIGTERM and SIGINT ask for a clean end; a second one ends at once."""
+    """SIGTERM and SIGINT ask for a clean end; a second one ends at once.
+
+    A thread takes them from a socket that the system writes to, because Python's own handlers wait until the main
+    thread comes back from C++, and compiling a large model takes longer than the end may.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._received = False
+        self._nothing_learned = True
         self._before: dict[int, Any] = {}
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
 
     def received(self) -> bool:
-        return self._count > 0
+        return self._received
 
-    def _receive(self, number: int, _frame: Any) -> None:
-        self._count += 1
-        if self._count > 1:
+    def wait_for_the_save(self) -> None:
+        """From now on there is something to lose: no end before it is saved."""
+        self._nothing_learned = False
+
+    def _listen(self, wakeups: socket.socket) -> None:
+        while numbers := wakeups.recv(64):
+            for number in numbers:
+                if number in _STOPS:
+                    self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        if self._received:
             os._exit(128 + number)
+        self._received = True
+        if self._nothing_learned:
+            threading.Thread(target=self._give_up, name="learnd-stop", daemon=True).start()
+
+    def _give_up(self) -> None:
+        time.sleep(GIVE_UP_S)
+        if self._nothing_learned:
+            os._exit(0)
 
     def __enter__(self) -> "_StopSignals":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
+        self._sockets = write, read = socket.socketpair()
+        write.setblocking(False)
+        for number in _STOPS:
+            self._before[number] = signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(read,), name="learnd-signals", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._sockets is not None:
+            self._sockets[0].close()  # ends the thread
 
 
 @contextlib.contextmanager

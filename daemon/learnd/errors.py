@@ -64,6 +64,10 @@ class DataLossError(LearndError):
     """The stream no longer holds the records that the checkpoint wants next."""
 
 
+class UnreadableError(LearndError):
+    """Look at the record batch that the broker holds: it is damaged, too large, or of a codec that is not installed."""
+
+
 class SaveFailedError(LearndError):
     """The state could not be made durable; offsets were not committed."""
 

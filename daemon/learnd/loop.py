@@ -1,5 +1,6 @@
 """The whole flow on one screen."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ import numpy as np
 import structlog
 
 from learnd.checkpoint import Checkpoints, Saved, offsets_from_state, offsets_to_state
-from learnd.errors import FileLostError, SaveFailedError
+from learnd.errors import BrokerUnavailableError, FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
 from learnd.learners.averaged import AveragedModel
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
@@ -29,6 +30,8 @@ DRAIN_S = 5.0
 """After a stop, batches that were read already are still learned for so long; the rest is read again later."""
 STOP_S = 20.0
 """After a stop, the last export is given up at this point; the promise is an end within 25 s."""
+RECONNECT_S = 1.0
+"""Between two attempts to reach the broker at the start; one lasts up to ``connect_timeout_s`` by itself."""
 
 
 @dataclass(slots=True)
@@ -36,6 +39,8 @@ class Progress:
     """Where the stream and the model stand: saved with every checkpoint."""
 
     offsets: Offsets = field(default_factory=dict)
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    """Which topics the offsets belong to: another one of the same name has other records."""
     records: int = 0
     samples: int = 0
     updates: int = 0
@@ -45,6 +50,7 @@ class Progress:
     def advance(self, batch: Batch, result: StepResult) -> None:
         """Take one learned batch into account."""
         self.offsets = {**self.offsets, **batch.next_offsets}
+        self.topic_ids = {**self.topic_ids, **batch.topic_ids}
         self.records += batch.record_count
         self.samples += len(result.samples)
         self.updates += result.updates
@@ -53,7 +59,7 @@ class Progress:
             self.last_time_s = max(self.last_time_s, float(result.samples.times_s.max()))
 
     def state(self) -> State:
-        names = ("records", "samples", "updates", "first_time_s", "last_time_s")
+        names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s")
         return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: State) -> None:
@@ -111,6 +117,8 @@ class Pipeline:
     """Names of the classes so far, by number."""
     refusals: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """Updates refused, and roll-backs, since the very beginning."""
+    wait_for_broker: bool = False
+    """Whether a start without a broker waits for it, rather than ending."""
     progress: Progress = field(default_factory=Progress)
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
@@ -138,8 +146,8 @@ class Pipeline:
             "predictions": self.predictions,
         }
 
-    def open(self) -> None:
-        """Restore the newest sound state and stand at its offsets.
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Restore the newest sound state and stand at its offsets; False if *stopping* came before that.
 
         Raises
         ------
@@ -151,8 +159,12 @@ class Pipeline:
         self.learner.prepare()
         state = self.checkpoints.restore()
         self.metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
-        self.dead_letters.open()
-        self.predictions.open()
+        if state is not None:
+            self.progress.restore(state["progress"])
+        start = functools.partial(self.reader.start, self.progress.offsets, self.progress.topic_ids)
+        for connect in (start, self.dead_letters.open, self.predictions.open):
+            if not self._connect(connect, stopping):
+                return False
         if state is not None:
             state = {"rules": {}, **state}  # a checkpoint from before there were rules goes on with new ones
             for name, part in self._stateful().items():
@@ -162,14 +174,30 @@ class Pipeline:
         self._known_classes = len(self.classes())
         self._known_refusals = self.refusals()
         self._exported_samples = self.exporter.newest_samples()
-        self.reader.start(self.progress.offsets)
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
         self.progress.offsets = {**self.reader.positions(), **self.progress.offsets}
+        self.progress.topic_ids = {**self.reader.topic_ids(), **self.progress.topic_ids}
         if state is None:
             self._save_the_start()
         self.checkpoint_every.reset(self.progress.samples)
         self.export_every.reset(self.progress.samples)
         self.ready = True
+        return True
+
+    def _connect(self, attempt: Callable[[], None], stopping: Callable[[], bool]) -> bool:
+        """*attempt*, again and again while there is no broker, if that is wanted; False if *stopping* came first."""
+        while not stopping():
+            try:
+                attempt()
+            except BrokerUnavailableError as error:
+                if not self.wait_for_broker:
+                    raise
+                log.warning("broker_unavailable", error=str(error))
+                time.sleep(RECONNECT_S)
+                self.beat_s = time.monotonic()
+            else:
+                return True
+        return False
 
     def _save_the_start(self) -> None:
         """Waits: until it is known how long the files of the sinks were, a crash could not take back what is added."""
@@ -225,6 +253,8 @@ class Pipeline:
         """Whether all is well, and a word on why: a state that cannot be saved is learned in vain."""
         if not self.ready:
             return False, "not learning yet, or no longer"
+        if not self.reader.connected():
+            return False, "the broker does not answer, or a topic is gone; learning goes on when it is back"
         if self.failure is not None:
             return False, f"learning, but {self.failures} checkpoints in a row failed: {self.failure}"
         return True, "learning"
@@ -234,15 +264,23 @@ class Pipeline:
         every = self.checkpoint_every if self.failure is None else self.retry_every
         return every.due(self.progress.samples) and not self.checkpoints.busy()
 
-    def save(self) -> None:
-        """Start a checkpoint of everything as it is now."""
+    def save(self, *, flush: bool = True) -> None:
+        """Start a checkpoint of everything as it is now; without *flush* the sinks were flushed just before."""
         self.checkpoint_every.reset(self.progress.samples)
         state = {name: part.state() for name, part in self._stateful().items()}
-        self.checkpoints.begin(state, self.progress.offsets, self._flush)
+        self.checkpoints.begin(state, self.progress.offsets, self._flush if flush else lambda: None)
 
     def _flush(self) -> None:
         self.dead_letters.flush()
         self.predictions.flush()
+
+    def _flushed(self) -> bool:
+        try:
+            self._flush()
+        except Exception as error:  # the save that follows tries again, and tells
+            log.warning("flush_failed", error=str(error))
+            return False
+        return True
 
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
@@ -350,7 +388,9 @@ class Pipeline:
         self.exporter.abandon()  # an export under way would be older than the one that comes now
         self.settle()
         self.export(hurry=True)
-        self.save()
+        # Before the state is taken: what is confirmed by then is not sent again at the next start.
+        flushed = self._flushed()
+        self.save(flush=not flushed)
         self.checkpoints.wait()
         self.settle()
         if not self.exporter.wait(max(0.0, deadline_s - time.monotonic())):
@@ -369,10 +409,18 @@ class Pipeline:
         self.predictions.close()
 
 
-def run(pipeline: Pipeline, *, stopping: Callable[[], bool], on_batch: Callable[[], Any] = lambda: None) -> None:
+def run(
+    pipeline: Pipeline,
+    *,
+    stopping: Callable[[], bool],
+    on_open: Callable[[], Any] = lambda: None,
+    on_batch: Callable[[], Any] = lambda: None,
+) -> None:
     """Learn until *stopping*, or until the stream ends. After an error nothing is saved: the last checkpoint counts."""
     try:
-        pipeline.open()
+        if not pipeline.open(stopping):
+            return
+        on_open()
         stop_s: float | None = None
         while not pipeline.reader.finished and not _drained(stop_s):
             if stop_s is None and stopping():

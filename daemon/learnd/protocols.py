@@ -1,6 +1,7 @@
 """The seams, in flow order. Each docstring states what an implementation owes to its caller."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from learnd.types import Batch, Offsets, Records, Reject, Samples, Signal, State, StepResult
@@ -24,8 +25,11 @@ class Source(Protocol):
     Polling again from the same offsets gives the same records in the same order per partition.
     """
 
-    def open(self, offsets: Offsets) -> None:
-        """Stand at *offsets*; a partition that is not named there begins where ``start_from`` says.
+    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Stand at *offsets* of the topics that *topic_ids* name. May be called again after an error.
+
+        A partition that is not named there begins where ``start_from`` says; at its beginning if others of its topic
+        are named, because then it is younger than they.
 
         Raises
         ------
@@ -34,7 +38,21 @@ class Source(Protocol):
         ...
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
-        """At most *max_records*, as soon as there are any; an empty sequence after *timeout_s* without one."""
+        """At most *max_records*, as soon as there are any; an empty sequence after *timeout_s* without one.
+
+        Raises
+        ------
+        DataLossError, UnreadableError
+            where the configuration does not say to go on.
+        """
+        ...
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """What tells each topic from another of the same name; without those that cannot be told apart."""
+        ...
+
+    def connected(self) -> bool:
+        """Whether the origin of the records answers, as far as known without asking. Any thread may call it."""
         ...
 
     def ends(self) -> Offsets:

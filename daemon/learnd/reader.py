@@ -3,6 +3,8 @@
 import queue
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from learnd.protocols import Decoder, Source
 from learnd.types import Batch, Offsets, Records, Reject, Samples, TopicPartition
@@ -49,9 +51,9 @@ class Reader:
         self.finished = False
         """True once ``next`` has handed over the last batch there will ever be."""
 
-    def start(self, offsets: Offsets) -> None:
-        """Open the source at *offsets* and begin to read. Raises what the source raises."""
-        self._source.open(offsets)
+    def start(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Open the source at *offsets* and begin to read. Raises what the source raises; may then be called again."""
+        self._source.open(offsets, topic_ids)
         self._start = dict(self._source.positions())
         if self._once:
             self._ends = self._source.ends()
@@ -81,6 +83,14 @@ class Reader:
     def positions(self) -> Offsets:
         """Where each partition stood when reading began."""
         return self._start
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """See `Source.topic_ids`."""
+        return self._source.topic_ids()
+
+    def connected(self) -> bool:
+        """See `Source.connected`."""
+        return self._source.connected()
 
     def lags(self) -> Mapping[TopicPartition, int]:
         """See `Source.lags`."""
@@ -130,7 +140,7 @@ class Reader:
         if not self._ends:
             return blocks
         kept = [until(block, self._ends.get(block.origin, 0)) for block in blocks]
-        return [block for block in kept if block.offsets]
+        return [block for block in kept if block.offsets or block.rejects or block.lost or block.topic_id]
 
 
 def until(block: Records, end: int) -> Records:
@@ -143,13 +153,13 @@ def until(block: Records, end: int) -> Records:
     if block.next_offset <= end:
         return block
     count = sum(1 for offset in block.offsets if offset < end)
-    return Records(
-        block.origin,
-        block.offsets[:count],
-        block.values[:count],
-        block.keys[:count],
-        block.timestamps_ms[:count],
-        end,
+    return replace(
+        block,
+        offsets=block.offsets[:count],
+        values=block.values[:count],
+        keys=block.keys[:count],
+        timestamps_ms=block.timestamps_ms[:count],
+        next_offset=end,
     )
 
 
@@ -160,11 +170,14 @@ def decode(blocks: Sequence[Records], decoder: Decoder) -> Batch:
     for block in blocks:
         good, bad = decoder.decode(block)
         samples.append(good)
-        rejects.extend(bad)
+        rejects.extend((*block.rejects, *bad))
     return Batch(
         Samples.concat(samples),
         tuple(rejects),
         {block.origin: block.next_offset for block in blocks},
         record_count=sum(len(block) for block in blocks),
         byte_count=sum(len(value) for block in blocks for value in block.values if value is not None),
+        unreadable=sum(block.unreadable for block in blocks),
+        lost=sum(block.lost for block in blocks),
+        topic_ids={block.origin.topic: block.topic_id for block in blocks if block.topic_id is not None},
     )

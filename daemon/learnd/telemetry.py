@@ -39,6 +39,8 @@ class Metrics:
         self._rejected = {reason: rejected.labels(reason) for reason in reject_reasons}
         self._skipped = {reason: skipped.labels(reason) for reason in skip_reasons}
         self._replaced = {reason: replaced.labels(reason) for reason in replace_reasons}
+        self.unreadable = counter("records_unreadable_total", "Offsets skipped: their batch could not be read.")
+        self.lost = counter("records_lost_total", "Offsets skipped: the broker no longer held them.")
         self.samples = counter("samples_learned_total", "Samples predicted and learned by this process.")
         self.updates = counter("updates_total", "Optimizer steps taken by this process.")
         self.refused = counter("updates_refused_total", "Updates refused because they would have broken the model.")
@@ -93,6 +95,8 @@ class Metrics:
         self.bytes.inc(batch.byte_count)
         for item in batch.rejects:
             self._rejected[item.reason].inc()
+        self.unreadable.inc(batch.unreadable)
+        self.lost.inc(batch.lost)
         for reason, count in batch.skipped.items():
             self._skipped[reason].inc(count)
         for reason, count in batch.replaced.items():

@@ -36,6 +36,14 @@ class Records:
     keys: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
     next_offset: int
+    rejects: "tuple[Reject, ...]" = ()
+    """What the source itself could not read, in this run."""
+    unreadable: int = 0
+    """Offsets that those rejects stand for."""
+    lost: int = 0
+    """Offsets before this run that were wanted and are no longer there."""
+    topic_id: str | None = None
+    """Set where from here on the topic is another one of the same name."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -55,6 +63,10 @@ class Records:
 
 DETAIL_CHARACTERS = 500
 """Of a reject's detail; it may quote what a record says of itself."""
+
+
+UNREADABLE = "unreadable"
+"""The reason of a reject that stands for a whole batch, which the source could not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +158,12 @@ class Batch:
     """Good records that make no sample, by reason (the first readings of a window, a repeated time)."""
     replaced: Mapping[str, int] = field(default_factory=dict)
     """Readings of faulty sensors for which another value stands in, by reason."""
+    unreadable: int = 0
+    """Offsets that the source could not read."""
+    lost: int = 0
+    """Offsets that were wanted and are no longer there."""
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    """Topics that are new ones of the same name from here on."""
 
 
 @dataclass(frozen=True, slots=True)

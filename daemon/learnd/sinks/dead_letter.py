@@ -99,15 +99,11 @@ class TopicDeadLetters:
         self._sink = sink
         self._connector = connector
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
+        self.state, self.restore = sink.state, sink.restore
 
     def put(self, rejects: Sequence[Reject]) -> None:
         _log(rejects)
         self._sink.send([(r.value, r.key, headers(r, self._connector)) for r in rejects])
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: State) -> None: ...
 
 
 def _text_or_base64(name: str, data: bytes | None) -> Mapping[str, str | None]:

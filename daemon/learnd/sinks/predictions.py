@@ -111,12 +111,8 @@ class TopicPredictions:
         self._describe = lines
         self._encode = msgspec.json.Encoder().encode
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
+        self.state, self.restore = sink.state, sink.restore
 
     def put(self, result: StepResult) -> None:
         found = self._describe(result) if len(result.samples) else ()
         self._sink.send([(self._encode(line), str(line["key"]).encode(), ()) for line in found])
-
-    def state(self) -> State:
-        return {}
-
-    def restore(self, state: State) -> None: ...

@@ -1,31 +1,38 @@
-"""A Kafka topic as a sink. Delivery is at least once: after a crash, what followed the checkpoint is sent again."""
+"""A Kafka topic as a sink. Delivery is at least once: after a crash, what followed the checkpoint is sent again.
+
+What the broker has not confirmed is part of the checkpoint, so that a topic that takes nothing cannot hold one up.
+"""
 
 import contextlib
-import functools
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from learnd.errors import BrokerUnavailableError, ConfigError, SaveFailedError
+from learnd.types import State
 
 log = structlog.get_logger()
 
-FLUSH_TIMEOUT_S = 6.0
+FLUSH_TIMEOUT_S = 4.0
+"""Two topics and the rest of a clean end must fit into the 25 s that it is promised in."""
 CLOSE_TIMEOUT_S = 2.0
 MAX_REQUEST_BYTES = 64 << 20
 CUT_BYTES = 1000
 MAX_BLOCK_S = 5.0
-"""How long one record may wait for the broker on the learner's thread before the next save is made to fail."""
+"""How long one record may wait for the broker on the learner's thread; those behind it then wait for the next save."""
+MAX_HELD_BYTES = 64 << 20
+"""What is not confirmed may take so much memory; a save beyond that fails, and learning goes on without saves."""
 Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 """Value, key, headers."""
 
 
 class TopicSink:
-    """Sends to one topic; ``flush`` raises unless everything taken so far was delivered, and tries again next time.
+    """Sends to one topic; what is not confirmed yet is in `state`, and sent again after `restore`.
 
     What the broker finds too large is delivered with its value and its key cut, and headers that tell their real sizes.
     """
@@ -35,7 +42,11 @@ class TopicSink:
         self._key = key
         self._options = client_options
         self._producer: Any = None
-        self._undelivered: list[Message] = []
+        self._held: dict[int, Message] = {}
+        self._held_bytes = 0
+        self._number = 0
+        self._again: list[int] = []
+        self._stuck = False
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -56,47 +67,90 @@ class TopicSink:
         if not partitions:
             raise ConfigError(f"{self._key}: {self._topic} does not exist; create it first")
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            value, key, headers = message
-            if value is None and key is None:
-                key = b""  # kafka-python refuses a record with neither; a tombstone must stay one
-            try:
-                sent = self._producer.send(self._topic, value=value, key=key, headers=list(headers))
-                sent.add_errback(functools.partial(self._keep, message))
-            except KafkaError as error:
-                self._keep(message, error)
+            with self._lock:
+                self._number += 1
+                number = self._number
+                self._held[number] = message
+                self._held_bytes += _size(message)
+            self._try(number, message)
 
-    def _keep(self, message: Message, error: Exception) -> None:
-        """Holds on to what was not delivered; the checkpoint waits for it."""
-        log.warning("delivery_failed", topic=self._topic, error=type(error).__name__)
-        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-            message = _cut(message)
+    def _try(self, number: int, message: Message) -> None:
+        if self._stuck:
+            with self._lock:
+                self._again.append(number)
+            return
+        value, key, headers = message
+        if value is None and key is None:
+            key = b""  # kafka-python refuses a record with neither; a tombstone must stay one
+        try:
+            sent = self._producer.send(self._topic, value=value, key=key, headers=list(headers))
+            sent.add_callback(self._confirm, number)
+            sent.add_errback(self._fail, number)
+        except KafkaTimeoutError as error:
+            self._stuck = True  # the next one would block as long
+            self._fail(number, error)
+        except KafkaError as error:
+            self._fail(number, error)
+
+    def _confirm(self, number: int, _metadata: Any) -> None:
         with self._lock:
-            self._undelivered.append(message)
+            self._held_bytes -= _size(self._held.pop(number))
+
+    def _fail(self, number: int, error: Exception) -> None:
+        """Holds on to what was not delivered; the next flush tries again."""
+        log.warning("delivery_failed", topic=self._topic, error=type(error).__name__)
+        with self._lock:
+            if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+                self._held_bytes -= _size(self._held[number])
+                self._held[number] = _cut(self._held[number])
+                self._held_bytes += _size(self._held[number])
+            self._again.append(number)
 
     def flush(self) -> None:
-        for _ in range(2):  # what failed is sent once more within the same flush, cut if it was too large
-            try:
-                self._producer.flush(timeout=FLUSH_TIMEOUT_S)
-            except KafkaError as error:
-                raise SaveFailedError(f"the topic {self._topic} does not take records: {error}") from error
+        """Wait a while for confirmations; what failed is sent once more within the same flush, cut if too large."""
+        deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
+        self._stuck = False
+        for _ in range(3):
+            with contextlib.suppress(KafkaError):
+                self._producer.flush(timeout=max(0.0, deadline_s - time.monotonic()))
             with self._lock:
-                again, self._undelivered = self._undelivered, []
+                again = [(number, self._held[number]) for number in self._again]
+                self._again = []
             if not again:
-                return
-            self.send(again)
-        self._producer.flush(timeout=FLUSH_TIMEOUT_S)
+                break
+            for number, message in again:
+                self._try(number, message)
+        if self._held:
+            log.warning("deliveries_pending", topic=self._topic, records=len(self._held), bytes=self._held_bytes)
+        if self._held_bytes > MAX_HELD_BYTES:
+            raise SaveFailedError(
+                f"{self._key}: {len(self._held)} records have not reached the topic {self._topic}; they are sent again "
+                "until it takes them, and no checkpoint is made before"
+            )
+
+    def state(self) -> State:
         with self._lock:
-            count = len(self._undelivered)
-        if count:
-            raise SaveFailedError(f"{count} records have not reached the topic {self._topic}; they are sent again")
+            return {"pending": list(self._held.values())}
+
+    def restore(self, state: State) -> None:
+        """Send what the checkpoint holds; only once open."""
+        pending = [(value, key, [tuple(h) for h in headers]) for value, key, headers in state.get("pending", ())]
+        if pending:
+            log.info("deliveries_resumed", topic=self._topic, records=len(pending))
+        self.send(pending)
 
     def close(self) -> None:
         if self._producer is not None:
             with contextlib.suppress(KafkaError):  # what was not delivered is not in a checkpoint either
                 self._producer.close(timeout=CLOSE_TIMEOUT_S)
             self._producer = None
+
+
+def _size(message: Message) -> int:
+    value, key, _ = message
+    return len(value or b"") + len(key or b"") + 200
 
 
 def _cut(message: Message) -> Message:

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 from learnd.errors import ConfigError, DataLossError
@@ -62,7 +63,7 @@ class FileSource:
         self._ahead: bytes | None = None
         self._anchor: tuple[float, float] | None = None
 
-    def open(self, offsets: Offsets) -> None:
+    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         self._file = _open(self._settings.path)
         if self._settings.resolved_format() == "csv" and self._settings.header:
             self._line()
@@ -133,6 +134,12 @@ class FileSource:
 
     def lags(self) -> Mapping[TopicPartition, int]:
         return {}
+
+    def topic_ids(self) -> Mapping[str, str]:
+        return {}
+
+    def connected(self) -> bool:
+        return True
 
     def exhausted(self) -> bool:
         return self._exhausted

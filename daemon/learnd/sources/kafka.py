@@ -3,26 +3,43 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import kafka
 import structlog
-from kafka import KafkaConsumer, OffsetAndMetadata
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka import OffsetAndMetadata
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    RetriableError,
+    UnknownError,
+    UnsupportedCodecError,
+)
 
-from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError
+from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
+from learnd.sources import kafka_guard
 from learnd.sources.settings import KafkaSettings
-from learnd.types import Offsets, Records, TopicPartition
+from learnd.types import UNREADABLE, Offsets, Records, Reject, TopicPartition
 
 log = structlog.get_logger()
+
+TRIES = 3
+"""A batch is fetched so often before it counts as unreadable: what broke on the way is whole the next time."""
+SILENCE_S = 3.0
+"""The broker counts as gone after so long without an answer; it answers an idle fetch every `fetch_max_wait_ms`."""
+METADATA_TIMEOUT_S = 5.0
+RECONNECT_MAX_MS = 2000
+"""kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
 
 
 class KafkaSource:
     """Every partition of the configured topics, as raw bytes.
 
-    Deserializers stay unset: one that raises would make kafka-python's next poll spin for ever.
+    Deserializers stay unset: one that raises would count as a batch that cannot be read.
     """
 
     def __init__(self, settings: KafkaSettings, *, group_id: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,14 +48,21 @@ class KafkaSource:
         self._clock = clock
         self._consumer: Any = None
         self._positions: dict[TopicPartition, int] = {}
+        self._topic_ids: dict[str, str] = {}
+        self._changes: list[Records] = []
+        self._failed: tuple[TopicPartition, int, int] | None = None
+        self._heard = False
+        self._silent_s = 0.0
+        self._topics_there = True
         self._lags: dict[TopicPartition, int] = {}
         self._acknowledged: dict[TopicPartition, int] | None = None
         self._lock = threading.Lock()
 
-    def open(self, offsets: Offsets) -> None:
+    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         settings = self._settings
+        kafka_guard.bound_decompression(settings.max_batch_bytes)
         try:
-            self._consumer = KafkaConsumer(
+            self._consumer = kafka_guard.make_consumer(
                 **settings.client_options(),
                 client_id=self._group_id,
                 group_id=self._group_id,
@@ -49,24 +73,59 @@ class KafkaSource:
                 isolation_level=settings.isolation_level,
                 max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
                 fetch_max_wait_ms=settings.fetch_max_wait_ms,
+                metadata_max_age_ms=int(settings.discover_every_s * 1000),
+                reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             )
-            partitions = self._partitions()
-            self._consumer.assign([_theirs(p) for p in partitions])
-            starts = self._starts([p for p in partitions if p not in offsets])
-            earliest = self._consumer.beginning_offsets([_theirs(p) for p in partitions])
+            kafka_guard.guard(self._consumer, self._hear)
+            self._stand(offsets, topic_ids)
         except KafkaError as error:
+            self.close()
             servers = ", ".join(settings.bootstrap_servers)
             raise BrokerUnavailableError(
                 f"no broker answers at {servers} (source.bootstrap_servers) within "
                 f"{settings.connect_timeout_s:g} s; start it, or correct the address or credentials ({error})"
             ) from error
-        for partition in partitions:
-            offset = offsets.get(partition, starts.get(partition, 0))
-            first = earliest[_theirs(partition)]
-            if offset < first:
-                raise _data_loss(partition, offset, f"the oldest one left is {first}")
-            self._consumer.seek(_theirs(partition), offset)
-            self._positions[partition] = offset
+        except LearndError:
+            self.close()
+            raise
+
+    def _hear(self) -> None:
+        self._heard = True
+
+    def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str]) -> None:
+        """Assign every partition and stand at its offset; where that is gone, as ``on_data_loss`` says."""
+        partitions = self._partitions()
+        self._topic_ids = dict(topic_ids)
+        self._changes = []
+        known = {partition.topic for partition in offsets}
+        starts = {
+            **self._starts([p for p in partitions if p.topic not in known]),
+            # Younger than the checkpoint: every one of its records is still to be learned.
+            **self._first([p for p in partitions if p.topic in known]),
+        }
+        self._assign({p: offsets.get(p, starts[p]) for p in partitions})
+        for topic in self._settings.topics:
+            new_id = kafka_guard.topic_id(self._consumer, topic)
+            if new_id is None or self._topic_ids.setdefault(topic, new_id) == new_id:
+                continue
+            self._positions |= {p: offset for p, offset in offsets.items() if p.topic == topic}
+            self._changes += self._begin_anew(topic, new_id)
+        for partition, first in starts.items():
+            if self._positions[partition] < first and partition in offsets:
+                self._changes.append(self._go_on(partition, first, f"the oldest one left is {first}"))
+
+    def _assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions and no others; those that were read already go on where they were."""
+        self._consumer.assign([_theirs(p) for p in positions])
+        for partition, offset in positions.items():
+            if self._positions.get(partition) != offset:
+                self._consumer.seek(_theirs(partition), offset)
+        self._positions = dict(positions)
+
+    def _first(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The oldest offset that is left of each."""
+        found = self._consumer.beginning_offsets([_theirs(p) for p in partitions]) if partitions else {}
+        return {TopicPartition(p.topic, p.partition): offset for p, offset in found.items()}
 
     def _partitions(self) -> list[TopicPartition]:
         found: list[TopicPartition] = []
@@ -100,14 +159,34 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         self._commit()
+        self._heard = False
+        started_s = self._clock()
+        try:
+            return self._changed() or self._polled(max_records, timeout_s)
+        except (RetriableError, UnknownError) as error:
+            # The broker is away or in trouble; nothing was taken, so the next poll asks for the same again.
+            log.warning("poll_failed", error=f"{type(error).__name__}: {error}")
+            time.sleep(timeout_s)
+            return []
+        except KafkaError as error:
+            raise BrokerUnavailableError(
+                f"the broker refuses to serve {', '.join(self._settings.topics)} (source.topics): "
+                f"{type(error).__name__}: {error}; correct its access rights or its state, then start again"
+            ) from error
+        finally:
+            self._silent_s = 0.0 if self._heard else self._silent_s + self._clock() - started_s
+
+    def _polled(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except kafka_guard.UnreadableBatchError as broken:
+            return self._pass_over(broken)
         except OffsetOutOfRangeError as error:
-            theirs, offset = next(iter(error.args[0].items()))
-            first = self._consumer.beginning_offsets([theirs])[theirs]
-            last = self._consumer.end_offsets([theirs])[theirs]
-            partition = TopicPartition(theirs.topic, theirs.partition)
-            raise _data_loss(partition, offset, f"the broker holds {first} to {last}") from error
+            theirs, _ = next(iter(error.args[0].items()))
+            return self._out_of_range(_ours(theirs))
+        except LogTruncationError as error:
+            theirs, end = kafka_guard.truncation(error)
+            return self._out_of_range(_ours(theirs), end)
         blocks = [_records(theirs, records) for theirs, records in polled.items()]
         for block in blocks:
             self._positions[block.origin] = block.next_offset
@@ -116,6 +195,95 @@ class KafkaSource:
             if high is not None:
                 self._lags[partition] = max(0, high - position)
         return blocks
+
+    def _changed(self) -> list[Records]:
+        """What became of the topics since the last poll, as kafka-python's metadata tell; nearly always nothing."""
+        self._topics_there = True
+        for topic in self._settings.topics:
+            numbers = kafka_guard.known_partitions(self._consumer, topic)
+            new_id = kafka_guard.topic_id(self._consumer, topic)
+            if not numbers:
+                self._topics_there = False
+                log.warning("topic_missing", topic=topic)
+            elif new_id is not None and self._topic_ids.setdefault(topic, new_id) != new_id:
+                self._changes += self._begin_anew(topic, new_id)
+            elif new := {TopicPartition(topic, n) for n in numbers} - self._positions.keys():
+                self._assign({**self._positions, **self._first(new)})
+                log.info("partitions_found", topic=topic, partitions=sorted(p.partition for p in new))
+        blocks, self._changes = self._changes, []
+        return blocks
+
+    def _begin_anew(self, topic: str, new_id: str) -> list[Records]:
+        """Another topic bears the name now: from its beginning, if ``on_data_loss`` allows it."""
+        numbers = kafka_guard.known_partitions(self._consumer, topic)
+        first = self._first([TopicPartition(topic, number) for number in numbers])
+        old = {p: offset for p, offset in self._positions.items() if p.topic == topic}
+        if self._settings.on_data_loss == "stop":
+            partition, offset = next(iter(old.items()))
+            there_is = f"the topic was deleted and made anew, and begins at {first.get(partition, 0)}"
+            raise _data_loss(partition, offset, f"{there_is} (its id was {self._topic_ids[topic]}, now {new_id})")
+        log.error("topic_made_anew", topic=topic, old_id=self._topic_ids[topic], new_id=new_id, offsets=len(old))
+        self._topic_ids[topic] = new_id
+        others = {p: offset for p, offset in self._positions.items() if p.topic != topic}
+        self._positions = others
+        self._assign({**others, **first})
+        # Partitions that are no more go back to 0 too: should they come back, they are others.
+        return [
+            Records(p, [], [], [], [], first.get(p, 0), lost=self._lags.pop(p, 0), topic_id=new_id)
+            for p in sorted({*old, *first})
+        ]
+
+    def _out_of_range(self, partition: TopicPartition, end: int | None = None) -> list[Records]:
+        """The broker no longer holds the wanted offset: was it deleted, cut off, or is it another topic?"""
+        kafka_guard.refresh(self._consumer, METADATA_TIMEOUT_S)
+        if blocks := self._changed():
+            return blocks
+        first = self._first([partition])[partition]
+        last = self._consumer.end_offsets([_theirs(partition)])[_theirs(partition)] if end is None else end
+        there_is = f"the broker holds {first} to {last}"
+        if self._positions[partition] < first:
+            return [self._go_on(partition, first, there_is)]
+        if self._positions[partition] <= last:
+            return []  # it came back meanwhile
+        # Cut off, and the same topic: what is left was learned. Without topic ids it may be another one, and is not.
+        return [self._go_on(partition, last if partition.topic in self._topic_ids else first, there_is)]
+
+    def _go_on(self, partition: TopicPartition, resume: int, there_is: str) -> Records:
+        """Go on at *resume*, and count the gap; or stop, if ``on_data_loss`` says so."""
+        offset = self._positions[partition]
+        if self._settings.on_data_loss == "stop":
+            raise _data_loss(partition, offset, there_is)
+        log.error("records_lost", topic=partition.topic, partition=partition.partition, offset=offset, resume=resume)
+        self._seek(partition, resume)
+        return Records(partition, [], [], [], [], resume, lost=abs(resume - offset))
+
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(_theirs(partition), offset)
+        self._positions[partition] = offset
+
+    def _pass_over(self, broken: kafka_guard.UnreadableBatchError) -> list[Records]:
+        """Try again, for it may have broken on the way; then stop or leave the batch out, as ``errors`` says."""
+        partition, offset = _ours(broken.partition), broken.offset
+        tries = self._failed[2] + 1 if self._failed is not None and self._failed[:2] == (partition, offset) else 1
+        self._failed = (partition, offset, tries)
+        if tries < TRIES:
+            log.warning(
+                "batch_failed", topic=partition.topic, partition=partition.partition, offset=offset, error=str(broken)
+            )
+            return []
+        if self._settings.errors == "stop":
+            raise _unreadable(partition, broken)
+        self._seek(partition, broken.resume)
+        count = broken.resume - offset
+        detail = f"offsets {offset} to {broken.resume - 1} cannot be read: {broken}"
+        reject = Reject(partition, offset, UNREADABLE, detail, None)
+        return [Records(partition, [], [], [], [], broken.resume, rejects=(reject,), unreadable=count)]
+
+    def topic_ids(self) -> Mapping[str, str]:
+        return dict(self._topic_ids)
+
+    def connected(self) -> bool:
+        return self._consumer is not None and self._topics_there and self._silent_s < SILENCE_S
 
     def ends(self) -> Offsets:
         ends = self._consumer.end_offsets([_theirs(p) for p in self._positions])
@@ -159,6 +327,7 @@ class KafkaSource:
             with contextlib.suppress(KafkaError):
                 self._consumer.close(timeout_ms=2000)
             self._consumer = None
+        self._positions = {}
 
 
 def _log_failed_commit(_offsets: Any, response: Any) -> None:
@@ -169,6 +338,10 @@ def _log_failed_commit(_offsets: Any, response: Any) -> None:
 
 def _theirs(partition: TopicPartition) -> Any:
     return kafka.TopicPartition(partition.topic, partition.partition)
+
+
+def _ours(theirs: Any) -> TopicPartition:
+    return TopicPartition(theirs.topic, theirs.partition)
 
 
 def _records(theirs: Any, records: Sequence[Any]) -> Records:
@@ -186,5 +359,20 @@ def _data_loss(partition: TopicPartition, offset: int, there_is: str) -> DataLos
     return DataLossError(
         f"{partition.topic}/{partition.partition}: the next offset to learn is {offset}, but {there_is}. "
         "Records were deleted before they were learned (retention, or the topic was made anew); lengthen the "
-        "retention, or start afresh with another data_dir"
+        "retention and say source.on_data_loss: continue for one start, or start afresh with another data_dir"
+    )
+
+
+def _unreadable(partition: TopicPartition, broken: kafka_guard.UnreadableBatchError) -> UnreadableError:
+    cause = broken.__cause__
+    if isinstance(cause, UnsupportedCodecError):
+        way_out = "pip install 'learnd[codecs]'"
+    elif isinstance(cause, kafka_guard.BatchTooLargeError):
+        way_out = "raise that bound if the batch is an honest one"
+    else:
+        way_out = "bring a sound replica of the partition back"
+    return UnreadableError(
+        f"{partition.topic}/{partition.partition}: the batch at offset {broken.offset} cannot be read: {broken}. "
+        f"Nothing was passed over: {way_out}, or say source.errors: dead_letter to leave out offsets {broken.offset} "
+        f"to {broken.resume - 1}"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from learnd.types import Offsets, Records, TopicPartition
 
@@ -64,7 +65,7 @@ class MemorySource:
         self.acknowledged: list[Offsets] = []
         """What was acknowledged, in order, for tests to look at."""
 
-    def open(self, offsets: Offsets) -> None:
+    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         self._next = 0
         self._empty_polls = 0
         self._positions = dict.fromkeys(self._ends, 0)
@@ -125,6 +126,12 @@ class MemorySource:
 
     def lags(self) -> Mapping[TopicPartition, int]:
         return {p: end - self._positions[p] for p, end in self._ends.items()}
+
+    def topic_ids(self) -> Mapping[str, str]:
+        return {}
+
+    def connected(self) -> bool:
+        return True
 
     def exhausted(self) -> bool:
         return self._next >= len(self._script) and self._empty_polls == 0

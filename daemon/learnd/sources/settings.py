@@ -24,6 +24,16 @@ class KafkaSettings(Section):
     """Kafka's own default of 1 MiB leaves the consumer waiting for half the time (`tests/bench/kafka_path.py`)."""
     fetch_max_wait_ms: Count = 100
     connect_timeout_s: Positive = 10.0
+    startup: Literal["retry", "fail"] = "fail"
+    """Without a broker at the start: wait for it, not ready, or end with status 69 after ``connect_timeout_s``."""
+    discover_every_s: Positive = 60.0
+    """New partitions of the topics are looked for so often, and learned from their beginning."""
+    errors: Literal["stop", "dead_letter"] = "stop"
+    """What to do with a record batch that cannot be read: damaged, too large, of a codec that is not installed."""
+    on_data_loss: Literal["stop", "continue"] = "stop"
+    """What to do when the broker no longer holds the offset that is wanted next."""
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 67_108_864
+    """Of a record batch once decompressed; a larger one is not read. Memory for two copies of it is needed."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None

@@ -6,6 +6,7 @@ Every reading is a function of the seed and its offset alone, so the stream can 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ class SimulatorSource:
         mix, _ = np.linalg.qr(fleet.normal(size=(settings.sensors, settings.sensors)))
         self._mix = 0.6 * mix + 0.8 * np.eye(settings.sensors)
 
-    def open(self, offsets: Offsets) -> None:
+    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         self._offset = self._opened_at = offsets.get(PARTITION, 0)
         self._opened_s = self._clock()
 
@@ -193,6 +194,12 @@ class SimulatorSource:
         if self._settings.records is None:
             return {}
         return {PARTITION: max(0, self._settings.records - self._offset)}
+
+    def topic_ids(self) -> Mapping[str, str]:
+        return {}
+
+    def connected(self) -> bool:
+        return True
 
     def exhausted(self) -> bool:
         return self._settings.records is not None and self._offset >= self._settings.records

@@ -37,6 +37,8 @@ class KafkaBroker:
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = (port or free_port(), free_port())
         self.bootstrap = f"127.0.0.1:{self._ports[0]}"
+        self.behind_proxy = (free_port(), free_port())
+        """A second listener, and the port at which it tells clients to find it: a test may put a proxy there."""
 
     def start(self) -> None:
         """Format the storage if it is new, start, and wait until the broker answers."""
@@ -51,6 +53,10 @@ class KafkaBroker:
         self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         log.close()
         wait_for_broker(self.bootstrap, process=self._process, log=self._folder / "broker.log")
+
+    def log_files(self, topic: str, partition: int = 0) -> list[Path]:
+        """The files that hold the records of a partition, oldest first; a test may damage them."""
+        return sorted((self._folder / "logs" / f"{topic}-{partition}").glob("*.log"))
 
     def stop(self) -> None:
         """Stop; what was produced stays for the next `start`."""
@@ -71,14 +77,17 @@ class KafkaBroker:
 
     def _properties(self) -> str:
         client, controller = self._ports
+        behind, proxy = self.behind_proxy
         return "\n".join(
             [
                 "process.roles=broker,controller",
                 "node.id=1",
-                f"listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client}",
+                f"listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{behind},"
+                f"CONTROLLER://127.0.0.1:{controller}",
+                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{proxy}",
+                "inter.broker.listener.name=PLAINTEXT",
                 "controller.listener.names=CONTROLLER",
-                "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+                "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
                 f"controller.quorum.voters=1@127.0.0.1:{controller}",
                 f"log.dirs={self._folder / 'logs'}",
                 "offsets.topic.replication.factor=1",
