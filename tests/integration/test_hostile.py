@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.build import make_pipeline
+from learnd.build import make_decoder, make_pipeline, make_transform
 from learnd.checkpoint import read_arrays
 from learnd.loop import run
+from learnd.reader import decode
 from learnd.sources.memory import Item, MemorySource
 from learnd.testing.kafka import KafkaCluster
-from tests.helpers import same_arrays, settings
+from learnd.types import Records
+from tests.helpers import readings, same_arrays, settings
 from tests.hostile import CORPORA, Corpus, json_corpus, letter, mutations
-from tests.unit.test_loop import NoExports
+from tests.unit.test_loop import PARTITION, NoExports
 
 HOSTILE = {"json": 40_000, "csv": 30_000, "float32": 30_000}
 GOOD = 600
@@ -56,6 +58,25 @@ def _script(corpus: Corpus, hostile: int) -> tuple[list[Item], dict[int, str | N
     for offset, item in zip(order[len(corpus.good) + len(told) :].tolist(), free, strict=True):
         script[offset] = item
     return script, verdicts
+
+
+def test_a_time_far_ahead_does_not_silence_its_key(tmp_path: Path) -> None:
+    """The wrong one is rejected; without the rule all that come after it would count as late, for years."""
+    now_ms = 1_763_000_000_000
+    values = [json.dumps({**json.loads(v), "t": now_ms / 1000 + i}).encode() for i, v in enumerate(readings(20))]
+    values[5] = values[5].replace(b'"t": 17', b'"t": 27')
+    records = Records(PARTITION, range(20), values, [None] * 20, [now_ms + 1000 * i for i in range(20)], 20)
+    learned = {}
+    for bound in (86_400, None):
+        text = settings(
+            tmp_path,
+            decode={"kind": "json", "time": "t", "max_ahead_s": bound},
+            task={"kind": "regression", "window": 2},
+        )
+        batch = make_transform(text, None)(decode([records], make_decoder(text)))
+        learned[bound] = len(batch.samples)
+        assert [r.reason for r in batch.rejects] == (["ahead_of_time"] if bound else [])
+    assert learned == {86_400: 18, None: 5}
 
 
 @pytest.mark.parametrize("kind", CORPORA)

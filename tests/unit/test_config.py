@@ -70,6 +70,8 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
         ({"target": "a"}, "a is a feature too"),
         ({"features": {"a": {"min": 2, "max": 1}}}, "min 2.0 must be below max 1.0"),
         ({"features": ["a", "a"]}, "names stand twice: a"),
+        ({"features": {"a": {"stuck_after": 3, "on_fault": "hold"}}}, "hold repeats the very reading that is stuck"),
+        ({"features": {"a": {"on_fault": "mean"}}}, "has no fault to act on; set min, max, max_change or stuck_after"),
         ({"dead_letter": {"topic": "x"}}, "needs source.kind kafka"),
         ({"dead_letter": {}}, "name either a topic or a path"),
         ({"decode": {"kind": "csv"}}, "decode.columns: is needed"),

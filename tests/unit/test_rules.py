@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learnd import statecodec
 from learnd.build import make_decoder, make_pipeline, make_rules
 from learnd.checkpoint import read_arrays
-from learnd.loop import run
+from learnd.loop import Pipeline, run
 from learnd.sources.memory import Item, MemorySource
 from learnd.transforms.rules import Rule, Rules
 from learnd.transforms.unchanged import Unchanged
@@ -193,8 +193,8 @@ def test_rules_do_not_depend_on_how_the_stream_is_cut(
     assert statecodec.encode(state) == statecodec.encode(whole.state())
 
 
-def test_rules_may_come_and_go_between_two_runs(tmp_path: Path) -> None:
-    """A checkpoint keeps what is known of the features that still have one; the others begin anew."""
+def test_a_rule_that_is_new_begins_anew_beside_those_that_were_there() -> None:
+    """What is known of a feature is found by its name."""
     before = _rules(Rule("a", 0, max_change=1.0), Rule("b", 1, max_change=1.0))
     before(_batch([5.0, 5.0]))
     after = _rules(Rule("c", 0, max_change=1.0), Rule("b", 1, max_change=1.0))
@@ -204,15 +204,22 @@ def test_rules_may_come_and_go_between_two_runs(tmp_path: Path) -> None:
     assert np.isnan(state["sensors"][0, 0, 0])
     assert state["sensors"][0, 1, 0] == 1.0
 
+
+def test_rules_may_come_and_go_between_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a checkpoint from before there were any, too."""
     values = [json.dumps({"a": 1.0 + i % 7, "b": i, "c": 0, "y": 1}).encode() for i in range(40)]
     features: dict[str, Any] = {"a": {"max_change": 10, "stuck_after": 3}, "b": None, "c": None}
-    for records, given_features in ((20, ["a", "b", "c"]), (40, features), (40, ["a", "b", "c"])):
-        pipeline = make_pipeline(
-            settings(tmp_path, features=given_features), source=MemorySource(values[:records]), max_records=None
-        )
+    stateful = Pipeline._stateful
+    for old, records, given_features in ((True, 20, ["a", "b", "c"]), (False, 40, features), (False, 40, list("abc"))):
+        text = settings(tmp_path, features=given_features, model={"kind": "linear"})
+        pipeline = make_pipeline(text, source=MemorySource(values[:records]))
         pipeline.exporter = NoExports()  # type: ignore[assignment]
-        run(pipeline, stopping=lambda: False)
+        with monkeypatch.context() as patch:
+            if old:
+                patch.setattr(Pipeline, "_stateful", lambda p: {k: v for k, v in stateful(p).items() if k != "rules"})
+            run(pipeline, stopping=lambda: False)
         assert pipeline.progress.samples == records
+        assert ("rules" in read_arrays(tmp_path / "checkpoints")[1]) != old
 
 
 def test_without_rules_nothing_is_kept_and_nothing_runs(tmp_path: Path) -> None:
