@@ -31,6 +31,8 @@ class Proxy:
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.alter: Callable[[bytes], bytes] = lambda data: data
         """Called with what the broker sends, piece by piece."""
+        self.deaf = False
+        """What clients send is swallowed; they still hear the broker."""
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -72,14 +74,19 @@ class Proxy:
             pair = (client, broker)
             with self._lock:
                 self._pairs.add(pair)
-            threading.Thread(target=self._pump, args=(client, broker, None), daemon=True).start()
-            threading.Thread(target=self._pump, args=(broker, client, self), daemon=True).start()
+            threading.Thread(target=self._pump, args=(client, broker, self._to_broker), daemon=True).start()
+            threading.Thread(
+                target=self._pump, args=(broker, client, lambda data: self.alter(data)), daemon=True
+            ).start()
+
+    def _to_broker(self, data: bytes) -> bytes:
+        return b"" if self.deaf else data
 
     @staticmethod
-    def _pump(source: socket.socket, target: socket.socket, altering: "Proxy | None") -> None:
+    def _pump(source: socket.socket, target: socket.socket, alter: Callable[[bytes], bytes]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                target.sendall(altering.alter(data) if altering is not None else data)
+                target.sendall(alter(data))
         for side in (source, target):
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)

@@ -28,7 +28,7 @@ PROBE_ROWS = 64
 """Recent inputs that an export is compared on."""
 DRAIN_S = 5.0
 """After a stop, batches that were read already are still learned for so long; the rest is read again later."""
-STOP_S = 20.0
+STOP_S = 18.0
 """After a stop, the last export is given up at this point; the promise is an end within 25 s."""
 RECONNECT_S = 1.0
 """Between two attempts to reach the broker at the start; one lasts up to ``connect_timeout_s`` by itself."""

@@ -323,7 +323,8 @@ class KafkaSource:
 
     def close(self) -> None:
         if self._consumer is not None:
-            self._commit(wait=True)
+            if self.connected():
+                self._commit(wait=True)
             with contextlib.suppress(KafkaError):
                 self._consumer.close(timeout_ms=2000)
             self._consumer = None
