@@ -155,3 +155,4 @@ def test_hostile_records_reach_the_dead_letter_topic_and_file_of_a_real_broker(
             assert size is None or (int(size), len(there)) == (len(whole), 1000)
     cut = [name for record in records for name, _ in record.headers if name.startswith("learnd.")]
     assert sorted(cut) == ["learnd.key.bytes", "learnd.value.bytes"]
+    print(f"\nbroker: {len(script)} records, {len(records)} dead letters in the topic, {len(in_file)} in the file")
