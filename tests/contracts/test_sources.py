@@ -114,3 +114,19 @@ def test_reopening_moves_to_the_asked_offset(make: Callable[[], Source]) -> None
         assert rows is None or found == rows
         rows = found
         source.close()
+
+
+def test_a_source_that_is_read_is_connected_and_its_topics_keep_their_identity(make: Callable[[], Source]) -> None:
+    """What the checkpoint holds of the one that wrote it is accepted by the next one."""
+    first = make()
+    first.open({})
+    rows = _read(first, COUNT)
+    assert first.connected()
+    identities = dict(first.topic_ids())
+    assert set(identities) <= {rows[0][0].topic}
+    first.close()
+    again = make()
+    again.open({rows[0][0]: 20}, identities)
+    assert _read(again, COUNT - 20) == rows[20:]
+    assert dict(again.topic_ids()) == identities
+    again.close()

@@ -169,7 +169,9 @@ def test_a_codec_that_is_not_installed_stops_or_is_left_out(
     assert all(reject.reason == "unreadable" for block in blocks for reject in block.rejects)
 
 
-@pytest.mark.parametrize("codec", [GZIP, ZSTD], ids=["gzip", "zstd"])
+@pytest.mark.parametrize(
+    "codec", [pytest.param(GZIP, id="gzip"), pytest.param(ZSTD, marks=pytest.mark.slow, id="zstd")]
+)
 def test_a_decompression_bomb_is_rejected_within_bounds(codec: int, kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """A gibibyte in a mebibyte adds less than 256 MiB to the daemon's peak, and the records after it are learned."""
     if codec == ZSTD:

@@ -216,7 +216,9 @@ def test_records_that_aged_out_stop_the_daemon_or_are_counted(kafka_broker: Kafk
         _has_learned(daemon, config, _once_each(topic, 200) - lost)
 
 
-@pytest.mark.parametrize("records", [60, 150], ids=["shorter", "longer"])
+@pytest.mark.parametrize(
+    "records", [pytest.param(60, marks=pytest.mark.slow, id="shorter"), pytest.param(150, id="longer")]
+)
 def test_a_topic_that_was_made_anew_is_noticed(records: int, kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """By its identity, also where it holds more records than before; told to continue, all of them are learned."""
     topic = kafka_broker.create_topic("anew")
@@ -236,6 +238,7 @@ def test_a_topic_that_was_made_anew_is_noticed(records: int, kafka_broker: Kafka
     assert _learned(config) == _once_each(topic, 100) + _once_each(topic, records)
 
 
+@pytest.mark.slow
 def test_a_topic_made_anew_while_the_daemon_runs_is_noticed(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """Without a restart; the records of the new one are learned from its beginning."""
     topic = kafka_broker.create_topic("anew-running")
@@ -274,6 +277,7 @@ def test_new_partitions_are_found_and_learned_from_their_beginning(kafka_broker:
         _has_learned(daemon, config, _once_each(topic, 100, 70, 90) - _once_each(topic, 50))
 
 
+@pytest.mark.slow
 def test_kills_in_the_middle_of_several_partitions_and_topics(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """Each partition goes on exactly where the checkpoint has it."""
     topics = [kafka_broker.create_topic("kills-a", partitions=3), kafka_broker.create_topic("kills-b", partitions=2)]
@@ -305,6 +309,7 @@ def test_kills_in_the_middle_of_several_partitions_and_topics(kafka_broker: Kafk
 # ---- signals
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_relearns_nothing(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """Status 0 in time, and the next start goes on with the very next record."""
     topic = kafka_broker.create_topic("term")
@@ -365,6 +370,7 @@ def test_sigterm_with_the_broker_gone_saves_what_was_read(
     assert told == {str(offset).encode() for offset in range(300, 340)}
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_model_is_compiled_ends_in_time(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """With status 0, whatever the compiler is at; a second signal ends at once, and the next start learns it all."""
     topic = kafka_broker.create_topic("compiles")

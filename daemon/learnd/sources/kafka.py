@@ -30,7 +30,7 @@ log = structlog.get_logger()
 TRIES = 3
 """A batch is fetched so often before it counts as unreadable: what broke on the way is whole the next time."""
 SILENCE_S = 3.0
-"""The broker counts as gone after so long without an answer; it answers an idle fetch every `fetch_max_wait_ms`."""
+"""The broker counts as gone so long after an answer was due; it answers an idle fetch every `fetch_max_wait_ms`."""
 METADATA_TIMEOUT_S = 5.0
 RECONNECT_MAX_MS = 2000
 """kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
@@ -283,7 +283,8 @@ class KafkaSource:
         return dict(self._topic_ids)
 
     def connected(self) -> bool:
-        return self._consumer is not None and self._topics_there and self._silent_s < SILENCE_S
+        patience_s = SILENCE_S + self._settings.fetch_max_wait_ms / 1000
+        return self._consumer is not None and self._topics_there and self._silent_s < patience_s
 
     def ends(self) -> Offsets:
         ends = self._consumer.end_offsets([_theirs(p) for p in self._positions])
