@@ -9,11 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from learnd.config import Settings, loads
@@ -156,3 +158,27 @@ def same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:
     """The names whose arrays are not equal to the last bit; empty where all are."""
     assert sorted(left) == sorted(right)
     return [name for name in left if np.asarray(left[name]).tobytes() != np.asarray(right[name]).tobytes()]
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int = 1 << 20) -> Iterator[Path]:
+    """A file system of its own; skips where mounting one is not permitted."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no small disk: mounting a tmpfs needs root (CAP_SYS_ADMIN)")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path, *, leave_bytes: int = 0) -> Path:
+    """Takes the room of *disk* but for *leave_bytes*."""
+    free = os.statvfs(disk)
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        file.write(bytes(max(0, free.f_bavail * free.f_bsize - leave_bytes)))
+    return filler

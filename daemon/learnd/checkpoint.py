@@ -209,7 +209,7 @@ class Checkpoints:
             self._host.data = statecodec.encode({"fingerprint": self._fingerprint, "state": state})
             size_bytes = files.write(self._directory, number, _summary(state, offsets), self._write_arrays)
             faults.reached("checkpoint.after-save-before-commit")
-            self._prune()
+            self._tidy()
         except FileLostError as failure:
             error = failure
         except Exception as failure:
@@ -219,13 +219,17 @@ class Checkpoints:
     def _write_arrays(self, path: Path) -> None:
         self._checkpoint.write(str(path))
 
-    def _prune(self) -> None:
+    def _tidy(self) -> None:
         """Only what is durable counts among those that stay; a disk that refuses is no failure of the save."""
         try:
-            for number in files.numbers(self._directory)[: -self._keep]:
+            numbers = files.numbers(self._directory)
+            kept = [f"ckpt-{number}" for number in numbers[-self._keep :]]
+            # For `tf.train.latest_checkpoint`; nothing of ours reads that list.
+            tf.compat.v1.train.update_checkpoint_state(str(self._directory), kept[-1], kept)
+            for number in numbers[: -self._keep]:
                 files.remove(self._directory, number)
-        except OSError as error:
-            log.warning("checkpoint_not_pruned", error=str(error))
+        except (OSError, tf.errors.OpError) as error:
+            log.warning("checkpoint_not_tidied", error=_first_line(error))
 
 
 def _summary(state: State, offsets: Offsets) -> dict[str, Any]:

@@ -144,7 +144,6 @@ def _inspect(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from learnd.config import load
     from learnd.lock import DataDirLock
-    from learnd.telemetry import configure_logs
 
     settings = load(options.config)
     if options.once and settings.source.kind == "simulator" and settings.source.records is None:
@@ -152,6 +151,9 @@ def _run(options: argparse.Namespace) -> int:
     terminal = sys.stderr.isatty() if options.log == "auto" else options.log == "text"
     stop = _StopSignals()
     with DataDirLock(settings.data_dir), stop:
+        # Not before the lock is ours: NumPy comes with it, and a second daemon has to end within 2 s.
+        from learnd.telemetry import configure_logs
+
         configure_logs(terminal=terminal, name=settings.name)
         return _learn(settings, options, stop, live_line=terminal and sys.stderr.isatty())
 

@@ -1,13 +1,11 @@
-"""``python -m learnd.export_worker FOLDER``: the child process that builds and verifies one export.
+"""The work of the child process that builds and verifies one export; `learnd.export_child` is its beginning.
 
 It reads ``FOLDER/.request`` and writes the formats and the manifest beside it. On success it ends with status 0;
-otherwise its last line on standard error says why. The kernel ends it if its parent is gone.
+otherwise its last line on standard error says why.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -24,12 +22,10 @@ from learnd.exporters.verify import largest_difference
 from learnd.modeling import make_model
 
 _LOWEST_PRIORITY = 19
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Build one export; see the module."""
-    _die_with_parent()
+    """Build one export in the folder that is named first; ``--nice`` does it at the lowest priority."""
     if "--nice" in arguments:
         os.nice(_LOWEST_PRIORITY)
     try:
@@ -92,13 +88,3 @@ def _write(implementation: Any, network: Any, target: Path, name: str) -> None:
         raise ExportError(
             f"{name} cannot be written: {said}; export.formats without {name} publishes the rest"
         ) from error
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the parent ends, however it ends: it may have left us stopped (prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from learnd.checkpoint import read_arrays
-from tests.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli, until
+from tests.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli
 
 
 def _quick(folder: Path, records: int = 5000) -> Path:
@@ -130,23 +130,6 @@ def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
         assert done.returncode == 78, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr
-
-
-def test_a_second_daemon_on_the_same_data_dir_is_refused(tmp_path: Path) -> None:
-    """Exit code 75; a SIGKILL of the first leaves no lock behind."""
-    config = tmp_path / "config.yaml"
-    source = {"kind": "simulator", "rate_per_s": 50}
-    sections = {"features": ["temperature"], "target": "wear", "source": source}
-    config.write_text(config_text(tmp_path / "data", **sections))
-    with Daemon(config) as first:
-        first.wait_for("starting")
-        second = run_cli("run", str(config))
-        assert second.returncode == 75
-        assert f"in use by process {first.process.pid}" in second.stderr
-        first.kill()
-    with Daemon(config) as third:
-        until(lambda: third.metric("learnd_samples_learned_total"), what="a sample")
-        third.terminate()
 
 
 def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:

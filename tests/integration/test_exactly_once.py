@@ -1,5 +1,6 @@
 """Nothing lost, nothing learned twice: a real broker, a real process, a real SIGKILL."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -129,8 +130,19 @@ def test_fifty_kills_lose_nothing_and_repeat_nothing(variant: str, kafka_broker:
     finally:
         feed.finish()
     assert len(told) == MANY_KILLS
+    until(lambda: not _processes_of(broken.parent), what="the end of the exporting children", timeout_s=10)
     assert {"in the start", "while learning"} < set(told)
     _compare_with_an_uninterrupted_run(broken, kafka_broker, feed.topic, MANY_RECORDS, sections)
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """Those that have *folder* in their command: daemons and exporting children, stopped ones too."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 def _kill_at(config: Path, point: str, *arguments: str) -> None:

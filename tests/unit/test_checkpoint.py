@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 import tensorflow as tf
 
-from learnd.checkpoint import Checkpoints
+from learnd import checkpoint_files, statecodec
+from learnd.checkpoint import Checkpoints, _HostState
 from learnd.errors import ConfigError, SaveFailedError, StateDamagedError
 from learnd.types import TopicPartition
 
@@ -73,6 +75,11 @@ DAMAGES = {
     "index truncated": ("index", _truncate),
     "index flipped": ("index", _flip),
     "index empty": ("index", lambda path: path.write_bytes(b"")),
+    "index gone": ("index", Path.unlink),
+    "data empty": ("data-00000-of-00001", lambda path: path.write_bytes(b"")),
+    "summary truncated": ("json", _truncate),
+    "summary flipped": ("json", _flip),
+    "summary empty": ("json", lambda path: path.write_bytes(b"")),
 }
 
 
@@ -83,11 +90,59 @@ def test_a_damaged_newest_falls_back_to_the_one_before(five_saves: Path, damage:
     spoil(five_saves / f"ckpt-5.{suffix}")
     variables = _variables()
     checkpoints = _checkpoints(five_saves, variables)
-    assert checkpoints.restore() == {"value": 4}
+    with structlog.testing.capture_logs() as logs:
+        assert checkpoints.restore() == {"value": 4}
+    assert checkpoints.damaged == (5,)
+    assert [(event["event"], Path(event["path"]).name) for event in logs] == [("checkpoint_damaged", "ckpt-5")]
+    assert list(five_saves.glob("damaged-ckpt-5.*"))
     np.testing.assert_array_equal(variables["model/a"], [4.0, 4.5])
     _save(checkpoints, variables, 7)
     again = _variables()
     assert _checkpoints(five_saves, again).restore() == {"value": 7}
+
+
+def test_every_flipped_bit_is_found(five_saves: Path) -> None:
+    """In any file, at any place; reading every array and the host state with TensorFlow alone misses most of them."""
+    for path in sorted(five_saves.glob("ckpt-5.*")):
+        whole = path.read_bytes()
+        for position in range(len(whole)):
+            spoilt = bytearray(whole)
+            spoilt[position] ^= 1 << position % 8
+            path.write_bytes(spoilt)
+            assert checkpoint_files.damage(five_saves, 5), f"{path.name}, byte {position}"
+        path.write_bytes(whole)
+    assert checkpoint_files.damage(five_saves, 5) == ""
+
+
+def test_a_checkpoint_of_an_older_learnd_is_restored(tmp_path: Path) -> None:
+    """As TensorFlow's manager wrote it, without a summary; found unsound by TensorFlow alone, it is passed over."""
+    variables = _variables()
+    variables["count"].assign(7)
+    host = _HostState()
+    old = tf.train.Checkpoint(variables={name: tf.Variable(v) for name, v in variables.items()}, host=host)
+    manager = tf.train.CheckpointManager(old, str(tmp_path), max_to_keep=3, checkpoint_name="ckpt")
+    for value in (1, 2):
+        host.data = statecodec.encode({"fingerprint": {"model": "mlp"}, "state": {"value": value}})
+        manager.save()
+    again = _variables()
+    assert _checkpoints(tmp_path, again).restore() == {"value": 2}
+    assert int(again["count"]) == 7
+    _truncate(tmp_path / "ckpt-2.data-00000-of-00001")
+    checkpoints = _checkpoints(tmp_path, again)
+    assert checkpoints.restore() == {"value": 1}
+    _save(checkpoints, again, 3)
+    assert _checkpoints(tmp_path, again).restore() == {"value": 3}
+
+
+def test_a_crash_within_the_first_save_is_no_damage(tmp_path: Path) -> None:
+    """What it left, ours or of an older learnd, is swept: there never was a checkpoint."""
+    (tmp_path / ".partial-1").mkdir()
+    for name in ("ckpt-1.data-00000-of-00001", "ckpt-1.json", ".partial-1/ckpt-1.index"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "ckpt-1_temp").mkdir()
+    checkpoints = _checkpoints(tmp_path, _variables())
+    assert checkpoints.restore() is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt-1_temp"]
 
 
 def test_tensorflows_own_list_may_be_lost(five_saves: Path) -> None:

@@ -3,8 +3,6 @@
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +18,10 @@ from learnd.sinks import files
 from learnd.sinks.files import LinesFile
 from learnd.sources.memory import MemorySource, Pause
 from learnd.types import TopicPartition
-from tests.helpers import readings, settings
+from tests.helpers import fill, readings, settings, small_disk
 from tests.unit.test_loop import NoExports
 
 PARTITION = TopicPartition("memory", 0)
-DISK_BYTES = 1 << 20
-
-
-@contextmanager
-def small_disk(folder: Path, size_bytes: int = DISK_BYTES) -> Iterator[Path]:
-    """A file system of its own; skips where mounting one is not permitted."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("no small disk: mounting a tmpfs needs root (CAP_SYS_ADMIN)")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _fill(disk: Path, *, leave_bytes: int = 0) -> Path:
-    """Takes the room of *disk* but for *leave_bytes*."""
-    free = os.statvfs(disk)
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        file.write(bytes(max(0, free.f_bavail * free.f_bsize - leave_bytes)))
-    return filler
 
 
 class Disk:
@@ -93,7 +66,7 @@ def test_at_any_room_left_a_save_is_whole_or_refused(tmp_path: Path) -> None:
         outcomes = []
         expected = 0
         for pages in range(0, 40, 2):
-            filler = _fill(disk, leave_bytes=pages * 4096)
+            filler = fill(disk, leave_bytes=pages * 4096)
             numbers.assign(np.full(16_000, pages + 1, np.float32))
             refused = _save(checkpoints, pages + 1) is not None
             outcomes.append(refused)
@@ -195,7 +168,7 @@ def test_a_full_disk_under_the_lines_loses_and_repeats_none(tmp_path: Path) -> N
         lines.open()
         lines.append(range(100))
         lines.flush()
-        filler = _fill(disk)
+        filler = fill(disk)
         lines.append(range(100, 5000))
         with pytest.raises(OSError, match="No space left"):
             lines.flush()
@@ -215,7 +188,7 @@ def test_lines_do_not_wait_in_memory_without_end(tmp_path: Path, monkeypatch: py
     with small_disk(tmp_path / "disk") as disk:
         lines = LinesFile(disk / "lines.jsonl", key="predictions.path")
         lines.open()
-        _fill(disk)
+        fill(disk)
         with pytest.raises(SaveFailedError, match=r"predictions\.path: .*lines\.jsonl.*make room"):
             lines.append(range(10_000))
         lines.close()

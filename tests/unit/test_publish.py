@@ -1,6 +1,7 @@
 """Exports appear whole, verified and under a new number, or not at all."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from learnd.exporters import EXPORTERS
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.verify import VerificationError, largest_difference
 from learnd.types import Signal, Snapshot, TopicPartition
-from tests.helpers import settings
+from tests.helpers import settings, until
 
 
 class _Child:
@@ -193,3 +194,36 @@ def test_verification_refuses_what_is_wrong(got: dict[str, Any], message: str) -
 def test_every_registered_format_is_exported_by_default(chosen: Settings) -> None:
     """The default of ``export.formats`` is all of them."""
     assert sorted(chosen.export.formats) == sorted(EXPORTERS)
+
+
+def _is_there(pid: int) -> bool:
+    """Whether the process runs, or is stopped; one that ended and waits to be fetched does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux' own")
+def test_a_killed_parent_takes_its_stopped_child_along(tmp_path: Path) -> None:
+    """From its first sign of life on the child may be stopped, and then only the kernel can end it."""
+    program = f"""
+import os, signal, subprocess, sys
+command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), {str(tmp_path)!r}]
+child = subprocess.Popen(command, stdout=subprocess.PIPE)
+child.stdout.readline()
+child.send_signal(signal.SIGSTOP)
+print(child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    until(lambda: not _is_there(int(done.stdout)), what="the end of the child", timeout_s=10)
+
+
+def test_a_child_whose_parent_is_gone_ends_at_once(tmp_path: Path) -> None:
+    """It was killed before the child could ask for its signal."""
+    command = [sys.executable, "-m", "learnd.export_child", "1", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the parent is gone" in done.stderr

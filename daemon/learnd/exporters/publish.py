@@ -186,7 +186,7 @@ class Exporter:
 
     def _build(self, building: Path, hurry: bool) -> None:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        command = [sys.executable, "-m", "learnd.export_worker", str(building)]
+        command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), str(building)]
         if not hurry:
             command.append("--nice")
         if self._abandoned:
@@ -194,7 +194,7 @@ class Exporter:
         self._child = subprocess.Popen(
             command,
             env=environment,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
@@ -218,7 +218,12 @@ class Exporter:
 
 
 def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
-    """What *child* wrote to standard error, once it has ended; unless hurried it is made to rest in between."""
+    """What *child* wrote to standard error, once it has ended; unless hurried it is made to rest in between.
+
+    Not before it has said that it will die with us: stopped before, it would outlive our SIGKILL, stopped for ever.
+    """
+    assert child.stdout is not None
+    child.stdout.readline()
     while True:
         try:
             return child.communicate(timeout=None if hurry else WORK_S)[1]
