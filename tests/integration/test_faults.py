@@ -121,7 +121,7 @@ def test_an_outage_is_lived_through(outage_s: float, kafka_broker: KafkaCluster,
     """Alive, not ready and idle while it lasts; ready within 30 s after it, with every record learned once."""
     topic = kafka_broker.create_topic("outage")
     kafka_broker.produce(topic, readings(500))
-    config = _config(tmp_path / "run", proxy.bootstrap, [topic])
+    config = _config(tmp_path / "run", proxy.bootstrap, [topic], checkpoint={"every_seconds": 5})
     with Daemon(config) as daemon:
         _learns(daemon, 500)
         assert daemon.get("/readyz")[0] == 200
