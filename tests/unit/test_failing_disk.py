@@ -224,3 +224,22 @@ def test_a_lost_file_of_lines_ends_learning_at_once(tmp_path: Path, disk: Disk) 
     again = _pipeline(tmp_path / "data", MemorySource(readings(100)), **sections)
     run(again, stopping=lambda: False)
     assert len(path.read_text().splitlines()) == again.progress.samples == 100
+
+
+def test_all_that_a_checkpoint_is_was_synced_before_its_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file of it, and every folder that names one, up to the first that was there before."""
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    directory = tmp_path / "data" / "checkpoints"
+    assert _save(_checkpoints(directory, tf.Variable([1.0])), 1) is None
+    paths = [*directory.glob("ckpt-1.*"), directory, directory.parent, tmp_path]
+    assert len(paths) == 6
+    assert [str(path) for path in paths if path.stat().st_ino not in synced] == []

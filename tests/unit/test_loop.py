@@ -1,5 +1,6 @@
 """The loop and its recovery, in one process, with a scripted source."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import statecodec
+from learnd import faults, statecodec
 from learnd.build import make_pipeline
 from learnd.checkpoint import read_arrays
 from learnd.errors import ConfigError, SaveFailedError
@@ -20,6 +21,7 @@ from learnd.reader import BATCH_RECORDS
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
 from learnd.types import Snapshot, TopicPartition
 from tests.helpers import readings, same_arrays, settings
+from tests.unit.test_checkpoint_faults import POINTS, Killed
 
 PARTITION = TopicPartition("memory", 0)
 
@@ -90,18 +92,49 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
     return _state(folder)
 
 
+class Killer:
+    """Ends a save at the *nth* time that *point* is reached, and with it the life of that pipeline."""
+
+    def __init__(self, point: str, nth: int) -> None:
+        self._point = point
+        self._left = nth
+        self.struck = False
+
+    def reached(self, point: str) -> None:
+        if point == self._point:
+            self._left -= 1
+            if self._left == 0:
+                self.struck = True
+                raise Killed
+
+    def on_batch(self) -> None:
+        if self.struck:
+            raise ScriptedCrash
+
+
 @hypothesis_settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(crashes=st.lists(st.integers(0, 300), min_size=1, max_size=3))
+@given(
+    crashes=st.lists(st.integers(0, 300), min_size=0, max_size=2),
+    point=st.sampled_from(POINTS),
+    nth=st.integers(1, 3),
+)
 def test_any_crash_ends_in_the_same_state(
     crashes: list[int],
+    point: str,
+    nth: int,
     uninterrupted: tuple[dict[str, Any], bytes],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Wherever the stream breaks off, arrays and host state end equal to the last bit."""
+    """Wherever the stream breaks off, or a save is cut off, arrays and host state end equal to the last bit."""
     script: list[Any] = readings(300)
     for at in sorted(crashes, reverse=True):
         script.insert(at, Crash())
     folder = tmp_path_factory.mktemp("crashed")
+    source = MemorySource(script)
+    killer = Killer(point, nth)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ScriptedCrash):
+        patch.setattr(faults, "reached", killer.reached)
+        run(_pipeline(folder, source, **SECTIONS), stopping=lambda: False, on_batch=killer.on_batch)
     _run(folder, script, **SECTIONS)
     arrays, state = _state(folder)
     assert same_arrays(arrays, uninterrupted[0]) == []
