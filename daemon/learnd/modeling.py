@@ -153,6 +153,8 @@ def _assign(network: Any, before: Predecessor, *, new_head: bool) -> None:
     """Give *network* the arrays of another learnd's state; those of a new head stay as they are."""
     missing = []
     for name, variable in _named("model", network.variables).items():
+        if variable is getattr(network, "known", None):
+            continue  # how many classes there are, the labels say
         array = before.arrays.get(name)
         if array is not None and tuple(array.shape) == tuple(variable.shape):
             variable.assign(array)
