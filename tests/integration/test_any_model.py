@@ -1,6 +1,5 @@
 """Every format that `model.load` takes: trained on, partly frozen, and with a new head."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -38,12 +37,22 @@ SOURCES = (
     "own-checkpoint",
     "own-export",
 )
+SLOW = {
+    "keras-3-hdf5",
+    "keras-3-weights-into-json",
+    "keras-3-bytes",
+    "saved-model-saved",
+    "keras-2-hdf5",
+    "keras-2-weights",
+}
+"""Their way in is mostly that of another one here, the rest is in tests/unit/test_stored.py; `pytest -m slow` has them."""
 NEW_CLASSES = ["red", "green", "blue", "black", "white"]
 USES: dict[str, dict[str, Any]] = {
     "train-on": {},
     "freeze": {"freeze": {"all_but_last": 1}},
     "new-head": {"head": {"old_units": 3}, "freeze": {"all_but_last": 1}},
 }
+CASES = [pytest.param(name, use, marks=pytest.mark.slow if name in SLOW else ()) for name in SOURCES for use in USES]
 RECORDS, BATCH = 480, 16
 
 
@@ -105,7 +114,7 @@ def _served(pipeline: Pipeline, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     return np.asarray(pipeline.averaged.predict(x, weights)["probabilities"])
 
 
-@pytest.mark.parametrize(("name", "use"), list(itertools.product(SOURCES, USES)))
+@pytest.mark.parametrize(("name", "use"), CASES)
 def test_any_model_goes_on_learning(
     name: str, use: str, stored: Mapping[str, Trained], exports: Path, tmp_path: Path
 ) -> None:
