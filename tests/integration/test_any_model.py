@@ -45,7 +45,7 @@ SLOW = {
     "keras-2-hdf5",
     "keras-2-weights",
 }
-"""Their way in is mostly that of another one here, the rest is in tests/unit/test_stored.py; `pytest -m slow` has them."""
+"""Their way in is mostly that of another; tests/unit/test_stored.py has the rest, `pytest -m slow` runs them here."""
 NEW_CLASSES = ["red", "green", "blue", "black", "white"]
 USES: dict[str, dict[str, Any]] = {
     "train-on": {},
