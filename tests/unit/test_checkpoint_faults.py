@@ -230,7 +230,7 @@ class FaultyLife(RuleBasedStateMachine):
 
 
 FaultyLife.TestCase.settings = hypothesis_settings(
-    max_examples=20,
+    max_examples=30,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,
