@@ -42,7 +42,7 @@ def config_text(data_dir: Path, **sections: Any) -> str:
         "model": {"kind": "mlp", "hidden": [8]},
         "averaging": {"kind": "window", "size": 4, "every_samples": 10},
         "checkpoint": {"every_seconds": None, "every_samples": 100},
-        "export": {"every_seconds": 3600},
+        "export": {"every_seconds": 3600, "formats": ["saved_model"]},
         "http": {"port": 0},
         **sections,
     }

@@ -180,6 +180,7 @@ def test_load_old_hdf5_weights_into_my_architecture(tmp_path: Path, old_keras_fi
         model=model,
         target="kind",
         task={"kind": "classification", "classes": ["kind-0", "kind-1", "kind-2"]},
+        learning={"mode": "micro_batch"},  # it has batch normalisation
     )
     pipeline = make_pipeline(loads(text))
     answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["probabilities"]

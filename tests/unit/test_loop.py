@@ -80,7 +80,7 @@ SECTIONS: dict[str, Any] = {
     "decode": {"kind": "json", "key": "k", "time": "t"},
     "target": None,
     "task": {"kind": "forecast", "window": 3},
-    "learning": {"mode": "micro_batch", "batch_size": 6},
+    "learning": {"mode": "micro_batch", "batch_size": 6, "compile": False},
     "checkpoint": {"every_seconds": None, "every_samples": 40},
 }
 
