@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import crc32c
+import pytest
 from kafka import KafkaConsumer
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.util import encode_varint
@@ -21,6 +22,13 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 """Of a record batch, from its base offset to the count of its records."""
 _CRC_FROM = struct.calcsize(">qiibI")
 GZIP, ZSTD = 1, 4
+
+
+def own_broker(cluster: KafkaCluster) -> KafkaBroker:
+    """The broker, if it is ours to do harm to; else the test is skipped."""
+    if cluster.broker is None:
+        pytest.skip("the broker of KAFKA_BOOTSTRAP is not ours to damage, and has no listener for a proxy; unset it")
+    return cluster.broker
 
 
 class Proxy:

@@ -16,7 +16,7 @@ from learnd.decoders.settings import AnyDecoder, CsvSettings, Float32Settings
 from learnd.document import Document, parse
 from learnd.errors import ConfigError, Problem
 from learnd.exporters.settings import ExportSettings
-from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
+from learnd.learners.settings import AnyLearner, MicroBatchSettings, OptimizerSettings, PerSampleSettings
 from learnd.models.settings import SEQUENCE_MODELS, AnyModel, AutoencoderSettings, FactorySettings
 from learnd.section import Count, Positive, Section
 from learnd.sinks.settings import SinkSettings
@@ -160,8 +160,11 @@ class Settings(ModelRecipe):
         return values
 
     def _learning_fingerprint(self) -> dict[str, Any]:
-        learning, optimizer = self.learning, self.learning.optimizer
-        values: dict[str, Any] = {"mode": learning.mode, "optimizer": optimizer.kind if optimizer else None}
+        learning = self.learning
+        # A loaded model may bring an optimizer of its own; else leaving it out is to say Adam.
+        unsaid = OptimizerSettings().kind if self.model.load is None else None
+        kind = learning.optimizer.kind if learning.optimizer is not None else unsaid
+        values: dict[str, Any] = {"mode": learning.mode, "optimizer": kind}
         if isinstance(learning, MicroBatchSettings):
             values["batch_size"] = learning.batch_size
         if learning.replay is not None:

@@ -3,7 +3,6 @@
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,12 @@ import pytest
 from learnd.errors import UnreadableError
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
-from learnd.testing.kafka import KafkaBroker, KafkaCluster
+from learnd.testing.kafka import KafkaCluster
 from learnd.types import Records
-from tests.faults import GZIP, ZSTD, Proxy, bomb, damage, produce_batch
+from tests.faults import GZIP, ZSTD, Proxy, bomb, damage, own_broker, produce_batch
 from tests.helpers import Daemon, config_text, readings, until
 
 GIB = 1 << 30
-
-
-def own_broker(cluster: KafkaCluster) -> KafkaBroker:
-    """The broker, if it is ours to do harm to."""
-    if cluster.broker is None:
-        pytest.skip("the broker of KAFKA_BOOTSTRAP is not ours to damage; unset it")
-    return cluster.broker
-
-
-@pytest.fixture
-def proxy(kafka_broker: KafkaCluster) -> Iterator[Proxy]:
-    """Up, in front of the shared broker."""
-    made = Proxy(own_broker(kafka_broker))
-    made.up()
-    yield made
-    made.down()
 
 
 def _source(bootstrap: str, topic: str, **options: Any) -> KafkaSource:

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,12 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as TheirPartition
 
 from learnd.errors import BrokerUnavailableError, DataLossError
-from learnd.testing.kafka import KafkaBroker, KafkaCluster
+from learnd.testing.kafka import KafkaCluster
 from tests.faults import Proxy
 from tests.helpers import Daemon, config_text, readings, until
 
 RESUME_S = 30.0
 STOP_S = 25.0
-
-
-def _own(cluster: KafkaCluster) -> KafkaBroker:
-    if cluster.broker is None:
-        pytest.skip("the broker of KAFKA_BOOTSTRAP has no listener for a proxy; unset it")
-    return cluster.broker
-
-
-@pytest.fixture
-def proxy(kafka_broker: KafkaCluster) -> Iterator[Proxy]:
-    """Up, in front of the shared broker."""
-    made = Proxy(_own(kafka_broker))
-    made.up()
-    yield made
-    made.down()
 
 
 def _config(folder: Path, bootstrap: str, topics: Sequence[str], *, source: Any = None, **sections: Any) -> Path:

@@ -177,3 +177,12 @@ def test_paths_name_what_was_written(sections: dict[str, Any], message: str, tmp
         loads(config_text(tmp_path, **sections))
     assert re.search(message, str(caught.value)), str(caught.value)
     assert not re.search(r"constrained|literal|load\.load|function-", str(caught.value)), str(caught.value)
+
+
+def test_saying_what_is_the_default_anyway_changes_no_fingerprint(tmp_path: Path) -> None:
+    """A checkpoint goes on when its optimizer is written down; another one's is another."""
+    prints = [
+        loads(config_text(tmp_path, learning={"optimizer": optimizer} if optimizer else {})).fingerprint()
+        for optimizer in (None, {"kind": "adam"}, {"kind": "sgd"})
+    ]
+    assert prints[0] == prints[1] != prints[2]

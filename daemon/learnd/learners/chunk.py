@@ -185,9 +185,10 @@ class CompiledChunk:
 
 
 def _uncompilable(error: Exception, *, compiled: bool) -> ConfigError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])
-    if compiled:
-        message = f"XLA cannot compile this model ({said[:300]}); `compile: false` runs it without, many times slower"
+    """What to tell: Python errors come from tracing the model, and only TensorFlow's own from compiling it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])[:300]
+    if compiled and isinstance(error, tf.errors.OpError):
+        message = f"XLA cannot compile this model ({said}); `compile: false` runs it without, many times slower"
         return ConfigError(Problem("learning.compile", message))
-    return ConfigError(Problem("model", f"an update of this model cannot be traced: {said[:300]}"))
+    return ConfigError(Problem("model", f"an update of this model fails ({type(error).__name__}): {said}"))

@@ -59,9 +59,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.row_shape = spec.row_shape
         self.outputs_per_row = spec.outputs
         self._loss_of = spec.loss if spec.loss is not None else mean_square
-        self.loss_name = (
-            getattr(spec.loss, "learnd_name", "the task's own") if spec.loss is not None else "the task's own"
-        )
+        self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
         self._still = frozenset(id(v) for v in spec.still)
 
     def complete(self) -> None:
