@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
-from learnd.config import Settings, loads
+from learnd.config import loads
+from learnd.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARND = Path(sys.executable).with_name("learnd")

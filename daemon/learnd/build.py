@@ -12,7 +12,6 @@ import tensorflow as tf
 import learnd
 from learnd.averaging import AVERAGERS
 from learnd.checkpoint import Checkpoints
-from learnd.config import ModelRecipe, Settings
 from learnd.decoders import DECODERS
 from learnd.decoders.admission import REASONS, Fields, fields_from
 from learnd.decoders.settings import CsvSettings
@@ -39,6 +38,7 @@ from learnd.protocols import DeadLetters, Decoder, Learner, Predictions, Source,
 from learnd.reader import Reader
 from learnd.schedule import Every
 from learnd.section import load_object
+from learnd.settings import ModelRecipe, Settings
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink

@@ -19,8 +19,8 @@ import learnd
 from learnd.errors import ConfigError, LearndError, UsageError
 
 if TYPE_CHECKING:
-    from learnd.config import Settings
     from learnd.loop import Pipeline
+    from learnd.settings import Settings
 
 INTERNAL_ERROR = 70
 USAGE_ERROR = 64

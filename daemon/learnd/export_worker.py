@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from learnd.config import ModelRecipe
 from learnd.errors import ExportError, LearndError
 from learnd.exporters import EXPORTERS, manifest
 from learnd.exporters.publish import REQUEST
 from learnd.exporters.verify import largest_difference
 from learnd.modeling import make_model
+from learnd.settings import ModelRecipe
 
 _LOWEST_PRIORITY = 19
 

@@ -7,87 +7,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import structlog
 
-from learnd.checkpoint import Checkpoints, Saved, offsets_from_state, offsets_to_state
+from learnd.checkpoint import Checkpoints, Saved
 from learnd.errors import BrokerUnavailableError, FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
 from learnd.learners.averaged import AveragedModel
+from learnd.progress import Progress, Recent, readable
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
 from learnd.reader import BATCH_RECORDS, Reader
 from learnd.schedule import Every
 from learnd.telemetry import Metrics
-from learnd.types import Batch, Float32Array, Offsets, Signal, Snapshot, State, StepResult
+from learnd.types import Batch, Signal, Snapshot
 
 log = structlog.get_logger()
 
 POLL_S = 0.1
 BATCH_S = 0.5
-PROBE_ROWS = 64
-"""Recent inputs that an export is compared on."""
 DRAIN_S = 5.0
 """After a stop, batches that were read already are still learned for so long; the rest is read again later."""
 STOP_S = 18.0
 """After a stop, the last export is given up at this point; the promise is an end within 25 s."""
 RECONNECT_S = 1.0
 """Between two attempts to reach the broker at the start; one lasts up to ``connect_timeout_s`` by itself."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where the stream and the model stand: saved with every checkpoint."""
-
-    offsets: Offsets = field(default_factory=dict)
-    topic_ids: Mapping[str, str] = field(default_factory=dict)
-    """Which topics the offsets belong to: another one of the same name has other records."""
-    records: int = 0
-    samples: int = 0
-    updates: int = 0
-    first_time_s: float = math.inf
-    last_time_s: float = -math.inf
-
-    def advance(self, batch: Batch, result: StepResult) -> None:
-        """Take one learned batch into account."""
-        self.offsets = {**self.offsets, **batch.next_offsets}
-        self.topic_ids = {**self.topic_ids, **batch.topic_ids}
-        self.records += batch.record_count
-        self.samples += len(result.samples)
-        self.updates += result.updates
-        if len(result.samples):
-            self.first_time_s = min(self.first_time_s, float(result.samples.times_s.min()))
-            self.last_time_s = max(self.last_time_s, float(result.samples.times_s.max()))
-
-    def state(self) -> State:
-        names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s")
-        return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
-
-    def restore(self, state: State) -> None:
-        self.offsets = offsets_from_state(state["offsets"])
-        for name, value in state.items():
-            if name != "offsets":
-                setattr(self, name, value)
-
-
-class Recent:
-    """The newest inputs, to compare exports on; in the checkpoint, so that a restart alone can export."""
-
-    def __init__(self) -> None:
-        self.rows: list[Float32Array] = []
-
-    def observe(self, result: StepResult) -> None:
-        """Keep the last `PROBE_ROWS` rows."""
-        self.rows = [*self.rows, *result.samples.x[-PROBE_ROWS:].copy()][-PROBE_ROWS:]
-
-    def x(self) -> Float32Array:
-        """All of them, shape (n, *row_shape)."""
-        return np.stack(self.rows)
-
-    def state(self) -> State:
-        return {"rows": list(self.rows)}
-
-    def restore(self, state: State) -> None:
-        self.rows = list(state["rows"])
 
 
 @dataclass(slots=True)
@@ -169,7 +111,7 @@ class Pipeline:
             state = {"rules": {}, **state}  # a checkpoint from before there were rules goes on with new ones
             for name, part in self._stateful().items():
                 part.restore(state[name])
-            log.info("state_restored", samples=self.progress.samples, offsets=_readable(self.progress.offsets))
+            log.info("state_restored", samples=self.progress.samples, offsets=readable(self.progress.offsets))
         self.signal = self.evaluator.signal()
         self._known_classes = len(self.classes())
         self._known_refusals = self.refusals()
@@ -337,7 +279,7 @@ class Pipeline:
             "checkpoint_saved",
             number=saved.number,
             duration_s=round(saved.duration_s, 3),
-            offsets=_readable(saved.offsets),
+            offsets=readable(saved.offsets),
         )
 
     def _note_failed(self, error: SaveFailedError) -> None:
@@ -442,7 +384,3 @@ def run(
 
 def _drained(stop_s: float | None) -> bool:
     return stop_s is not None and time.monotonic() - stop_s > DRAIN_S
-
-
-def _readable(offsets: Offsets) -> dict[str, int]:
-    return {f"{p.topic}/{p.partition}": offset for p, offset in offsets.items()}

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import structlog
 
-from learnd.config import ModelRecipe
 from learnd.errors import ConfigError, Problem
 from learnd.learners.losses import make_loss
 from learnd.learners.optimizer import make_optimizer, stored_optimizer
@@ -21,6 +20,7 @@ from learnd.models.parts import Freeze, chosen_to_freeze, matching
 from learnd.models.settings import LoadSettings
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.slots import assign_slots
+from learnd.settings import ModelRecipe
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
 from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings

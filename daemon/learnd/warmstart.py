@@ -12,9 +12,9 @@ import numpy as np
 import structlog
 
 from learnd.checkpoint import newest_checkpoint, read_arrays, read_fingerprint
-from learnd.config import ModelRecipe, ScalingSettings
 from learnd.durable import fsync, write_text
 from learnd.errors import ConfigError, Problem
+from learnd.settings import ModelRecipe, ScalingSettings
 from learnd.types import State
 
 log = structlog.get_logger()

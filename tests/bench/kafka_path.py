@@ -16,8 +16,9 @@ import time
 import numpy as np
 
 from learnd.build import configure_tensorflow, make_decoder, make_pipeline, make_source
-from learnd.config import Settings, loads
+from learnd.config import loads
 from learnd.reader import Reader
+from learnd.settings import Settings
 from learnd.testing.kafka import KafkaCluster, running_cluster
 from tests.helpers import config_text
 

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from learnd.config import ConfigError, json_schema, load, loads
+from learnd.config import json_schema, load, loads
+from learnd.errors import ConfigError
 from tests.helpers import ROOT, config_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -12,10 +12,10 @@ import pytest
 
 from learnd import export_worker
 from learnd.build import describe, make_pipeline
-from learnd.config import ModelRecipe, Settings
 from learnd.exporters import EXPORTERS
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.verify import VerificationError, largest_difference
+from learnd.settings import ModelRecipe, Settings
 from learnd.types import Signal, Snapshot, TopicPartition
 from tests.helpers import settings, until
 

@@ -1,0 +1,74 @@
+"""How far the stream was learned, and the newest inputs: the loop's own part of the checkpoint."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from learnd.checkpoint import offsets_from_state, offsets_to_state
+from learnd.types import Batch, Float32Array, Offsets, State, StepResult
+
+PROBE_ROWS = 64
+"""Recent inputs that an export is compared on."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the stream and the model stand: saved with every checkpoint."""
+
+    offsets: Offsets = field(default_factory=dict)
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    """Which topics the offsets belong to: another one of the same name has other records."""
+    records: int = 0
+    samples: int = 0
+    updates: int = 0
+    first_time_s: float = math.inf
+    last_time_s: float = -math.inf
+
+    def advance(self, batch: Batch, result: StepResult) -> None:
+        """Take one learned batch into account."""
+        self.offsets = {**self.offsets, **batch.next_offsets}
+        self.topic_ids = {**self.topic_ids, **batch.topic_ids}
+        self.records += batch.record_count
+        self.samples += len(result.samples)
+        self.updates += result.updates
+        if len(result.samples):
+            self.first_time_s = min(self.first_time_s, float(result.samples.times_s.min()))
+            self.last_time_s = max(self.last_time_s, float(result.samples.times_s.max()))
+
+    def state(self) -> State:
+        names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s")
+        return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
+
+    def restore(self, state: State) -> None:
+        self.offsets = offsets_from_state(state["offsets"])
+        for name, value in state.items():
+            if name != "offsets":
+                setattr(self, name, value)
+
+
+class Recent:
+    """The newest inputs, to compare exports on; in the checkpoint, so that a restart alone can export."""
+
+    def __init__(self) -> None:
+        self.rows: list[Float32Array] = []
+
+    def observe(self, result: StepResult) -> None:
+        """Keep the last `PROBE_ROWS` rows."""
+        self.rows = [*self.rows, *result.samples.x[-PROBE_ROWS:].copy()][-PROBE_ROWS:]
+
+    def x(self) -> Float32Array:
+        """All of them, shape (n, *row_shape)."""
+        return np.stack(self.rows)
+
+    def state(self) -> State:
+        return {"rows": list(self.rows)}
+
+    def restore(self, state: State) -> None:
+        self.rows = list(state["rows"])
+
+
+def readable(offsets: Offsets) -> dict[str, int]:
+    """Offsets as a log shows them."""
+    return {f"{p.topic}/{p.partition}": offset for p, offset in offsets.items()}
