@@ -17,28 +17,20 @@ from learnd.decoders.admission import REASONS, Fields, fields_from
 from learnd.decoders.settings import CsvSettings
 from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
+from learnd.exporters.candidate import input_names
 from learnd.exporters.publish import Exporter
 from learnd.learners import LEARNERS
-from learnd.learners.averaged import AveragedModel
+from learnd.learners.averaged import AveragedModel, held
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner, MicroBatchSettings, PerSampleSettings
-from learnd.learners.update import Update, UpdateOptions
 from learnd.loop import Pipeline
-from learnd.modeling import (
-    layer_rates,
-    make_model,
-    make_optimizer_for,
-    named_variables,
-    require_no_batch_statistics,
-    targets_of,
-)
+from learnd.modeling import make_model, make_update, named_variables, require_no_batch_statistics, targets_of
 from learnd.protocols import DeadLetters, Decoder, Learner, Predictions, Source, Transform
 from learnd.reader import Reader
 from learnd.schedule import Every
-from learnd.section import load_object
-from learnd.settings import ModelRecipe, Settings
+from learnd.settings import LearningRecipe, ModelRecipe, Settings
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
@@ -127,11 +119,12 @@ def make_pipeline(
             fingerprint=settings.fingerprint(),
             clock=clock,
         ),
+        learning_state=lambda: held(core.continuation),
         exporter=Exporter(
             settings.data_dir / "exports",
             export,
             answer=core.averaged.predict,
-            recipe=recipe.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
+            recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
             description=describe(settings),
             clock=clock,
         ),
@@ -176,6 +169,8 @@ class Learning:
     guard: Guard
     labels: Labels | None
     variables: Mapping[str, Any]
+    continuation: Mapping[str, Any]
+    """What an exported model needs beside its weights to go on learning."""
     optimizer: str
 
 
@@ -192,7 +187,6 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     network = made.network
     if isinstance(learning, PerSampleSettings):
         require_no_batch_statistics(network)
-    optimizer = make_optimizer_for(made, learning.optimizer)
     averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())
     batch_rows = learning.batch_size if isinstance(learning, MicroBatchSettings) else 1
@@ -203,17 +197,10 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         replay = ReplayBuffer(
             learning.replay, rows=batch_rows, row_shape=network.row_shape, targets=targets, seed=settings.seed
         )
-    options = UpdateOptions(
-        weighted=learning.sample_weight is not None or learning.class_weights is not None,
-        passes=learning.passes,
-        elastic=learning.elastic,
-        rates=layer_rates(made, learning.layer_rates),
-        custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
-    )
-    guard = Guard(network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
+    update = make_update(made, learning, averaged, replay)
     chunk = CompiledChunk(
         network,
-        Update(network, optimizer, averaged, guard, options, replay),
+        update,
         averaged,
         batch_rows=batch_rows,
         targets=targets,
@@ -226,22 +213,25 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     owners = {
         "averager": averager,
         "averaged": averaged,
-        "guard": guard,
+        "guard": update.guard,
         **({"replay": replay} if replay is not None else {}),
     }
+    trained = named_variables(network, update.optimizer)
+    served = {id(v) for v in network.served_state()}
     return Learning(
         network,
         LEARNERS[learning.mode].load()(chunk, learning),
         averaged,
         chunk,
-        guard,
+        update.guard,
         _labels(settings, made.labels),
         {
-            **named_variables(network, optimizer),
+            **trained,
             **{f"{prefix}/{name}": v for prefix, owner in owners.items() for name, v in owner.variables().items()},
             "learned": chunk.learned,
         },
-        type(optimizer).__name__,
+        {**{name: v for name, v in trained.items() if id(v) not in served}, "learned": chunk.learned},
+        type(update.optimizer).__name__,
     )
 
 
@@ -386,6 +376,7 @@ def output_names(settings: Settings) -> tuple[str, ...]:
 
 def describe(settings: Settings) -> Mapping[str, Any]:
     """What the manifest says of the model, whatever it has learned."""
+    inputs = input_names(settings.feature_names)
     return {
         "name": settings.name,
         "learnd": learnd.__version__,
@@ -393,7 +384,8 @@ def describe(settings: Settings) -> Mapping[str, Any]:
         "task": settings.task.kind,
         "model": settings.model.kind,
         "features": [
-            {"name": name, "min": feature.min, "max": feature.max} for name, feature in settings.features.items()
+            {"name": name, "input": inputs[name], "min": feature.min, "max": feature.max}
+            for name, feature in settings.features.items()
         ],
         "predicts": list(output_names(settings)),
         "window": settings.task.window,

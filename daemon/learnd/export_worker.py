@@ -1,25 +1,31 @@
 """The work of the child process that builds and verifies one export; `learnd.export_child` is its beginning.
 
 It reads ``FOLDER/.request`` and writes the formats and the manifest beside it. On success it ends with status 0;
-otherwise its last line on standard error says why.
+otherwise its last line on standard error says why. ``FOLDER/.request/format`` names the format in hand, for whoever
+finds that the process died of it.
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from learnd.averaging.none import NoAverager
+from learnd.averaging.settings import NoneSettings
 from learnd.errors import ExportError, LearndError
 from learnd.exporters import EXPORTERS, manifest
-from learnd.exporters.publish import REQUEST
+from learnd.exporters.candidate import Candidate
+from learnd.exporters.publish import IN_HAND, REQUEST
 from learnd.exporters.verify import largest_difference
-from learnd.modeling import make_model
-from learnd.settings import ModelRecipe
+from learnd.learners.averaged import AveragedModel
+from learnd.modeling import make_model, make_update, named_variables, targets_of
+from learnd.settings import LearningRecipe
 
 _LOWEST_PRIORITY = 19
 
@@ -42,29 +48,10 @@ def build_export(folder: Path) -> None:
     arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
     inputs = arrays["inputs"]
     wanted = {name.removeprefix("output_"): arrays[name] for name in arrays if name.startswith("output_")}
-    recipe = ModelRecipe.model_validate(request["recipe"])
     formats: dict[str, Any] = {}
     for name in request["formats"]:
-        network = make_model(recipe, unroll=name == "tflite").network
-        for i, variable in enumerate(network.served_state()):
-            variable.assign(arrays[f"weight_{i}"])
-        network.settle()
-        implementation = EXPORTERS[name].load()()
-        target = folder / implementation.file_name
-        started_s = time.monotonic()
-        _write(implementation, network, target, name)
-        written_s = time.monotonic()
-        answers = implementation.reader(target)(inputs)
-        tolerance = request["tolerance"]
-        ratio = largest_difference(name, answers, wanted, tolerance=tolerance)
-        formats[name] = {
-            "path": implementation.file_name,
-            "tolerance": tolerance,
-            "difference_of_allowed": ratio,
-            "verified_rows": len(inputs),
-            "write_s": round(written_s - started_s, 3),
-            "load_and_run_s": round(time.monotonic() - written_s, 3),
-        }
+        (folder / REQUEST / IN_HAND).write_text(name, encoding="utf-8")
+        formats[name] = _build(name, folder, request, arrays, wanted)
     document = {
         **request["manifest"],
         "tensorflow": tf.__version__,
@@ -79,9 +66,70 @@ def build_export(folder: Path) -> None:
     manifest.write(folder, document)
 
 
-def _write(implementation: Any, network: Any, target: Path, name: str) -> None:
+def _build(
+    name: str, folder: Path, request: Mapping[str, Any], arrays: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One format, written, loaded back and compared; returns what the manifest says of it."""
+    implementation = EXPORTERS[name].load()()
+    candidate = make_candidate(request, arrays, unroll=implementation.unroll)
+    target = folder / implementation.file_name
+    started_s = time.monotonic()
+    _write(implementation, candidate, target, name)
+    written_s = time.monotonic()
+    reader = implementation.reader(target)
+    loaded_s = time.monotonic()
+    inputs = arrays["inputs"]
+    answers = reader(inputs)
+    tolerance = request["tolerance"]
+    ratio = largest_difference(name, answers, wanted, tolerance=tolerance)
+    reader.check(inputs)
+    return {
+        "path": implementation.file_name,
+        "tolerance": tolerance,
+        "difference_of_allowed": ratio,
+        "verified_rows": len(inputs),
+        "write_s": round(written_s - started_s, 3),
+        "load_s": round(loaded_s - written_s, 3),
+        "bytes": sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file()),
+    }
+
+
+def make_candidate(request: Mapping[str, Any], arrays: Mapping[str, Any], *, unroll: bool) -> Candidate:
+    """The model of a request, with the averaged weights and with all that it needs to go on learning."""
+    recipe = LearningRecipe.model_validate(request["recipe"])
+    made = make_model(recipe, unroll=unroll, loss=recipe.learning.loss)
+    network = made.network
+    # On its own it has nothing to average with: it learns as the live model of a daemon without averaging does.
+    averaged = AveragedModel(network, NoAverager(NoneSettings(kind="none")))
+    update = make_update(made, recipe.learning, averaged)
+    learning = {name: arrays[f"learning_{i}"] for i, name in enumerate(request["learning"])}
+    if made.thaw_at is not None and int(learning.pop("learned", 0)) >= made.thaw_at:
+        made.freeze.thaw()
+    state = named_variables(network, update.optimizer)
+    for i, variable in enumerate(network.served_state()):
+        variable.assign(arrays[f"weight_{i}"])
+    for name, variable in state.items():
+        if name in learning:
+            variable.assign(learning[name])
+    guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
+
+    def learn(x: Any, y: Any) -> Any:
+        return update(x, y, tf.ones(tf.shape(x)[:1]))[1]
+
+    return Candidate(
+        network,
+        learn,
+        update.optimizer,
+        {**state, **guarded},
+        tuple(recipe.features),
+        targets_of(recipe),
+        arrays["examples"],
+    )
+
+
+def _write(implementation: Any, candidate: Candidate, target: Path, name: str) -> None:
     try:
-        implementation.write(network, target)
+        implementation.write(candidate, target)
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[0][:300] if lines else type(error).__name__

@@ -59,6 +59,8 @@ class Pipeline:
     """Names of the classes so far, by number."""
     refusals: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """Updates refused, and roll-backs, since the very beginning."""
+    learning_state: Callable[[], Mapping[str, Any]] = dict
+    """What an exported model needs beside its weights to go on learning, as arrays that never change."""
     wait_for_broker: bool = False
     """Whether a start without a broker waits for it, rather than ending."""
     progress: Progress = field(default_factory=Progress)
@@ -244,6 +246,7 @@ class Pipeline:
             progress.last_time_s,
             self.signal,
             self.classes(),
+            self.learning_state(),
         )
 
     def settle(self) -> None:

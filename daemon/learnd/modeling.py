@@ -1,4 +1,4 @@
-"""The model of a recipe: its core, its task, what it begins with, and its optimizer.
+"""The model of a recipe: its core, its task, what it begins with, its optimizer, and how the two make an update.
 
 Used by the daemon and by the process that exports alike, so that both build the same network.
 """
@@ -11,15 +11,20 @@ import keras
 import structlog
 
 from learnd.errors import ConfigError, Problem
+from learnd.learners.averaged import AveragedModel
+from learnd.learners.guard import Guard
 from learnd.learners.losses import make_loss
 from learnd.learners.optimizer import make_optimizer, stored_optimizer
-from learnd.learners.settings import OptimizerSettings
+from learnd.learners.replay import ReplayBuffer
+from learnd.learners.settings import AnyLearner, OptimizerSettings
+from learnd.learners.update import Update, UpdateOptions
 from learnd.models.assembly import Core, make_core
 from learnd.models.core import CoreSpec
 from learnd.models.parts import Freeze, chosen_to_freeze, matching
 from learnd.models.settings import LoadSettings
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.slots import assign_slots
+from learnd.section import load_object
 from learnd.settings import ModelRecipe
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
@@ -194,6 +199,28 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
             if array is not None and tuple(array.shape) == tuple(variable.shape):
                 variable.assign(array)
     return optimizer
+
+
+def make_update(
+    made: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
+) -> Update:
+    """One update of the model as the settings have it, with its optimizer and its guard.
+
+    Raises
+    ------
+    ConfigError
+        where only building it shows that a setting is wrong.
+    """
+    optimizer = make_optimizer_for(made, learning.optimizer)
+    options = UpdateOptions(
+        weighted=learning.sample_weight is not None or learning.class_weights is not None,
+        passes=learning.passes,
+        elastic=learning.elastic,
+        rates=layer_rates(made, learning.layer_rates),
+        custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
+    )
+    guard = Guard(made.network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
+    return Update(made.network, optimizer, averaged, guard, options, replay)
 
 
 def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Any, float]]:

@@ -9,8 +9,8 @@ import numpy as np
 from learnd.checkpoint import offsets_from_state, offsets_to_state
 from learnd.types import Batch, Float32Array, Offsets, State, StepResult
 
-PROBE_ROWS = 64
-"""Recent inputs that an export is compared on."""
+PROBE_ROWS = 128
+"""Recent inputs that come with a snapshot: formats are fitted to the older half, and all are judged on the newer."""
 
 
 @dataclass(slots=True)

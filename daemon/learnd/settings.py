@@ -76,7 +76,7 @@ class ScalingSettings(Section):
 
 
 class ModelRecipe(Section):
-    """What the network is built from, here and in the exporting process; holds no secret."""
+    """What the network is built from."""
 
     seed: int = 0
     """Of the first weights."""
@@ -115,7 +115,13 @@ class ModelRecipe(Section):
         return [value] if isinstance(value, str) else value
 
 
-class Settings(ModelRecipe):
+class LearningRecipe(ModelRecipe):
+    """What an exporting process needs to build the network and its update; holds no secret."""
+
+    learning: AnyLearner = PerSampleSettings(mode="per_sample")
+
+
+class Settings(LearningRecipe):
     """Everything that ``learnd run`` needs to know."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "learnd"
@@ -124,7 +130,6 @@ class Settings(ModelRecipe):
     """Holds checkpoints, exports and the lock; one daemon at a time."""
     source: AnySource
     decode: AnyDecoder
-    learning: AnyLearner = PerSampleSettings(mode="per_sample")
     averaging: AnyAverager = WindowSettings(kind="window")
     checkpoint: CheckpointSettings = CheckpointSettings()
     export: ExportSettings = ExportSettings()

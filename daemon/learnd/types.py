@@ -220,3 +220,5 @@ class Snapshot:
     signal: Signal
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the model's outputs."""
+    learning: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """What else an update reads and writes, by the names that a checkpoint gives it: slots, moments, counts."""

@@ -29,6 +29,7 @@ WORK_S, REST_S = 0.05, 0.15
 they share. Working a quarter of the time keeps that under 5 % (`tests/bench/export.py`)."""
 BUILDING = ".building-"
 REQUEST = ".request"
+IN_HAND = "format"
 _LAST_NUMBER = ".last-number"
 Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
 
@@ -169,16 +170,19 @@ class Exporter:
         """What the child needs, as files: it shares nothing else with us."""
         request = building / REQUEST
         request.mkdir(parents=True)
-        wanted = self._answer(snapshot.probe_inputs, snapshot.weights)
+        examples, inputs = _apart(snapshot.probe_inputs)
+        wanted = self._answer(inputs, snapshot.weights)
         arrays = {f"weight_{i}": weight for i, weight in enumerate(snapshot.weights)}
-        outputs = {f"output_{name}": value for name, value in wanted.items()}
-        np.savez(request / "arrays.npz", allow_pickle=False, inputs=snapshot.probe_inputs, **arrays, **outputs)
+        arrays |= {f"learning_{i}": array for i, array in enumerate(snapshot.learning.values())}
+        arrays |= {f"output_{name}": value for name, value in wanted.items()}
+        np.savez(request / "arrays.npz", allow_pickle=False, examples=examples, inputs=inputs, **arrays)
         head = {"format_version": manifest.FORMAT_VERSION, "number": number}
         text = json.dumps(
             {
                 "recipe": self._recipe,
                 "formats": self._settings.formats,
                 "tolerance": self._settings.tolerance,
+                "learning": list(snapshot.learning),
                 "manifest": {**head, **self._description, **manifest.provenance(snapshot)},
             }
         )
@@ -215,6 +219,16 @@ class Exporter:
             doomed = self._directory / f"{BUILDING}pruned-{number}"
             (self._directory / str(number)).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _apart(rows: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """The older half, to fit formats to, and the newer, to judge them on; the same where a few are all there is.
+
+    >>> [part.tolist() for part in _apart(np.arange(4, dtype=np.float32))]
+    [[0.0, 1.0], [2.0, 3.0]]
+    """
+    half = len(rows) // 2
+    return (rows[:half], rows[half:]) if half else (rows, rows)
 
 
 def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:

@@ -3,12 +3,12 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from learnd.exporters.candidate import Candidate
 from learnd.exporters.saved_model import save_with_signature
 from learnd.types import Float32Array
 
@@ -21,9 +21,12 @@ class TFLiteFormat:
     """
 
     file_name = "model.tflite"
+    unroll = True
 
-    def write(self, network: Any, target: Path) -> None:
-        """Write *network* to the file *target*."""
+    def write(self, candidate: Candidate, target: Path) -> None:
+        """Write *candidate* to the file *target*."""
+        network = candidate.network
+        network.settle()
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as folder:
             # By way of a SavedModel: converting a bare concrete function can write a file without its weights.
             save_with_signature(network, Path(folder), batch=1)
@@ -45,3 +48,6 @@ class TFLiteReader:
     def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
         rows = [self._run(inputs=row[None]) for row in x]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def check(self, x: Float32Array) -> None:
+        """It can do nothing else."""

@@ -13,6 +13,11 @@ STATISTICS_ROWS = 512
 """Of so many of the newest rows the averaged network's batch statistics are taken: 4 % of noise in a variance."""
 
 
+def held(variables: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The values of *variables* now, which never change afterwards; nothing is copied (see `AveragedModel.weights`)."""
+    return {name: tf.convert_to_tensor(variable).numpy() for name, variable in variables.items()}
+
+
 class AveragedModel:
     """The network under averaged weights, without disturbing the learner.
 

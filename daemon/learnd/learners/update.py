@@ -47,11 +47,11 @@ class Update:
         replay: ReplayBuffer | None = None,
     ) -> None:
         self._network = network
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._averaged = averaged
         self._options = options
         self._replay = replay
-        self._guard = guard
+        self.guard = guard
 
     def __call__(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
         """Predictions (rows, outputs), losses (rows,) and the averaged network's losses (rows,), all from before."""
@@ -81,21 +81,21 @@ class Update:
     def _train(self, x: Any, y: Any, weights: Any) -> Any:
         """One optimizer step; returns what `judge` said on the way."""
         network, custom = self._network, self._options.custom
-        statistics = self._guard.statistics()
+        statistics = self.guard.statistics()
         if custom is not None:
             inputs, targets = network.given(x), network.wanted(x, y)
-            self._guard.step((), lambda _: custom(network.core, self._optimizer, inputs, targets), statistics)
+            self.guard.step((), lambda _: custom(network.core, self.optimizer, inputs, targets), statistics)
             return None
         variables = network.trainable_variables
         with tf.GradientTape() as tape:
             judged = network.judge(x, y, training=True)
             total = self._total(judged[1], weights) + network.penalty()
-        self._guard.step(tape.gradient(total, variables), lambda sound: self._take(sound, variables), statistics)
+        self.guard.step(tape.gradient(total, variables), lambda sound: self._take(sound, variables), statistics)
         return judged
 
     def _take(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         before = [(v, tf.convert_to_tensor(v.value), factor) for v, factor in self._options.rates]
-        self._optimizer.apply(gradients, variables)
+        self.optimizer.apply(gradients, variables)
         for variable, value, factor in before:
             variable.assign(value + factor * (variable.value - value))
         self._pull()

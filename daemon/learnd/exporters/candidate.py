@@ -1,0 +1,53 @@
+"""What an exporter is given: a model with its state, and how it goes on learning."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from learnd.types import Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that may become an export.
+
+    Attributes
+    ----------
+    network : see `learnd.tasks.network.Network`; holds the averaged weights
+    learn : one optimizer step on raw rows, (n, *row_shape), and their targets, (n, targets); returns the losses from
+        before, (n,). Traced.
+    optimizer : Keras', with the slots of the live model
+    state : every variable that `learn` reads or writes, by the names that a checkpoint gives them
+    features : names, in the order of the model's inputs
+    targets : numbers in one target row; 0 where the inputs are their own targets
+    examples : recent raw inputs, (m, *row_shape), others than those that the export is judged on
+    """
+
+    network: Any
+    learn: Callable[[Any, Any], Any]
+    optimizer: Any
+    state: Mapping[str, Any]
+    features: Sequence[str]
+    targets: int
+    examples: Float32Array
+
+
+def input_names(features: Sequence[str]) -> dict[str, str]:
+    """What a signature calls the features: names that every runtime takes, each once.
+
+    >>> input_names(["t", "temp C", "temp.C", "1st", "ä"])
+    {'t': 't', 'temp C': 'temp_C', 'temp.C': 'temp_C_2', '1st': 'f_1st', 'ä': 'f__'}
+    """
+    names: dict[str, str] = {}
+    for feature in features:
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", feature)
+        if not plain[:1].isalpha() or plain == "self":
+            plain = f"f_{plain}"
+        number = 1
+        name = plain
+        while name in names.values():
+            number += 1
+            name = f"{plain}_{number}"
+        names[feature] = name
+    return names

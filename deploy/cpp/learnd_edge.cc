@@ -1,0 +1,281 @@
+// Runs, retrains and hot-swaps what learnd publishes, with TensorFlow alone: no Python, no Keras, none of learnd.
+//
+//   learnd_edge predict EXPORT [--lite]            rows on standard input, predictions on standard output
+//   learnd_edge learn EXPORT STATE [--from STATE]  rows with their targets behind; prints losses, saves the state
+//   learnd_edge follow EXPORTS                     predicts until SIGTERM or SIGINT, always by the newest version
+//
+// EXPORT is a folder of data_dir/exports. A row is one line of numbers, in the order of the features; a window is its
+// readings one after the other, the oldest first. STATE is a path prefix, as TensorFlow's checkpoints have them.
+// Exit status: 0, 64 for wrong usage, 65 for a bad row, 70 where TensorFlow reports an error.
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tensorflow/cc/saved_model/loader.h"
+#include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/public/session_options.h"
+
+namespace {
+
+using tensorflow::Tensor;
+using Row = std::vector<float>;
+using Tensors = std::map<std::string, Tensor>;
+
+struct Failure : std::runtime_error {
+  Failure(int status, const std::string& what) : std::runtime_error(what), status(status) {}
+  int status;
+};
+
+void Check(const absl::Status& status, const std::string& doing) {
+  if (!status.ok()) throw Failure(70, doing + ": " + std::string(status.message()));
+}
+
+// One loaded version. Calls may come from several threads; `Learn` and `Restore` change what the others see.
+class Model {
+ public:
+  // A lite bundle keeps only what serving needs of the file, and takes less memory.
+  explicit Model(const std::string& folder, bool lite = false) {
+    tensorflow::SessionOptions session;
+    const std::string path = folder + "/saved_model";
+    if (lite) {
+      auto bundle = std::make_unique<tensorflow::SavedModelBundleLite>();
+      Check(tensorflow::LoadSavedModel(session, {}, path, {"serve"}, bundle.get()), "loading " + path);
+      bundle_ = std::move(bundle);
+    } else {
+      auto bundle = std::make_unique<tensorflow::SavedModelBundle>();
+      Check(tensorflow::LoadSavedModel(session, {}, path, {"serve"}, bundle.get()), "loading " + path);
+      bundle_ = std::move(bundle);
+    }
+  }
+
+  // Raw values in, in the order of the features; raw predictions out, one tensor per output.
+  Tensors Predict(const std::vector<Row>& rows) const {
+    return Call("serving_default", {{"inputs", Stack(rows, "serving_default", "inputs")}});
+  }
+
+  // One optimizer step on all rows together; returns their mean loss from before it.
+  float Learn(const std::vector<Row>& rows, const std::vector<Row>& targets) const {
+    Tensors inputs{{"x", Stack(rows, "learn", "x")}};
+    if (Width("learn", "y") > 0) inputs.emplace("y", Stack(targets, "learn", "y"));
+    return Call("learn", inputs).at("loss").scalar<float>()();
+  }
+
+  // All that learning changes, optimizer included, as a checkpoint that tf.train.load_checkpoint reads too.
+  void Save(const std::string& prefix) const { Call("save", {{"path", Text(prefix)}}); }
+  void Restore(const std::string& prefix) const { Call("restore", {{"path", Text(prefix)}}); }
+
+  // How many numbers one row of an input takes; 0 where there is no such input.
+  int64_t Width(const std::string& signature, const std::string& input) const {
+    const auto& inputs = Signature(signature).inputs();
+    const auto found = inputs.find(input);
+    if (found == inputs.end()) return 0;
+    int64_t width = 1;
+    for (int i = 1; i < found->second.tensor_shape().dim_size(); ++i) {
+      width *= found->second.tensor_shape().dim(i).size();
+    }
+    return width;
+  }
+
+ private:
+  const tensorflow::SignatureDef& Signature(const std::string& name) const {
+    const auto& all = bundle_->GetSignatures();
+    const auto found = all.find(name);
+    if (found == all.end()) throw Failure(70, "the export has no signature " + name);
+    return found->second;
+  }
+
+  Tensors Call(const std::string& name, const Tensors& inputs) const {
+    const auto& signature = Signature(name);
+    std::vector<std::pair<std::string, Tensor>> feeds;
+    for (const auto& [input, tensor] : inputs) feeds.emplace_back(signature.inputs().at(input).name(), tensor);
+    std::vector<std::string> outputs, fetches;
+    for (const auto& [output, info] : signature.outputs()) {
+      outputs.push_back(output);
+      fetches.push_back(info.name());
+    }
+    std::vector<Tensor> results;
+    Check(bundle_->GetSession()->Run(feeds, fetches, {}, &results), name);
+    Tensors named;
+    for (size_t i = 0; i < outputs.size(); ++i) named.emplace(outputs[i], results[i]);
+    return named;
+  }
+
+  Tensor Stack(const std::vector<Row>& rows, const std::string& signature, const std::string& input) const {
+    const auto& declared = Signature(signature).inputs().at(input).tensor_shape();
+    tensorflow::TensorShape shape({static_cast<int64_t>(rows.size())});
+    for (int i = 1; i < declared.dim_size(); ++i) shape.AddDim(declared.dim(i).size());
+    Tensor tensor(tensorflow::DT_FLOAT, shape);
+    float* next = tensor.flat<float>().data();
+    for (const Row& row : rows) next = std::copy(row.begin(), row.end(), next);
+    return tensor;
+  }
+
+  static Tensor Text(const std::string& text) {
+    Tensor tensor(tensorflow::DT_STRING, {});
+    tensor.scalar<tensorflow::tstring>()() = text;
+    return tensor;
+  }
+
+  std::unique_ptr<tensorflow::SavedModelBundleInterface> bundle_;
+};
+
+// The newest version in a folder of exports, loaded beside the calls and put in the place of the older one at once.
+class Newest {
+ public:
+  explicit Newest(std::string exports) : exports_(std::move(exports)) {
+    if (!Look()) throw Failure(70, "no version in " + exports_);
+    watcher_ = std::thread([this] {
+      while (!stopping_) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        try {
+          Look();
+        } catch (const std::exception& error) {  // the older version goes on; the next look tries again
+          std::cerr << error.what() << std::endl;
+        }
+      }
+    });
+  }
+
+  ~Newest() {
+    stopping_ = true;
+    watcher_.join();
+  }
+
+  // Whoever holds it may go on using it, whatever comes after.
+  std::pair<int64_t, std::shared_ptr<const Model>> Get() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return {version_, model_};
+  }
+
+ private:
+  // learnd publishes a version by one rename, so what has a number for a name is whole.
+  bool Look() {
+    int64_t newest = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(exports_)) {
+      const std::string name = entry.path().filename();
+      if (name.find_first_not_of("0123456789") == std::string::npos) newest = std::max(newest, int64_t{std::stoll(name)});
+    }
+    if (newest <= version_) return false;
+    auto model = std::make_shared<const Model>(exports_ + "/" + std::to_string(newest));
+    std::lock_guard<std::mutex> lock(mutex_);
+    version_ = newest;
+    model_ = std::move(model);
+    return true;
+  }
+
+  const std::string exports_;
+  mutable std::mutex mutex_;
+  int64_t version_ = 0;
+  std::shared_ptr<const Model> model_;
+  std::atomic<bool> stopping_{false};
+  std::thread watcher_;
+};
+
+std::vector<Row> ReadRows(int64_t width) {
+  std::vector<Row> rows;
+  std::string line;
+  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+    std::istringstream fields(line);
+    Row row;
+    for (float value; fields >> value;) row.push_back(value);
+    if (!fields.eof() || static_cast<int64_t>(row.size()) != width) {
+      throw Failure(65, "line " + std::to_string(number) + ": expected " + std::to_string(width) + " numbers, got " +
+                            std::to_string(row.size()) + (fields.eof() ? "" : " and then something else"));
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void Predict(const std::string& folder, bool lite) {
+  const Model model(folder, lite);
+  const std::vector<Row> rows = ReadRows(model.Width("serving_default", "inputs"));
+  const Tensors answers = model.Predict(rows);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    for (const auto& [name, tensor] : answers) {
+      const auto values = tensor.flat<float>();
+      const int64_t width = values.size() / static_cast<int64_t>(rows.size());
+      std::cout << name;
+      for (int64_t j = 0; j < width; ++j) std::cout << ' ' << values(static_cast<int64_t>(i) * width + j);
+      std::cout << '\n';
+    }
+  }
+}
+
+void Learn(const std::string& folder, const std::string& to, const std::string& from) {
+  const Model model(folder);
+  if (!from.empty()) model.Restore(from);
+  const int64_t inputs = model.Width("learn", "x"), targets = model.Width("learn", "y");
+  for (const Row& row : ReadRows(inputs + targets)) {
+    const Row x(row.begin(), row.begin() + inputs), y(row.begin() + inputs, row.end());
+    std::cout << model.Learn({x}, {y}) << '\n';
+  }
+  model.Save(to);
+}
+
+volatile std::sig_atomic_t stopped = 0;
+
+void Follow(const std::string& exports) {
+  std::signal(SIGTERM, [](int) { stopped = 1; });
+  std::signal(SIGINT, [](int) { stopped = 1; });
+  const Newest newest(exports);
+  int64_t calls = 0, failed = 0, shown = 0;
+  while (!stopped) {
+    const auto [version, model] = newest.Get();
+    const Row row(static_cast<size_t>(model->Width("serving_default", "inputs")), 1.0f);
+    try {
+      model->Predict({row});
+    } catch (const Failure&) {
+      ++failed;
+    }
+    ++calls;
+    if (version != shown) std::cout << "version " << version << std::endl;
+    shown = version;
+  }
+  std::cout << "calls " << calls << " failed " << failed << std::endl;
+}
+
+int Usage() {
+  std::cerr << "usage: learnd_edge predict EXPORT [--lite] | learn EXPORT STATE [--from STATE] | follow EXPORTS\n";
+  return 64;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  const std::string command = words.empty() ? "" : words[0];
+  const size_t count = words.size();
+  std::cout << std::setprecision(9);  // a float comes back bit by bit
+  try {
+    if (command == "predict" && (count == 2 || (count == 3 && words[2] == "--lite"))) {
+      Predict(words[1], count == 3);
+    } else if (command == "learn" && (count == 3 || (count == 5 && words[3] == "--from"))) {
+      Learn(words[1], words[2], count == 5 ? words[4] : "");
+    } else if (command == "follow" && count == 2) {
+      Follow(words[1]);
+    } else {
+      return Usage();
+    }
+  } catch (const Failure& failure) {
+    std::cerr << failure.what() << std::endl;
+    return failure.status;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << std::endl;
+    return 70;
+  }
+  return 0;
+}

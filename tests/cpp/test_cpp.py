@@ -1,0 +1,113 @@
+"""The C++ program of ``deploy/cpp`` runs exports, trains them on, and takes up newer ones without a failed call."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.exports import learned, rows
+from tests.helpers import ROOT
+
+COMPILER = os.environ.get("CXX", "g++")
+pytestmark = pytest.mark.skipif(
+    shutil.which(COMPILER) is None,
+    reason=f"no C++17 compiler {COMPILER}: apt-get install g++, or name one in the environment's CXX",
+)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled as its users compile it, against the installed TensorFlow's own headers and libraries."""
+    target = tmp_path_factory.mktemp("cpp") / "learnd_edge"
+    build = ["sh", str(ROOT / "deploy" / "cpp" / "build.sh"), str(target), sys.executable]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one export."""
+    data_dir = tmp_path_factory.mktemp("data")
+    learned(data_dir, learning={"optimizer": {"kind": "adam", "learning_rate": 0.01}})
+    return data_dir / "exports"
+
+
+def _run(program: Path, *arguments: object, lines: str = "", code: int = 0) -> str:
+    done = subprocess.run(
+        [str(program), *map(str, arguments)], input=lines, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def _lines(numbers: np.ndarray) -> str:
+    return "".join(" ".join(f"{value:.9g}" for value in row) + "\n" for row in numbers)
+
+
+@pytest.mark.parametrize("bundle", [[], ["--lite"]], ids=["SavedModelBundle", "SavedModelBundleLite"])
+def test_it_predicts_what_python_predicts(program: Path, exports: Path, bundle: list[str]) -> None:
+    """To the last bit but a few: the same kernels, by another caller."""
+    x, _ = rows(20)
+    wanted = tf.saved_model.load(str(exports / "1" / "saved_model")).signatures["serving_default"](
+        inputs=tf.constant(x)
+    )
+    said = _run(program, "predict", exports / "1", *bundle, lines=_lines(x)).splitlines()
+    got = np.array([float(line.removeprefix("prediction ")) for line in said], np.float32)
+    np.testing.assert_allclose(got, wanted["prediction"][:, 0], rtol=1e-6)
+
+
+def test_it_learns_and_python_goes_on_with_what_it_saved(program: Path, exports: Path, tmp_path: Path) -> None:
+    """The loss falls; Python and the program itself restore the state, optimizer included, and go on alike."""
+    x, y = rows(300)
+    lines = _lines(np.concatenate([x, y + 30.0], axis=1))
+    first = [float(line) for line in _run(program, "learn", exports / "1", tmp_path / "a", lines=lines).split()]
+    assert np.mean(first[-50:]) < np.mean(first[:50]) / 4
+    further = _run(program, "learn", exports / "1", tmp_path / "b", "--from", tmp_path / "a", lines=lines).split()
+    loaded = tf.saved_model.load(str(exports / "1" / "saved_model"))
+    loaded.signatures["restore"](path=tf.constant(str(tmp_path / "a")))
+    losses = [
+        float(loaded.signatures["learn"](x=tf.constant(a[None]), y=tf.constant(b[None]))["loss"])
+        for a, b in zip(x, y + 30.0, strict=True)
+    ]
+    np.testing.assert_allclose([float(loss) for loss in further], losses, rtol=1e-4, atol=1e-7)
+    theirs = tf.train.load_checkpoint(str(tmp_path / "b"))
+    for name, tensor in loaded.signatures["weights"]().items():
+        np.testing.assert_allclose(theirs.get_tensor(name), tensor, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports: Path, tmp_path: Path) -> None:
+    """It predicts without pause while four versions appear and the old ones go."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    shutil.copytree(exports / "1", folder / "1")
+    process = subprocess.Popen([str(program), "follow", str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "version 1\n"
+        for number in range(2, 6):
+            shutil.copytree(exports / "1", folder / f".building-{number}")
+            (folder / f".building-{number}").rename(folder / str(number))
+            assert process.stdout.readline() == f"version {number}\n"
+            shutil.rmtree(folder / str(number - 1))
+        process.terminate()
+        said = process.stdout.read().split()
+    finally:
+        process.kill()
+        process.wait()
+    assert said[0] == "calls" and int(said[1]) > 100
+    assert said[2:] == ["failed", "0"]
+
+
+def test_wrong_input_is_named(program: Path, exports: Path, tmp_path: Path) -> None:
+    """A bad row by its line, an export that is not there by its path, a wrong command by the usage."""
+    assert "line 2: expected 3 numbers, got 1 and then something else" in _run(
+        program, "predict", exports / "1", lines="1 2 3\n4 five 6\n", code=65
+    )
+    assert str(tmp_path / "gone") in _run(program, "predict", tmp_path / "gone", code=70)
+    assert "usage" in _run(program, "retrain", code=64)

@@ -1,0 +1,56 @@
+"""Exports for tests, made by the daemon's own parts in this process, where the real thing takes a child's start."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learnd import export_worker
+from learnd.build import make_pipeline
+from learnd.loop import Pipeline, run
+from learnd.sources.memory import MemorySource
+from learnd.types import Float32Array
+from tests.helpers import readings, settings
+
+PLAIN = "import sys; sys.modules['keras'] = sys.modules['learnd'] = None  # nobody may lean on them\n"
+
+
+def learned(data_dir: Path, *, records: int = 300, script: Sequence[Any] | None = None, **sections: Any) -> Pipeline:
+    """A pipeline that learned *records* readings to their end, saved, and exported to ``data_dir/exports/1``.
+
+    Without XLA: a test then starts in a second rather than four. Update and network are the same.
+    """
+    learning = {"compile": False, "mode": "per_sample", **sections.pop("learning", {})}
+    chosen = settings(
+        data_dir, **{"decode": {"kind": "json", "time": "t", "key": "k"}, "learning": learning, **sections}
+    )
+    pipeline = make_pipeline(chosen, source=MemorySource(script if script is not None else readings(records)))
+    pipeline.exporter._build = lambda building, hurry: export_worker.build_export(building)  # type: ignore[method-assign]
+    run(pipeline, stopping=lambda: False)
+    assert pipeline.last_exported is not None, "the export failed; the log says why"
+    return pipeline
+
+
+def rows(count: int, *, seed: int = 1, window: int | None = None) -> tuple[Float32Array, Float32Array]:
+    """Inputs as `readings` has them, and their targets."""
+    random = np.random.default_rng(seed)
+    shape = (count, 3) if window is None else (count, window, 3)
+    x = (random.normal(size=shape) * [3.0, 10.0, 0.5] + [5.0, 100.0, -1.0]).astype(np.float32)
+    last = x if window is None else x[:, -1]
+    return x, (last[:, :1] * 2.0 - last[:, 1:2] * 0.1).astype(np.float32)
+
+
+def in_plain_python(script: str, *arguments: Any) -> str:
+    """What *script* prints in a fresh interpreter that has neither Keras nor learnd."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN + script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
