@@ -10,6 +10,7 @@ import numpy as np
 
 from learnd import export_worker
 from learnd.build import make_pipeline
+from learnd.exporters.candidate import Candidate
 from learnd.loop import Pipeline, run
 from learnd.sources.memory import MemorySource
 from learnd.types import Float32Array
@@ -54,3 +55,12 @@ def in_plain_python(script: str, *arguments: Any) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def candidate_of(pipeline: Pipeline, examples: Float32Array, *, unroll: bool) -> Candidate:
+    """What the exporting process would make of the pipeline's present state."""
+    learning = pipeline.learning_state()
+    arrays = {f"weight_{i}": weight for i, weight in enumerate(pipeline.averaged.weights())}
+    arrays |= {f"learning_{i}": array for i, array in enumerate(learning.values())}
+    request = {"recipe": pipeline.exporter._recipe, "learning": list(learning)}
+    return export_worker.make_candidate(request, {**arrays, "examples": examples}, unroll=unroll)

@@ -78,3 +78,7 @@ class FileLostError(SaveFailedError):
 
 class ExportError(LearndError):
     """A format cannot be written for this model; what was published before stays, and learning goes on."""
+
+
+class FormatUnavailableError(ExportError):
+    """This model has no such format, for a reason that lies in the model; the other formats are published without."""

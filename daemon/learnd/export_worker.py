@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from learnd.averaging.none import NoAverager
 from learnd.averaging.settings import NoneSettings
-from learnd.errors import ExportError, LearndError
+from learnd.errors import ExportError, FormatUnavailableError, LearndError
 from learnd.exporters import EXPORTERS, manifest
 from learnd.exporters.candidate import Candidate
 from learnd.exporters.publish import IN_HAND, REQUEST
@@ -51,7 +51,13 @@ def build_export(folder: Path) -> None:
     formats: dict[str, Any] = {}
     for name in request["formats"]:
         (folder / REQUEST / IN_HAND).write_text(name, encoding="utf-8")
-        formats[name] = _build(name, folder, request, arrays, wanted)
+        try:
+            formats[name] = _build(name, folder, request, arrays, wanted)
+        except FormatUnavailableError as error:
+            (folder / EXPORTERS[name].load().file_name).unlink(missing_ok=True)
+            formats[name] = {"unavailable": str(error)}
+    if all("unavailable" in said for said in formats.values()):
+        raise ExportError("; ".join(f"{name} is unavailable: {said['unavailable']}" for name, said in formats.items()))
     document = {
         **request["manifest"],
         "tensorflow": tf.__version__,
@@ -80,12 +86,15 @@ def _build(
     loaded_s = time.monotonic()
     inputs = arrays["inputs"]
     answers = reader(inputs)
-    tolerance = request["tolerance"]
-    ratio = largest_difference(name, answers, wanted, tolerance=tolerance)
+    tolerance = request["tolerances"].get(name) or implementation.tolerance or request["tolerance"]
+    spreads = {name: arrays[f"spread_{name}"] for name in wanted}
+    rounded = implementation.tolerance is not None
+    ratio = largest_difference(name, answers, wanted, spreads, tolerance=tolerance, mean=rounded)
     reader.check(inputs)
     return {
         "path": implementation.file_name,
         "tolerance": tolerance,
+        "measure": "root mean square" if rounded else "largest",
         "difference_of_allowed": ratio,
         "verified_rows": len(inputs),
         "write_s": round(written_s - started_s, 3),
@@ -113,8 +122,8 @@ def make_candidate(request: Mapping[str, Any], arrays: Mapping[str, Any], *, unr
             variable.assign(learning[name])
     guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
-    def learn(x: Any, y: Any) -> Any:
-        return update(x, y, tf.ones(tf.shape(x)[:1]))[1]
+    def learn(x: Any, y: Any, *, observe: bool = True) -> Any:
+        return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe)[1]
 
     return Candidate(
         network,
@@ -123,6 +132,7 @@ def make_candidate(request: Mapping[str, Any], arrays: Mapping[str, Any], *, unr
         {**state, **guarded},
         tuple(recipe.features),
         targets_of(recipe),
+        getattr(recipe.learning, "batch_size", 1),
         arrays["examples"],
     )
 
@@ -130,6 +140,8 @@ def make_candidate(request: Mapping[str, Any], arrays: Mapping[str, Any], *, unr
 def _write(implementation: Any, candidate: Candidate, target: Path, name: str) -> None:
     try:
         implementation.write(candidate, target)
+    except ExportError:
+        raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[0][:300] if lines else type(error).__name__

@@ -309,6 +309,8 @@ class Pipeline:
             log.error("export_failed", number=exported.number, error=exported.error)
             return
         self.last_exported = exported
+        if exported.without:
+            log.warning("formats_unavailable", number=exported.number, **exported.without)
         self.metrics.exports.inc()
         self.metrics.export_seconds.set(exported.duration_s)
         self.metrics.export_number.set(exported.number)

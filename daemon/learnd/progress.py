@@ -9,8 +9,9 @@ import numpy as np
 from learnd.checkpoint import offsets_from_state, offsets_to_state
 from learnd.types import Batch, Float32Array, Offsets, State, StepResult
 
-PROBE_ROWS = 128
-"""Recent inputs that come with a snapshot: formats are fitted to the older half, and all are judged on the newer."""
+PROBE_ROWS, PROBE_BYTES = 512, 1 << 20
+"""Recent inputs that come with a snapshot, fewer where they are large: exports are judged on the newest of them, and
+quantised ones fitted to the others."""
 
 
 @dataclass(slots=True)
@@ -55,8 +56,12 @@ class Recent:
         self.rows: list[Float32Array] = []
 
     def observe(self, result: StepResult) -> None:
-        """Keep the last `PROBE_ROWS` rows."""
-        self.rows = [*self.rows, *result.samples.x[-PROBE_ROWS:].copy()][-PROBE_ROWS:]
+        """Keep the last `PROBE_ROWS` rows, or as many as `PROBE_BYTES` hold; at least 32."""
+        x = result.samples.x
+        if not len(x):
+            return
+        count = min(PROBE_ROWS, max(32, PROBE_BYTES // x[0].nbytes))
+        self.rows = [*self.rows, *x[-count:].copy()][-count:]
 
     def x(self) -> Float32Array:
         """All of them, shape (n, *row_shape)."""

@@ -6,4 +6,8 @@ from learnd.section import Component
 EXPORTERS = {
     "saved_model": Component(ExportSettings, "learnd.exporters.saved_model:SavedModelFormat"),
     "tflite": Component(ExportSettings, "learnd.exporters.tflite:TFLiteFormat"),
+    "tflite_float16": Component(ExportSettings, "learnd.exporters.tflite:Float16Format"),
+    "tflite_dynamic": Component(ExportSettings, "learnd.exporters.tflite:DynamicRangeFormat"),
+    "tflite_int8": Component(ExportSettings, "learnd.exporters.tflite:Int8Format"),
+    "tflite_training": Component(ExportSettings, "learnd.exporters.tflite_training:TrainingFormat"),
 }

@@ -16,21 +16,37 @@ class Candidate:
     ----------
     network : see `learnd.tasks.network.Network`; holds the averaged weights
     learn : one optimizer step on raw rows, (n, *row_shape), and their targets, (n, targets); returns the losses from
-        before, (n,). Traced.
+        before, (n,). With ``observe=False`` the scales stay as they are. Traced.
     optimizer : Keras', with the slots of the live model
     state : every variable that `learn` reads or writes, by the names that a checkpoint gives them
     features : names, in the order of the model's inputs
     targets : numbers in one target row; 0 where the inputs are their own targets
+    batch_rows : rows of one update of the daemon's
     examples : recent raw inputs, (m, *row_shape), others than those that the export is judged on
     """
 
     network: Any
-    learn: Callable[[Any, Any], Any]
+    learn: Callable[..., Any]
     optimizer: Any
     state: Mapping[str, Any]
     features: Sequence[str]
     targets: int
+    batch_rows: int
     examples: Float32Array
+
+    def changing(self) -> tuple[list[str], list[Any]]:
+        """Names and TensorFlow's own variables of `state`, in the order of the names."""
+        names = sorted(self.state)
+        return names, [raw(self.state[name]) for name in names]
+
+    def every_variable(self) -> list[Any]:
+        """TensorFlow's own variables of all that the functions read: a module must hold them to be saved."""
+        return [raw(v) for v in (*self.network.variables, *self.optimizer.variables, *self.state.values())]
+
+
+def raw(variable: Any) -> Any:
+    """The TensorFlow variable inside a Keras one; TensorFlow's own as it is."""
+    return getattr(variable, "value", variable) if hasattr(variable, "path") else variable
 
 
 def input_names(features: Sequence[str]) -> dict[str, str]:

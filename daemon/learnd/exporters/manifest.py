@@ -58,6 +58,12 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
+def unavailable(folder: Path) -> dict[str, str]:
+    """The formats that the model cannot have, each with the reason, as the manifest in *folder* has them."""
+    formats = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["formats"]
+    return {name: entry["unavailable"] for name, entry in formats.items() if "unavailable" in entry}
+
+
 def write(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, durably."""
     write_text(folder / FILE_NAME, json.dumps(manifest, indent=2) + "\n")

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from learnd import faults
 from learnd.durable import fsync, make_folder, write_text
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
+from learnd.exporters.verify import spread_of
 from learnd.types import Float32Array, Snapshot
 
 log = structlog.get_logger()
@@ -30,6 +31,8 @@ they share. Working a quarter of the time keeps that under 5 % (`tests/bench/exp
 BUILDING = ".building-"
 REQUEST = ".request"
 IN_HAND = "format"
+JUDGED_ROWS = 64
+"""Recent inputs that an export is compared on."""
 _LAST_NUMBER = ".last-number"
 Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
 
@@ -44,6 +47,8 @@ class Exported:
     error: str = ""
     given_up: bool = False
     """Ended on purpose, for a newer one or for the end: no failure."""
+    without: Mapping[str, str] = field(default_factory=dict)
+    """Formats that this model cannot have, each with the reason."""
 
 
 class Exporter:
@@ -125,11 +130,13 @@ class Exporter:
         started_s = self._clock()
         number = 0
         error = ""
+        without: Mapping[str, str] = {}
         try:
             number = self._next_number()
             building = self._directory / f"{BUILDING}{number}"
             self._request(building, number, snapshot)
             self._build(building, hurry)
+            without = manifest.unavailable(building)
             shutil.rmtree(building / REQUEST)
             _fsync_tree(building)
             faults.reached("export.before-rename")
@@ -141,7 +148,7 @@ class Exporter:
             error = str(failure) or type(failure).__name__
             shutil.rmtree(self._directory / f"{BUILDING}{number}", ignore_errors=True)
         self._outcome = Exported(
-            number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned
+            number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned, without
         )
 
     def numbers(self) -> list[int]:
@@ -172,9 +179,11 @@ class Exporter:
         request.mkdir(parents=True)
         examples, inputs = _apart(snapshot.probe_inputs)
         wanted = self._answer(inputs, snapshot.weights)
+        spreads = spread_of(self._answer(snapshot.probe_inputs, snapshot.weights))
         arrays = {f"weight_{i}": weight for i, weight in enumerate(snapshot.weights)}
         arrays |= {f"learning_{i}": array for i, array in enumerate(snapshot.learning.values())}
         arrays |= {f"output_{name}": value for name, value in wanted.items()}
+        arrays |= {f"spread_{name}": value for name, value in spreads.items()}
         np.savez(request / "arrays.npz", allow_pickle=False, examples=examples, inputs=inputs, **arrays)
         head = {"format_version": manifest.FORMAT_VERSION, "number": number}
         text = json.dumps(
@@ -182,6 +191,7 @@ class Exporter:
                 "recipe": self._recipe,
                 "formats": self._settings.formats,
                 "tolerance": self._settings.tolerance,
+                "tolerances": self._settings.tolerances,
                 "learning": list(snapshot.learning),
                 "manifest": {**head, **self._description, **manifest.provenance(snapshot)},
             }
@@ -210,8 +220,7 @@ class Exporter:
             status = self._child.returncode
             self._child = None
         if status != 0:
-            lines = [line for line in errors.splitlines() if line.strip()]
-            raise RuntimeError(lines[-1] if lines else f"the exporting process ended with status {status}")
+            raise RuntimeError(_reason(status, errors, building / REQUEST / IN_HAND))
 
     def _prune(self) -> None:
         for number in self.numbers()[: -self._settings.keep]:
@@ -222,13 +231,23 @@ class Exporter:
 
 
 def _apart(rows: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """The older half, to fit formats to, and the newer, to judge them on; the same where a few are all there is.
+    """The older rows, to fit formats to, and the newest, to judge them on; the same one where there is but one.
 
     >>> [part.tolist() for part in _apart(np.arange(4, dtype=np.float32))]
     [[0.0, 1.0], [2.0, 3.0]]
     """
-    half = len(rows) // 2
-    return (rows[:half], rows[half:]) if half else (rows, rows)
+    judged = min(JUDGED_ROWS, len(rows) // 2)
+    return (rows[:-judged], rows[-judged:]) if judged else (rows, rows)
+
+
+def _reason(status: int, errors: str, in_hand: Path) -> str:
+    """Why a child failed, in one line: what it said, or what killed it over which format."""
+    if status < 0 and in_hand.exists():
+        name = in_hand.read_text(encoding="utf-8")
+        died = f"the exporting process died of {signal.Signals(-status).name} over {name}"
+        return f"{died}; export.formats without {name} publishes the rest"
+    lines = [line for line in errors.splitlines() if line.strip()]
+    return lines[-1] if lines else f"the exporting process ended with status {status}"
 
 
 def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:

@@ -18,7 +18,7 @@ Nothing of our code goes along, nor of Keras'. The signatures, by name:
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +33,7 @@ class SavedModelFormat:
 
     file_name = "saved_model"
     unroll = False
+    tolerance: ClassVar[float | None] = None
 
     def write(self, candidate: Candidate, target: Path) -> None:
         """Write *candidate* to the folder *target*."""
@@ -56,10 +57,8 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         self._learn = candidate.learn
         self._names = input_names(candidate.features)
         self._targets = candidate.targets
-        self._saved = sorted(candidate.state)
-        self.state = [_raw(candidate.state[name]) for name in self._saved]
-        # What no step changes is no state, but the functions read it.
-        self.constants = [v.value for v in (*candidate.network.variables, *candidate.optimizer.variables)]
+        self._saved, self.state = candidate.changing()
+        self.all = candidate.every_variable()
 
     def signatures(self) -> Mapping[str, Any]:
         """Every signature, traced."""
@@ -171,8 +170,3 @@ def save_with_signature(network: Any, target: Path, *, batch: int | None) -> Non
 
 def _function(python: Any) -> Any:
     return tf.function(python, autograph=False)
-
-
-def _raw(variable: Any) -> Any:
-    """The TensorFlow variable inside a Keras one; TensorFlow's own as it is."""
-    return variable if isinstance(variable, tf.Variable) else variable.value

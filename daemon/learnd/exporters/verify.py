@@ -14,17 +14,27 @@ class VerificationError(LearndError):
     """The export is not what it should be; it is not published."""
 
 
+def spread_of(answers: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
+    """The standard deviation of every number of an answer over the rows; its size, for fewer than 8 rows."""
+    return {
+        name: value.std(axis=0) if len(value) >= 8 else np.abs(value).max(axis=0, initial=0.0)
+        for name, value in answers.items()
+    }
+
+
 def largest_difference(
     what: str,
     got: Mapping[str, Float32Array],
     wanted: Mapping[str, Float32Array],
+    spreads: Mapping[str, Float32Array],
     *,
     tolerance: float,
+    mean: bool = False,
 ) -> float:
     """The largest difference between two sets of answers, in units of what is allowed (1.0 would just pass).
 
-    Allowed is *tolerance* times the spread of the wanted answers over the rows (their size, for fewer than 8 rows),
-    plus the rounding of float32.
+    Allowed is *tolerance* times the spread of that number of the answer (`spread_of`), plus the rounding of float32:
+    to every single answer, or with *mean* to the root mean square over the rows, where rounding is coarse on purpose.
 
     Raises
     ------
@@ -32,7 +42,7 @@ def largest_difference(
         if an output is missing, not finite, or differs by more than that.
 
     >>> same = {"y": np.ones((9, 1), np.float32)}
-    >>> largest_difference("here", same, same, tolerance=1e-4)
+    >>> largest_difference("here", same, same, spread_of(same), tolerance=1e-4)
     0.0
     """
     if sorted(got) != sorted(wanted):
@@ -44,14 +54,18 @@ def largest_difference(
             raise VerificationError(f"{what}: {name} has shape {answer.shape}, expected {expected.shape}")
         if not np.isfinite(answer).all() or not np.isfinite(expected).all():
             raise VerificationError(f"{what}: {name} is not finite")
-        size = float(np.abs(expected).max())
-        spread = float(expected.std(axis=0).max()) if len(expected) >= 8 else size
-        allowed = tolerance * spread + _ROUNDING * max(size, 1.0)
-        difference = float(np.abs(answer.astype(np.float64) - expected).max())
-        if difference > allowed:
+        size = np.abs(expected).max(axis=0)
+        allowed = tolerance * spreads[name] + _ROUNDING * np.maximum(size, 1.0)
+        errors = np.abs(answer.astype(np.float64) - expected)
+        difference = np.sqrt(np.square(errors).mean(axis=0)) if mean else errors.max(axis=0)
+        ratios = np.atleast_1d(difference / allowed)
+        ratio = float(ratios.max())
+        if ratio > 1.0:
+            place = np.unravel_index(int(ratios.argmax()), ratios.shape)
+            there = f"[{', '.join(map(str, place))}]" if difference.ndim else ""
             raise VerificationError(
-                f"{what}: {name} differs from the live model by {difference:.3g}, allowed are {allowed:.3g} "
-                "(export.tolerance)"
+                f"{what}: {name}{there} differs from the live model by {np.atleast_1d(difference)[place]:.3g}, allowed "
+                f"are {np.atleast_1d(allowed)[place]:.3g} (export.tolerance, export.tolerances)"
             )
-        worst = max(worst, difference / allowed)
+        worst = max(worst, ratio)
     return worst

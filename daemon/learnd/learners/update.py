@@ -53,8 +53,11 @@ class Update:
         self._replay = replay
         self.guard = guard
 
-    def __call__(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
-        """Predictions (rows, outputs), losses (rows,) and the averaged network's losses (rows,), all from before."""
+    def __call__(self, x: Any, y: Any, weights: Any, *, observe: bool = True) -> tuple[Any, Any, Any]:
+        """Predictions (rows, outputs), losses (rows,) and the averaged network's losses (rows,), all from before.
+
+        Without *observe* the online statistics stay as they are.
+        """
         network, rows = self._network, x.shape[0]
         tested = None
         if network.moody or self._options.custom is not None:
@@ -66,7 +69,8 @@ class Update:
         averaged_losses = self._averaged.losses(x, y, losses)
         self._train_again(*mixed)
         self._averaged.observe(x)
-        network.observe(x, y)
+        if observe:
+            network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
         return predictions, losses, averaged_losses

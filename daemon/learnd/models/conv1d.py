@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from learnd.models.core import CoreSpec, core, hidden, output
-from learnd.models.layers import CausalConv
+from learnd.models.layers import CausalConv, Newest
 from learnd.models.settings import Conv1dSettings
 
 
@@ -17,6 +17,6 @@ def conv1d(settings: Conv1dSettings, spec: CoreSpec) -> Any:
     for index, filters in enumerate(settings.filters):
         make = partial(CausalConv, filters, settings.kernel_size)
         features = hidden(make, features, settings, spec, index, f"conv_{index}")
-    newest = features[:, -1, :]
+    newest = keras.layers.Flatten(name="flat")(Newest(steps=1, name="newest")(features))
     mean = keras.layers.GlobalAveragePooling1D(name="mean")(features)
     return core(inputs, output(keras.layers.Concatenate(name="summary")([newest, mean]), settings, spec))

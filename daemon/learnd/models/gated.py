@@ -42,12 +42,18 @@ class Lstm(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
 
         def step(reading: Any, states: Sequence[Any]) -> list[Any]:
             h, c = states
-            i, f, g, o = tf.split(join(reading, h), 4, axis=1)
+            i, f, g, o = self._gates(join(reading, h))
             sigmoid, tanh = cell.recurrent_activation, cell.activation
             c = sigmoid(f) * c + sigmoid(i) * tanh(g)
             return [sigmoid(o) * tanh(c), c]
 
-        return _answer(step, readings, initial_state)
+        return _answer(step, readings, initial_state, unroll=self.unroll)
+
+    def _gates(self, joined: Any) -> Sequence[Any]:
+        if not self.unroll:
+            return tf.split(joined, 4, axis=1)  # type: ignore[no-any-return]
+        # The first step has no use for one part: TensorFlow Lite's converter to int8 leaves such a split in float32.
+        return [tf.slice(joined, (0, i * self.units), (-1, self.units)) for i in range(4)]
 
 
 @keras.saving.register_keras_serializable(package="learnd")
@@ -58,7 +64,8 @@ class Gru(keras.layers.GRU):  # type: ignore[misc]  # Keras has no types
         cell = self.cell
         if not _is_plain(self, mask) or not cell.reset_after:
             return super().inner_loop(sequences, initial_state, mask, training=training)
-        kernel, recurrent, bias = _values(cell)
+        kernel, recurrent, biases = _values(cell)
+        bias = tf.unstack(biases)
         if sequences.shape[0] == 1:
             readings, join = _times(sequences, kernel, bias[0]), _gru_ahead(recurrent, bias[1])
         else:
@@ -71,13 +78,13 @@ class Gru(keras.layers.GRU):  # type: ignore[misc]  # Keras has no types
             new = cell.activation(candidate + cell.recurrent_activation(r) * memory)
             return [z * h + (1.0 - z) * new]
 
-        return _answer(step, readings, initial_state)
+        return _answer(step, readings, initial_state, unroll=self.unroll)
 
 
 def _is_plain(layer: Any, mask: Any) -> bool:
     """Whether *layer* is used as the built-in models use it; all else is left to Keras."""
     cell = layer.cell
-    unusual = layer.unroll or layer.go_backwards or layer.return_sequences or mask is not None
+    unusual = layer.go_backwards or layer.return_sequences or mask is not None
     return bool(cell.use_bias and not unusual and not cell.dropout and not cell.recurrent_dropout)
 
 
@@ -110,25 +117,33 @@ def _gru_ahead(recurrent: Any, bias: Any) -> Callable[[Any, Any], Any]:
     return join
 
 
-def _gru_side_by_side(kernel: Any, recurrent: Any, bias: Any) -> Callable[[Any, Any], Any]:
+def _gru_side_by_side(kernel: Any, recurrent: Any, bias: Sequence[Any]) -> Callable[[Any, Any], Any]:
     """The candidate's two halves stay apart, since the reset gate weighs one of them: blocks of zeros beside them."""
     units = recurrent.shape[0]
+    gates, candidate = tf.split(recurrent, (2 * units, units), axis=1)
+    (gates_of_x, of_x), (gates_of_h, of_h) = (tf.split(b, (2 * units, units)) for b in bias)
     of_readings = tf.concat([kernel, tf.zeros((kernel.shape[0], units))], 1)
-    of_states = tf.concat([recurrent[:, : 2 * units], tf.zeros((units, units)), recurrent[:, 2 * units :]], 1)
-    biases = tf.concat([bias[0, : 2 * units] + bias[1, : 2 * units], bias[0, 2 * units :], bias[1, 2 * units :]], 0)
+    of_states = tf.concat([gates, tf.zeros((units, units)), candidate], 1)
+    biases = tf.concat([gates_of_x + gates_of_h, of_x, of_h], 0)
     product = _side_by_side(tf.concat([of_readings, of_states], 0), biases)
     return lambda reading, h: tf.split(product(reading, h), 4, axis=1)
 
 
-def _answer(step: Callable[[Any, Sequence[Any]], list[Any]], readings: Any, states: Sequence[Any]) -> Any:
+def _answer(
+    step: Callable[[Any, Sequence[Any]], list[Any]], readings: Any, states: Sequence[Any], *, unroll: bool
+) -> Any:
     """What `keras.layers.RNN.inner_loop` returns: the last output, it again as a sequence of one, and the states."""
     steps = readings.shape[1]
-    rows = tf.TensorArray(tf.float32, size=steps, element_shape=(readings.shape[0], readings.shape[2]))
-    rows = rows.unstack(tf.transpose(readings, (1, 0, 2)))
-    _, *states = tf.while_loop(
-        lambda t, *_: t < steps,
-        lambda t, *held: (t + 1, *step(rows.read(t), held)),
-        (tf.constant(0), *states),
-        maximum_iterations=steps,  # XLA needs it to differentiate the loop
-    )
+    if unroll:
+        for reading in tf.unstack(readings, axis=1):
+            states = step(reading, states)
+    else:
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=(readings.shape[0], readings.shape[2]))
+        rows = rows.unstack(tf.transpose(readings, (1, 0, 2)))
+        _, *states = tf.while_loop(
+            lambda t, *_: t < steps,
+            lambda t, *held: (t + 1, *step(rows.read(t), held)),
+            (tf.constant(0), *states),
+            maximum_iterations=steps,  # XLA needs it to differentiate the loop
+        )
     return states[0], states[0][:, None], states

@@ -50,8 +50,7 @@ class CausalConv(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
         steps = self._steps(inputs.shape[1])
         oldest = (inputs.shape[1] - 1) % self.strides
         padded = tf.pad(inputs, [[0, 0], [self.kernel_size - 1, 0], [0, 0]])
-        span = (steps - 1) * self.strides + 1
-        taps = [padded[:, start : start + span : self.strides] for start in range(oldest, oldest + self.kernel_size)]
+        taps = [spaced(padded, start, steps, self.strides) for start in range(oldest, oldest + self.kernel_size)]
         rows = tf.reshape(tf.concat(taps, axis=-1), (-1, self.kernel_size * inputs.shape[2]))
         kernel = tf.reshape(self.kernel.value, (-1, self.filters))
         outputs = tf.reshape(tf.matmul(rows, kernel) + self.bias.value, (-1, steps, self.filters))
@@ -73,3 +72,51 @@ class CausalConv(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
 
     def _steps(self, steps: int) -> int:
         return -(-steps // self.strides)
+
+
+@keras.saving.register_keras_serializable(package="learnd")
+class Newest(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """The newest of every so many steps, counted back from the newest of all; (n, steps, channels) to fewer steps.
+
+    With ``unroll`` the steps are taken one by one: otherwise TensorFlow Lite's converter to int8 leaves what comes
+    after in float32, and says nothing.
+    """
+
+    def __init__(self, every: int = 1, *, steps: int | None = None, unroll: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.every = every
+        self.steps = steps
+        self.unroll = unroll
+
+    def call(self, inputs: Any) -> Any:
+        count = self._count(inputs.shape[1])
+        first = inputs.shape[1] - 1 - (count - 1) * self.every
+        if self.unroll and self.every > 1:
+            return tf.concat([spaced(inputs, first + i * self.every, 1, 1) for i in range(count)], axis=1)
+        return spaced(inputs, first, count, self.every)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int, int]:
+        return (input_shape[0], self._count(input_shape[1]), input_shape[2])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "every": self.every, "steps": self.steps, "unroll": self.unroll}
+
+    def _count(self, steps: int) -> int:
+        every = -(-steps // self.every)
+        return every if self.steps is None else min(self.steps, every)
+
+
+def spaced(x: Any, start: int, count: int, every: int) -> Any:
+    """``x[:, start : start + (count - 1) * every + 1 : every]``, with a gradient that TensorFlow Lite can compute.
+
+    >>> spaced(tf.reshape(tf.range(7.0), (1, 7, 1)), 2, 3, 2).numpy().ravel().tolist()
+    [2.0, 4.0, 6.0]
+    """
+    if every == 1:
+        return tf.slice(x, (0, start, 0), (-1, count, -1))
+    span = count * every
+    first = start - (every - 1)
+    if first < 0:
+        x, first = tf.pad(x, [[0, 0], [-first, 0], [0, 0]]), 0
+    groups = tf.reshape(tf.slice(x, (0, first, 0), (-1, span, -1)), (-1, count, every, x.shape[2]))
+    return tf.reshape(tf.slice(groups, (0, 0, every - 1, 0), (-1, -1, 1, -1)), (-1, count, x.shape[2]))

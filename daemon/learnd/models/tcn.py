@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from learnd.models.core import CoreSpec, core, hidden, initializer, output, penalty
-from learnd.models.layers import CausalConv
+from learnd.models.layers import CausalConv, Newest
 from learnd.models.settings import TcnSettings
 
 
@@ -21,10 +21,11 @@ def tcn(settings: TcnSettings, spec: CoreSpec) -> Any:
     window = spec.row_shape[0]
     blocks = settings.blocks or blocks_for(window, settings.kernel_size)
     field = receptive_field(blocks, settings.kernel_size)
-    features = inputs[:, -field:, :] if field < window else inputs
+    features = Newest(steps=field, name="seen")(inputs) if field < window else inputs
     for index in range(blocks):
         features = _block(features, settings, spec, index)
-    return core(inputs, output(features[:, -1, :], settings, spec))
+    newest = keras.layers.Flatten(name="flat")(Newest(steps=1, name="newest")(features))
+    return core(inputs, output(newest, settings, spec))
 
 
 def receptive_field(blocks: int, kernel_size: int) -> int:
@@ -57,7 +58,7 @@ def _block(features: Any, settings: TcnSettings, spec: CoreSpec, index: int) -> 
     for place, strides in enumerate((1, 2)):
         make = partial(CausalConv, settings.filters, settings.kernel_size, strides=strides)
         change = hidden(make, change, settings, spec, 3 * index + place, f"{name}_conv_{place}")
-    kept = features[:, (features.shape[1] - 1) % 2 :: 2, :]
+    kept = Newest(2, unroll=spec.unroll, name=f"{name}_kept")(features)
     if kept.shape[-1] != settings.filters:
         kept = keras.layers.Dense(
             settings.filters,

@@ -1,0 +1,140 @@
+"""TensorFlow Lite files: four precisions, training on the device, and the ways in which a converter deceives."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from learnd.errors import FormatUnavailableError
+from learnd.exporters.tflite import DynamicRangeFormat, TFLiteReader
+from learnd.exporters.tflite_training import TrainingFormat
+from learnd.exporters.verify import VerificationError, largest_difference, spread_of
+from tests.exports import candidate_of, in_plain_python, learned, rows
+
+ALL = ["tflite", "tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training"]
+
+DEVICE = """
+sys.modules["tensorflow"] = None
+import json
+from pathlib import Path
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+folder, data = map(Path, sys.argv[1:])
+arrays = np.load(data)
+x, y = arrays["x"], arrays["y"]
+said = {"predictions": {}}
+for path in sorted(folder.glob("*.tflite")):
+    interpreter = Interpreter(model_path=str(path))
+    name = "infer" if path.name == "model_training.tflite" else "serving_default"
+    run = interpreter.get_signature_runner(name)
+    said["predictions"][path.name] = [float(run(inputs=row[None])["prediction"][0, 0]) for row in x]
+path = str(folder / "model_training.tflite")
+interpreter = Interpreter(model_path=path)
+train, get = interpreter.get_signature_runner("train"), interpreter.get_signature_runner("get")
+said["losses"] = [float(train(x=a[None], y=b[None])["loss"]) for a, b in zip(x, y)]
+state = {name: np.copy(value) for name, value in get().items()}
+straight = [float(train(x=a[None], y=b[None])["loss"]) for a, b in zip(x, y)]
+other = Interpreter(model_path=path)
+other.get_signature_runner("set")(**state)
+train = other.get_signature_runner("train")
+said["restored"] = straight == [float(train(x=a[None], y=b[None])["loss"]) for a, b in zip(x, y)]
+print(json.dumps(said))
+"""
+
+
+def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
+    """With the interpreter alone: no TensorFlow, no Keras, none of us. What `get` gave, another `set` goes on from."""
+    sections = {"model": {"kind": "mlp", "hidden": [40, 40]}, "export": {"every_seconds": 3600, "formats": ALL}}
+    pipeline = learned(tmp_path, records=600, **sections)
+    x, y = rows(150)
+    y += 20.0
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    said = json.loads(in_plain_python(DEVICE, tmp_path / "exports" / "1", tmp_path / "data.npz"))
+    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"][:, 0]
+    allowed = {"": 1e-4, "_training": 1e-4, "_float16": 0.01, "_dynamic": 0.05, "_int8": 0.2}
+    assert sorted(said["predictions"]) == sorted(f"model{name}.tflite" for name in allowed)
+    for name, tolerance in allowed.items():
+        errors = np.array(said["predictions"][f"model{name}.tflite"]) - wanted
+        assert np.sqrt(np.square(errors).mean()) < tolerance * wanted.std(), name
+    assert np.mean(said["losses"][-30:]) < np.mean(said["losses"][:30]) / 4
+    assert said["restored"]
+
+
+@pytest.mark.parametrize("kind", ["relu", "gru", "lstm", "conv1d", "tcn"])
+def test_training_on_the_device_is_the_daemons_own_update(kind: str, tmp_path: Path) -> None:
+    """Built-in operators alone take the same steps as the update does in TensorFlow, its optimizer included."""
+    window = None if kind == "relu" else 8
+    model: dict[str, Any] = {"kind": kind} if window else {"kind": "mlp", "hidden": [8], "activation": "relu"}
+    task = {"kind": "regression", **({"window": window} if window else {})}
+    learning = {"mode": "micro_batch", "batch_size": 4, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
+    pipeline = learned(tmp_path, model=model, task=task, learning=learning)
+    x, y = rows(40, window=window)
+    candidate = candidate_of(pipeline, x, unroll=True)
+    target = tmp_path / "model.tflite"
+    TrainingFormat().write(candidate, target)
+    train = TFLiteReader(target, signature="infer").interpreter.get_signature_runner("train")
+    theirs, ours = [], []
+    for i in range(0, 40, 4):
+        theirs.append(float(train(x=x[i : i + 4], y=y[i : i + 4])["loss"]))
+        ours.append(float(tf.reduce_mean(candidate.learn(x[i : i + 4], y[i : i + 4], observe=False))))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+    assert len(set(ours)) == 10
+
+
+def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, capfd: Any) -> None:
+    """Dropout draws at random, for which devices have nothing: the manifest and the log say so."""
+    sections = {
+        "model": {"kind": "mlp", "hidden": [8], "dropout": 0.1},
+        "export": {"every_seconds": 3600, "formats": ["tflite", "tflite_training"]},
+    }
+    learned(tmp_path, **sections)
+    folder = tmp_path / "exports" / "1"
+    manifest = json.loads((folder / "learnd.json").read_text())
+    reason = manifest["formats"]["tflite_training"]["unavailable"]
+    assert "no built-in operator StatelessRandom" in reason
+    assert (folder / "model.tflite").exists()
+    assert not (folder / "model_training.tflite").exists()
+    said = capfd.readouterr().out
+    assert "formats_unavailable" in said and reason in said
+
+
+def test_a_file_in_which_nothing_was_quantised_is_found_out(tmp_path: Path) -> None:
+    """The converter leaves small tensors alone, and says nothing: 8 units are too few, 40 are enough."""
+    for units, quantised in ((8, False), (40, True)):
+        pipeline = learned(tmp_path / str(units), model={"kind": "mlp", "hidden": [units, units]})
+        candidate = candidate_of(pipeline, rows(20)[0], unroll=True)
+        target = tmp_path / "model.tflite"
+        DynamicRangeFormat().write(candidate, target)
+        if quantised:
+            assert np.int8 in DynamicRangeFormat().reader(target).dtypes()
+        else:
+            with pytest.raises(FormatUnavailableError, match="1024"):
+                DynamicRangeFormat().reader(target)
+
+
+def test_a_file_without_its_weights_is_found_out(tmp_path: Path) -> None:
+    """Converting a bare concrete function writes such a file without an error; verification refuses it."""
+    pipeline = learned(tmp_path)
+    network = pipeline.averaged._network
+    serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False)
+    function = serve.get_concrete_function(tf.TensorSpec((1, 3), tf.float32, name="inputs"))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+    x, _ = rows(20)
+    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())
+    interpreter = Interpreter(model_path=str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    (given,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()
+    answers = []
+    for row in x:
+        interpreter.set_tensor(given["index"], row[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(answered["index"]))
+    got = {"prediction": np.concatenate(answers)}
+    with pytest.raises(VerificationError, match=r"not finite|differs"):
+        largest_difference("tflite", got, wanted, spread_of(wanted), tolerance=1e-4)
