@@ -11,6 +11,7 @@ import yaml
 
 from learnd.config import json_schema, load, loads
 from learnd.errors import ConfigError
+from learnd.sources.kafka_access import client_options
 from tests.helpers import ROOT, config_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -190,11 +191,48 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
     settings = loads(text, environ={"SECRET": "canary-8213"})
     assert "canary-8213" not in repr(settings) + settings.model_dump_json()
     assert settings.digest() == loads(text, environ={"SECRET": "other"}).digest()
-    assert settings.source.client_options()["sasl_plain_password"] == "canary-8213"  # type: ignore[union-attr]
+    assert client_options(settings.source)["sasl_plain_password"] == "canary-8213"  # type: ignore[arg-type]
     insecure = config_text(tmp_path, source={**source, "security_protocol": "SASL_PLAINTEXT"})
     problems = _problems(insecure, SECRET="canary-8213")
     assert "allow_insecure: true" in problems[0]
     assert "canary" not in problems[0]
+
+
+_LOGIN = {"sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}
+_TLS = {"security_protocol": "SASL_SSL"}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
+def test_a_login_in_the_clear_is_refused_unless_allowed(mechanism: str, tmp_path: Path) -> None:
+    """Whatever the mechanism: SCRAM hides the password from who listens, but not from who answers."""
+    login = _LOGIN if mechanism != "OAUTHBEARER" else {"sasl_oauth_token_file": "/token"}
+    login = {**login, "sasl_mechanism": mechanism, "security_protocol": "SASL_PLAINTEXT"}
+    source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"], **login}
+    assert "use SASL_SSL, or say allow_insecure: true" in _problems(config_text(tmp_path, source=source))[0]
+    assert "allow_insecure" in _problems(config_text(tmp_path, source={**source, "allow_insecure": False}))[0]
+    loads(config_text(tmp_path, source={**source, "allow_insecure": True}))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (_TLS, "SASL_SSL needs sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"),
+        ({**_TLS, **_LOGIN, "sasl_password": ""}, "PLAIN needs sasl_username, and sasl_password or sasl_password_file"),
+        ({**_TLS, **_LOGIN, "sasl_password_file": "f"}, "sasl_password and sasl_password_file both; name one"),
+        ({**_TLS, **_LOGIN, "sasl_oauth_token_file": "f"}, "sasl_oauth_token_file with PLAIN, which takes a password"),
+        ({**_TLS, "sasl_mechanism": "OAUTHBEARER"}, "either sasl_oauth_token_file or sasl_oauth_token_provider"),
+        ({**_TLS, **_LOGIN, "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_file": "f"}, "sasl_username with OAUTH"),
+        (_LOGIN, "sasl_mechanism, sasl_username, sasl_password without SASL: security_protocol is PLAINTEXT"),
+        ({"ssl_cafile": "f"}, "ssl_cafile without TLS: security_protocol is PLAINTEXT; use SSL or SASL_SSL"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "f"}, "ssl_keyfile without ssl_certfile"),
+        ({**_TLS, **_LOGIN, "sasl_mechanism": "GSSAPI"}, "source.sasl_mechanism: "),
+        ({**_TLS, "sasl_oauth_token_provider": "no function"}, "source.sasl_oauth_token_provider: "),
+    ],
+)
+def test_half_a_login_is_refused(options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    """Above all what would have no effect: whoever wrote it down believes that it protects something."""
+    source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"], **options}
+    assert expected in "\n".join(_problems(config_text(tmp_path, source=source)))
 
 
 @pytest.mark.parametrize(
