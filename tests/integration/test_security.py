@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -446,18 +447,30 @@ def test_a_secret_is_not_in_what_the_client_options_come_from(files: Files) -> N
         assert files.password not in str(caught.value)
 
 
+ON_A_TERMINAL = """\
+import pty, sys
+sys.exit(pty.spawn([sys.executable, "-c", sys.argv[1], *sys.argv[2:]]))
+"""
+LOADS_THE_KEY = """\
+import sys
+from learnd.errors import ConfigError
+from learnd.sources.kafka_access import client_options
+from learnd.sources.settings import KafkaSettings
+try:
+    client_options(KafkaSettings(kind="kafka", bootstrap_servers=["b:1"], topics=["t"], security_protocol="SSL",
+                                 ssl_certfile=sys.argv[1], ssl_keyfile=sys.argv[2]))
+except ConfigError as error:
+    print(error)
+"""
+
+
 def test_an_encrypted_key_without_its_password_asks_nobody(files: Files) -> None:
     """OpenSSL would ask on the terminal and wait; here it is an error that names the option."""
-    settings = KafkaSettings(
-        kind="kafka",
-        bootstrap_servers=["b:1"],
-        topics=["t"],
-        security_protocol="SSL",
-        ssl_certfile=files.certificate,
-        ssl_keyfile=files.key,
-    )
-    with pytest.raises(ConfigError, match=r"source\.ssl_certfile: .* \(an encrypted key needs ssl_password\)"):
-        client_options(settings)
+    command = [sys.executable, "-c", ON_A_TERMINAL, LOADS_THE_KEY, str(files.certificate), str(files.key)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert "source.ssl_certfile: " in done.stdout, done.stdout + done.stderr
+    assert "(an encrypted key needs ssl_password)" in done.stdout
+    assert "pass phrase" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_who_takes_no_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None
     server.open()
     with _connect(server) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        until(lambda: server.connections, what="the connection", timeout_s=10)
         until(lambda: not server.connections, what="the end of it", timeout_s=10)
     server.close()
 
