@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from learnd.errors import BrokerUnavailableError, ConfigError
 from learnd.sinks.topics import TopicSink
@@ -192,23 +193,41 @@ def test_what_keeps_us_out_is_told(
         assert secret not in str(caught.value)
 
 
-def test_a_token_is_read_again_at_each_connection(
+def test_tokens_and_certificates_are_read_again_at_each_connection(
     broker: KafkaBroker, cluster: KafkaCluster, files: Files, tmp_path: Path
 ) -> None:
-    """One that is out of date cuts us off, and is told; whoever renews the file brings us back, without a restart."""
+    """What is out of date cuts us off, and is told; whoever renews the files brings us back, without a restart."""
     listener, options = _access("a token in a file", files, tmp_path)
-    token_file = Path(options["sasl_oauth_token_file"])
+    token_file, authority = Path(options["sasl_oauth_token_file"]), tmp_path / "ca.pem"
+    authority.write_bytes(files.authority.read_bytes())
     topic = cluster.create_topic()
     cluster.produce(topic, [b"one"])
-    source = KafkaSource(_settings(broker, listener, topic, **options), group_id="learnd-tests")
+    settings = _settings(broker, listener, topic, **{**options, "ssl_cafile": authority})
+    source = KafkaSource(settings, group_id="learnd-tests")
     source.open({})
     assert _read(source, 1) == [b"one"]
+
+    def told(reason: str) -> None:
+        """Polls until a connection fails for *reason*."""
+        with capture_logs() as logs:
+
+            def failed() -> bool:
+                assert source.poll(10, 0.2) == []
+                return any(reason in log.get("error", "") for log in logs if log["event"] == "connection_failed")
+
+            until(failed, what=reason, timeout_s=30)
+
     token_file.write_text(unsigned_token(lifetime_s=-60))
-    until(lambda: source.poll(10, 0.2) or not source.connected(), what="the end of the session", timeout_s=30)
-    assert not source.connected()
+    told("SaslAuthenticationFailedError")
+    authority.write_bytes(files.other_authority.read_bytes())
     token_file.write_text(unsigned_token(lifetime_s=600))
+    told("CERTIFICATE_VERIFY_FAILED")
+    until(lambda: source.poll(10, 0.2) or not source.connected(), what="the silence to be noticed", timeout_s=30)
+    assert not source.connected()
+    authority.write_bytes(files.authority.read_bytes())
     cluster.produce(topic, [b"two"])
     assert _read(source, 1) == [b"two"]
+    assert source.connected()
     source.close()
 
 
