@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from learnd.config import json_schema
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {
     "lint": ["ruff", "check", "."],
@@ -37,6 +39,14 @@ def test_the_readme_names_only_what_is_there() -> None:
         text = (ROOT / document).read_text()
         for name in re.findall(r"`((?:configs|deploy|tests|daemon)/[\w./-]+)`", text):
             assert (ROOT / name).exists(), f"{document} names {name}"
+
+
+def test_the_readme_names_every_option() -> None:
+    """What a user can write, a user can read about."""
+    text = (ROOT / "README.md").read_text()
+    for section, definition in json_schema()["$defs"].items():
+        for option in definition.get("properties", {}):
+            assert re.search(rf"\b{option}\b", text), f"{section}: {option}"
 
 
 def test_continuous_integration_runs_the_command_of_the_readme() -> None:

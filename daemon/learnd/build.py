@@ -36,6 +36,7 @@ from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, Topi
 from learnd.sinks.topics import TopicSink
 from learnd.sources import SOURCES
 from learnd.sources.file import read_header
+from learnd.sources.kafka_access import client_options
 from learnd.sources.settings import FileSettings, KafkaSettings
 from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
 from learnd.telemetry import Metrics
@@ -363,7 +364,7 @@ def make_predictions(settings: Settings, labels: Labels | None) -> Predictions:
 def _topic_sink(settings: Settings, section: str) -> Any:
     assert isinstance(settings.source, KafkaSettings)
     topic = getattr(settings, section).topic
-    return TopicSink(topic, settings.source.client_options(), key=f"{section}.topic")
+    return TopicSink(topic, client_options(settings.source), key=f"{section}.topic")
 
 
 def output_names(settings: Settings) -> tuple[str, ...]:

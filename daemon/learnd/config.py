@@ -41,8 +41,8 @@ def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str
         raise ConfigError(*problems)
     broken = {problem.path for problem in document.problems}
     values = {**values}
-    if isinstance(values.get("source"), dict):
-        values.setdefault("decode", {"kind": default_decoder(values["source"])})
+    source = values.get("source")  # without one, that is the problem, and no decoder is missing
+    values.setdefault("decode", {"kind": default_decoder(source) if isinstance(source, dict) else "json"})
     for section, key, default in _DEFAULT_KINDS:
         if isinstance(values.get(section), dict):
             values[section] = {key: default, **values[section]}

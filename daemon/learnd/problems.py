@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from learnd.document import Document
+from learnd.document import Document, is_secret
 from learnd.errors import Problem
 from learnd.settings import Settings
 
@@ -28,16 +28,17 @@ def translate(details: Any, document: Document) -> Problem:
         message = f"needs {context['discriminator']}: one of {', '.join(_tags_at(path))}"
     elif kind == "union_tag_invalid":
         tags = _tags_at(path)
-        message = f"{context['tag']!r} is not one of {', '.join(tags)}{suggestion(str(context['tag']), tags)}"
         path = (*path, str(context["discriminator"]).strip("'"))
+        shown = document.shown(path, context["tag"])
+        message = f"{shown} is not one of {', '.join(tags)}{suggestion(str(context['tag']), tags)}"
     elif kind == "value_error":
         message = str(context["error"])
+    elif is_secret(path):
+        message = 'must be text; put it in quotes, "${VARIABLE}" too'
     else:
         got = details["input"]
-        shown = "" if isinstance(got, dict | list) else f", not {got!r}"
+        shown = "" if isinstance(got, dict | list) else f", not {document.shown(path, got)}"
         message = details["msg"].removeprefix("Input ").replace("String ", "") + shown
-    if any("password" in str(part) for part in path):
-        message = "is not valid"
     return document.problem(path, message)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from learnd.config import json_schema, load, loads
 from learnd.errors import ConfigError
+from learnd.sources.kafka_access import client_options
 from tests.helpers import ROOT, config_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -105,13 +106,66 @@ def test_feeding_ones_own_rejects_is_refused(tmp_path: Path) -> None:
         ("- 1", "must hold keys and values"),
         ("", "must hold keys and values"),
         ("a: [", "not YAML"),
-        ("name: !!python/object:os.system x", "is not allowed"),
-        ("name: ${X}", "holds a line break"),
+        ("[" * 5000, "nests too deep"),
+        ("a: 1\n? [b, c]\n: 2", "a.yaml:1: has a key that is no text, on line 2"),
+        ("a: *b", "an alias that is not defined"),
     ],
 )
 def test_unreadable_yaml_is_explained(text: str, expected: str) -> None:
-    """Never a traceback, never code from the file."""
-    assert expected in "\n".join(_problems(text, X="a\nb"))
+    """Never a traceback."""
+    assert expected in "\n".join(_problems(text))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "name: !!python/object:os.system x",
+        "name: !mine x",
+        "features: !!python/object/apply:os.system [a]",
+        "features: !!set {a, b}",
+        "features: !mine {a: }",
+        "source: !!python/object/new:os.system {kind: simulator}",
+        "!!python/name:os.system name: x",
+        "features: [a, !!binary YQ==]",
+    ],
+)
+def test_tags_are_refused_wherever_they_stand(line: str) -> None:
+    """On values, lists, mappings and keys; never code from the file, never a value that a tag has changed."""
+    problems = [problem for problem in _problems(f"seed: 1\n{line}\n") if "is not allowed; write the value" in problem]
+    assert len(problems) == 1
+    assert problems[0].startswith("a.yaml:2: ")
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\x85", "\u2028", "\u2029", "\v", "\f"])
+@pytest.mark.parametrize("where", ["name: ${X}", 'name: "${X}"', "name: a ${X} b"])
+def test_environment_values_with_line_breaks_are_refused(where: str, line_break: str) -> None:
+    """In the middle and at the end, in quotes and out of them, whatever YAML or a log file breaks lines at."""
+    for value in (f"canary-1{line_break}canary-2", f"canary-1{line_break}"):
+        found = [problem for problem in _problems(where, X=value) if problem.startswith("a.yaml:1: name: ")]
+        assert found == ["a.yaml:1: name: the environment variable X holds a line break; a value must be one line"]
+
+
+def test_duplicate_keys_are_refused_at_every_depth() -> None:
+    """Each with both of its lines, also inside lists and flow mappings; the first value does not win in silence."""
+    text = "source:\n  kind: file\n  kind: file\nfeatures: {a: {min: 1, min: 2}}\nx:\n- b: 1\n  b: 2\n"
+    found = _problems(text)
+    assert "a.yaml:3: source.kind: stands twice; first on line 2" in found
+    assert "a.yaml:4: features.a.min: stands twice; first on line 4" in found
+    assert "a.yaml:7: x[0].b: stands twice; first on line 6" in found
+
+
+def test_aliases_cannot_make_a_bomb() -> None:
+    """Ten to the ninth values out of ten lines, and a list that holds itself, are refused at once, with their line."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert _problems("\n".join(lines))[0].startswith("a.yaml:1: holds more than 100000 values; take out aliases")
+    assert _problems("a: 1\nb: &b [c, *b]")[0] == "a.yaml:2: holds itself through an alias (*name); take it out"
+
+
+def test_an_honest_alias_is_read(tmp_path: Path) -> None:
+    """Anchors and aliases are YAML like any other."""
+    text = config_text(tmp_path, features=None, target=None) + "features: {a: &range {min: 0}, b: *range}\ntarget: y\n"
+    assert loads(text).features["b"].min == 0
 
 
 def test_environment_values_keep_their_type_and_cannot_be_structure(tmp_path: Path) -> None:
@@ -137,11 +191,76 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
     settings = loads(text, environ={"SECRET": "canary-8213"})
     assert "canary-8213" not in repr(settings) + settings.model_dump_json()
     assert settings.digest() == loads(text, environ={"SECRET": "other"}).digest()
-    assert settings.source.client_options()["sasl_plain_password"] == "canary-8213"  # type: ignore[union-attr]
+    assert client_options(settings.source)["sasl_plain_password"] == "canary-8213"  # type: ignore[arg-type]
     insecure = config_text(tmp_path, source={**source, "security_protocol": "SASL_PLAINTEXT"})
     problems = _problems(insecure, SECRET="canary-8213")
     assert "allow_insecure: true" in problems[0]
     assert "canary" not in problems[0]
+
+
+_LOGIN = {"sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}
+_TLS = {"security_protocol": "SASL_SSL"}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
+def test_a_login_in_the_clear_is_refused_unless_allowed(mechanism: str, tmp_path: Path) -> None:
+    """Whatever the mechanism: SCRAM hides the password from who listens, but not from who answers."""
+    login = _LOGIN if mechanism != "OAUTHBEARER" else {"sasl_oauth_token_file": "/token"}
+    login = {**login, "sasl_mechanism": mechanism, "security_protocol": "SASL_PLAINTEXT"}
+    source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"], **login}
+    assert "use SASL_SSL, or say allow_insecure: true" in _problems(config_text(tmp_path, source=source))[0]
+    assert "allow_insecure" in _problems(config_text(tmp_path, source={**source, "allow_insecure": False}))[0]
+    loads(config_text(tmp_path, source={**source, "allow_insecure": True}))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (_TLS, "SASL_SSL needs sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"),
+        ({**_TLS, **_LOGIN, "sasl_password": ""}, "PLAIN needs sasl_username, and sasl_password or sasl_password_file"),
+        ({**_TLS, **_LOGIN, "sasl_password_file": "f"}, "sasl_password and sasl_password_file both; name one"),
+        ({**_TLS, **_LOGIN, "sasl_oauth_token_file": "f"}, "sasl_oauth_token_file with PLAIN, which takes a password"),
+        ({**_TLS, "sasl_mechanism": "OAUTHBEARER"}, "either sasl_oauth_token_file or sasl_oauth_token_provider"),
+        ({**_TLS, **_LOGIN, "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_file": "f"}, "sasl_username with OAUTH"),
+        (_LOGIN, "sasl_mechanism, sasl_username, sasl_password without SASL: security_protocol is PLAINTEXT"),
+        ({"ssl_cafile": "f"}, "ssl_cafile without TLS: security_protocol is PLAINTEXT; use SSL or SASL_SSL"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "f"}, "ssl_keyfile without ssl_certfile"),
+        ({**_TLS, **_LOGIN, "sasl_mechanism": "GSSAPI"}, "source.sasl_mechanism: "),
+        ({**_TLS, "sasl_oauth_token_provider": "no function"}, "source.sasl_oauth_token_provider: "),
+    ],
+)
+def test_half_a_login_is_refused(options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    """Above all what would have no effect: whoever wrote it down believes that it protects something."""
+    source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"], **options}
+    assert expected in "\n".join(_problems(config_text(tmp_path, source=source)))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("name: ${X}", "name: should match pattern"),
+        ("seed: ${X}", "seed: should be a valid integer, unable to parse string as an integer, not the value of ${X}"),
+        ("source: {kind: '${X}'}", "source.kind: the value of ${X} is not one of kafka, file, simulator"),
+        ("seed: ${D}", "seed: the value of ${D} is no timestamp; if it is text, put it in quotes"),
+        ("source: {kind: kafka, sasl_password: '${X}'}", "source.topics: is missing"),
+        (
+            "source: {kind: kafka, sasl_password: 8213}",
+            'sasl_password: must be text; put it in quotes, "${VARIABLE}" too',
+        ),
+        ("source: {kind: kafka, sasl_password: [canary-8213]}", "sasl_password: must be text"),
+        ("source: {kind: kafka, sasl_password: *canary-8213 }", "an alias that is not defined"),
+        ("source: {kind: kafka, sasl_password: !canary-8213 x}", "sasl_password: a tag is not allowed"),
+        (
+            "source: {kind: kafka, sasl_pasword: '${X}'}",
+            "source.sasl_pasword: unknown key; did you mean sasl_password?",
+        ),
+    ],
+)
+def test_errors_show_neither_secrets_nor_the_environment(line: str, expected: str) -> None:
+    """Whatever is wrong: the variable is named, its value is not; nor is what stands in the file for a password."""
+    text = "\n".join(_problems(line, X="canary-8213 x", D="8213-99-99"))
+    assert expected in text
+    assert "8213" not in text
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, STARTER], ids=lambda path: path.name)

@@ -8,11 +8,13 @@ from typing import Any
 import kafka.codec
 import pytest
 from kafka.consumer.fetcher import Fetcher
+from kafka.errors import KafkaTimeoutError
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from learnd.sources import kafka_guard
 from learnd.sources.kafka_guard import BatchTooLargeError, UnreadableBatchError, resume_offset
+from learnd.testing.kafka import free_port
 
 CODECS = {"gzip": (1, True), "snappy": (2, False), "lz4": (3, False), "zstd": (4, False)}
 PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
@@ -128,3 +130,12 @@ def test_a_dead_iterator_is_dropped_with_its_error() -> None:
     Consumer._fetcher._handle_fetch_response()
     assert heard == [1]
     assert Consumer._fetcher.heard == 1
+
+
+def test_a_connection_that_fails_is_told() -> None:
+    """With its reason; kafka-python itself says no more than that it took too long."""
+    failures: list[Exception] = []
+    port = free_port()
+    with pytest.raises(KafkaTimeoutError, match="Unable to bootstrap"):
+        kafka_guard.make_consumer(failures.append, bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=300)
+    assert "ECONNREFUSED" in str(failures[0])

@@ -13,15 +13,20 @@ import structlog
 from kafka import OffsetAndMetadata
 from kafka.errors import (
     KafkaError,
+    KafkaTimeoutError,
     LogTruncationError,
     OffsetOutOfRangeError,
+    RequestTimedOutError,
     RetriableError,
+    SaslAuthenticationFailedError,
     UnknownError,
     UnsupportedCodecError,
+    UnsupportedSaslMechanismError,
 )
 
 from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
 from learnd.sources import kafka_guard
+from learnd.sources.kafka_access import client_options
 from learnd.sources.settings import KafkaSettings
 from learnd.types import UNREADABLE, Offsets, Records, Reject, TopicPartition
 
@@ -51,6 +56,7 @@ class KafkaSource:
         self._topic_ids: dict[str, str] = {}
         self._changes: list[Records] = []
         self._failed: tuple[TopicPartition, int, int] | None = None
+        self._failure: Exception | None = None
         self._heard = False
         self._silent_s = 0.0
         self._topics_there = True
@@ -60,10 +66,12 @@ class KafkaSource:
 
     def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
         settings = self._settings
+        self._failure = None
         kafka_guard.bound_decompression(settings.max_batch_bytes)
         try:
             self._consumer = kafka_guard.make_consumer(
-                **settings.client_options(),
+                self._note_failure,
+                **client_options(settings),
                 client_id=self._group_id,
                 group_id=self._group_id,
                 enable_auto_commit=False,
@@ -80,17 +88,47 @@ class KafkaSource:
             self._stand(offsets, topic_ids)
         except KafkaError as error:
             self.close()
-            servers = ", ".join(settings.bootstrap_servers)
-            raise BrokerUnavailableError(
-                f"no broker answers at {servers} (source.bootstrap_servers) within "
-                f"{settings.connect_timeout_s:g} s; start it, or correct the address or credentials ({error})"
-            ) from error
+            raise self._unavailable(error) from error
         except LearndError:
             self.close()
             raise
 
     def _hear(self) -> None:
         self._heard = True
+
+    def _note_failure(self, error: Exception) -> None:
+        if self._failure is None or not isinstance(error, KafkaTimeoutError | RequestTimedOutError):
+            self._failure = error  # the last attempt is cut short by the deadline, and says nothing but that
+        if self._consumer is not None:  # before that, the start ends with it
+            log.warning("connection_failed", error=f"{type(error).__name__}: {error}")
+
+    def _unavailable(self, error: KafkaError) -> BrokerUnavailableError:
+        """Why there is no broker, with the way out; kafka-python itself only says that it took too long."""
+        settings = self._settings
+        servers = ", ".join(settings.bootstrap_servers)
+        within = f"{servers} (source.bootstrap_servers)"
+        cause = self._failure if self._failure is not None and isinstance(error, KafkaTimeoutError) else error
+        if isinstance(cause, ConfigError):
+            return BrokerUnavailableError(f"no credentials for the broker at {servers}: {cause}")
+        if isinstance(cause, SaslAuthenticationFailedError | UnsupportedSaslMechanismError):
+            return BrokerUnavailableError(
+                f"the broker at {within} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
+                "password or token"
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            return BrokerUnavailableError(
+                f"the certificate of the broker at {within} is not trusted: {cause}; name the authority that signed it "
+                "in source.ssl_cafile, and the broker as the certificate names it"
+            )
+        if settings.encrypted and "SSL" in str(cause):
+            return BrokerUnavailableError(
+                f"no TLS with the broker at {within}: {cause}; it may want a certificate (source.ssl_certfile), or "
+                "speak no TLS on that port"
+            )
+        return BrokerUnavailableError(
+            f"no broker answers at {within} within {settings.connect_timeout_s:g} s; start it, or correct the address, "
+            f"source.security_protocol or the credentials ({cause})"
+        )
 
     def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str]) -> None:
         """Assign every partition and stand at its offset; where that is gone, as ``on_data_loss`` says."""

@@ -43,12 +43,13 @@ class BatchTooLargeError(Exception):
         super().__init__(f"decompressed it is larger than source.max_batch_bytes, {max_bytes}")
 
 
-def make_consumer(**options: Any) -> Any:
-    """A `KafkaConsumer`; one that finds no broker leaves no thread behind."""
+def make_consumer(failed: Callable[[Exception], None], **options: Any) -> Any:
+    """A `KafkaConsumer`; one that finds no broker leaves no thread behind. Calls *failed* at each failed connection."""
     clients: list[Any] = []
 
     def make_client(**config: Any) -> Any:
         clients.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**config))
+        _tell_failures(clients[-1]._manager, failed)
         return clients[-1]
 
     try:
@@ -57,6 +58,34 @@ def make_consumer(**options: Any) -> Any:
         for client in clients:
             client.close()
         raise
+
+
+def _tell_failures(manager: Any, failed: Callable[[Exception], None]) -> None:
+    """Have *manager* say why a connection did not come about.
+
+    kafka-python goes on trying, and in the end says only that it took too long. A refused login gets lost twice more:
+    what the broker says right before it hangs up is thrown away, and the next attempt comes at once.
+    """
+    connect, build_transport = manager._connect, manager._build_transport
+
+    async def guarded_connect(node: Any, connection: Any, **options: Any) -> None:
+        await connect(node, connection, **options)
+        if connection.init_future.failed() and not manager.closed:
+            manager.update_backoff(node.node_id)
+            failed(connection.init_future.exception)
+
+    async def guarded_build(*arguments: Any, **options: Any) -> Any:
+        transport = await build_transport(*arguments, **options)
+        receive = transport._sock_recv
+
+        def receive_all() -> tuple[bytes, Exception | None]:
+            data, error = receive()
+            return data, None if data else error  # the end of the connection is there for the next call, too
+
+        transport._sock_recv = receive_all
+        return transport
+
+    manager._connect, manager._build_transport = guarded_connect, guarded_build
 
 
 def guard(consumer: Any, heard: Callable[[], None]) -> None:

@@ -1,12 +1,13 @@
 """Options of the sources."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from learnd.section import Count, Positive, Section
+from learnd.section import Address, Count, Positive, Section
 
 
 class KafkaSettings(Section):
@@ -36,42 +37,73 @@ class KafkaSettings(Section):
     """Of a record batch once decompressed; a larger one is not read. Memory for two copies of it is needed."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
+    """Certificates (PEM) of the authorities that may have signed the broker's; the system's where absent."""
     ssl_certfile: Path | None = None
+    """Our own certificate (PEM), for a broker that wants one; the key may stand in it too."""
     ssl_keyfile: Path | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    ssl_password: SecretStr | None = None
+    """Of an encrypted key."""
+    ssl_password_file: Path | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    """Read once a start; it holds the password, and nothing else."""
+    sasl_oauth_token_file: Path | None = None
+    """Read at each connection, so that whoever renews the token only has to replace the file."""
+    sasl_oauth_token_provider: Address | None = None
+    """Of a function without arguments that returns a token; called at each connection."""
     allow_insecure: bool = False
-    """Lets a password travel unencrypted (SASL_PLAINTEXT)."""
+    """Lets a password or a token travel unencrypted (SASL_PLAINTEXT)."""
+
+    @property
+    def encrypted(self) -> bool:
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticated(self) -> bool:
+        return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
     @model_validator(mode="after")
     def _secure(self) -> "KafkaSettings":
-        if self.security_protocol == "SASL_PLAINTEXT" and not self.allow_insecure:
-            raise ValueError(
-                "security_protocol SASL_PLAINTEXT sends the password in the clear; "
-                "use SASL_SSL, or say allow_insecure: true"
-            )
-        if self.security_protocol.startswith("SASL") and not (
-            self.sasl_mechanism and self.sasl_username and self.sasl_password
-        ):
-            raise ValueError(f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password")
+        if problems := [*self._protocol_problems(), *(self._credential_problems() if self.authenticated else ())]:
+            raise ValueError("; ".join(problems))
         return self
 
-    def client_options(self) -> dict[str, Any]:
-        """What every Kafka client of this cluster is made with, consumer or producer; holds the secret."""
-        options: dict[str, Any] = {
-            "bootstrap_servers": list(self.bootstrap_servers),
-            "bootstrap_timeout_ms": int(self.connect_timeout_s * 1000),
-            "security_protocol": self.security_protocol,
-        }
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-            if (path := getattr(self, name)) is not None:
-                options[name] = str(path)
-        if self.sasl_mechanism is not None and self.sasl_password is not None:
-            options["sasl_mechanism"] = self.sasl_mechanism
-            options["sasl_plain_username"] = self.sasl_username
-            options["sasl_plain_password"] = self.sasl_password.get_secret_value()
-        return options
+    def _protocol_problems(self) -> Iterator[str]:
+        protocol = self.security_protocol
+        if protocol == "SASL_PLAINTEXT" and not self.allow_insecure:
+            yield "security_protocol SASL_PLAINTEXT sends the password in the clear; " + (
+                "use SASL_SSL, or say allow_insecure: true"
+            )
+        # Whoever writes these down believes that they act.
+        if not self.encrypted and (named := self._set("ssl_")):
+            yield f"{named} without TLS: security_protocol is {protocol}; use SSL or SASL_SSL"
+        if not self.authenticated and (named := self._set("sasl_")):
+            yield f"{named} without SASL: security_protocol is {protocol}; use SASL_SSL"
+        if self.ssl_certfile is None and (named := self._set("ssl_keyfile") or self._set("ssl_password")):
+            yield f"{named} without ssl_certfile; name the certificate that the key belongs to"
+        for secret in ("ssl_password", "sasl_password"):
+            if getattr(self, secret) is not None and getattr(self, f"{secret}_file") is not None:
+                yield f"{secret} and {secret}_file both; name one"
+
+    def _credential_problems(self) -> Iterator[str]:
+        protocol, mechanism = self.security_protocol, self.sasl_mechanism
+        if mechanism is None:
+            yield f"{protocol} needs sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+        elif mechanism == "OAUTHBEARER":
+            if (self.sasl_oauth_token_file is None) == (self.sasl_oauth_token_provider is None):
+                yield "OAUTHBEARER needs either sasl_oauth_token_file or sasl_oauth_token_provider"
+            if named := self._set("sasl_username") or self._set("sasl_password"):
+                yield f"{named} with OAUTHBEARER, which takes a token; take it out"
+        else:
+            if not self.sasl_username or not (self.sasl_password or self.sasl_password_file):
+                yield f"{mechanism} needs sasl_username, and sasl_password or sasl_password_file"
+            if named := self._set("sasl_oauth"):
+                yield f"{named} with {mechanism}, which takes a password; use OAUTHBEARER, or take it out"
+
+    def _set(self, prefix: str) -> str:
+        return ", ".join(name for name in type(self).model_fields if name.startswith(prefix) and getattr(self, name))
 
 
 class FileSettings(Section):

