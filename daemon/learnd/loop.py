@@ -224,6 +224,14 @@ class Pipeline:
             return False
         return True
 
+    def export_due(self) -> bool:
+        """Whether it is time for an export, or somebody asked for one, and none is under way.
+
+        A request that comes meanwhile stays due, and is answered with the weights of the moment at which the exporter
+        is free: of several the newest wins, and none waits in memory.
+        """
+        return self.export_every.due(self.progress.samples) and not self.exporter.busy()
+
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
         self.export_every.reset(self.progress.samples)
@@ -373,7 +381,7 @@ def run(
                 pipeline.learn(batch)
             if pipeline.save_due():
                 pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
-            if pipeline.export_every.due(pipeline.progress.samples) and not pipeline.exporter.busy():
+            if pipeline.export_due():
                 pipeline.export()  # a reference to the weights; the work happens elsewhere
             pipeline.settle()
             on_batch()

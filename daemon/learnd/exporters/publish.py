@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import structlog
 
-from learnd import faults
-from learnd.durable import fsync, make_folder, write_text
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
+from learnd.exporters.versions import Versions
 from learnd.types import Float32Array, Snapshot
 
 log = structlog.get_logger()
@@ -27,9 +26,7 @@ log = structlog.get_logger()
 WORK_S, REST_S = 0.05, 0.15
 """Priority alone is not enough: a child on another core takes 10 % of the learner's throughput by way of the caches
 they share. Working a quarter of the time keeps that under 5 % (`tests/bench/export.py`)."""
-BUILDING = ".building-"
 REQUEST = ".request"
-_LAST_NUMBER = ".last-number"
 Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
 
 
@@ -48,7 +45,7 @@ class Exported:
 class Exporter:
     """Turns snapshots into ``<directory>/<number>/``, one at a time, off the learner's path.
 
-    A number is durable before it is used and never used again. The child process keeps the converters' long hold of
+    The child process keeps the converters' long hold of
     the interpreter, and their crashes, away from the learner; unless it is hurried it runs at the lowest priority and
     rests most of the time.
 
@@ -57,6 +54,7 @@ class Exporter:
     answer : what the live model says for inputs and weights; exports must agree with it
     recipe : the sections of the configuration that the child builds the network from
     description : constant parts of the manifest
+    clock, now : see `learnd.exporters.versions.Versions`
     """
 
     def __init__(
@@ -68,23 +66,24 @@ class Exporter:
         recipe: Mapping[str, Any],
         description: Mapping[str, Any],
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._directory = directory
+        self._versions = Versions(directory, keep=settings.keep, clock=clock, now=now)
         self._settings = settings
         self._answer = answer
         self._recipe = recipe
         self._description = description
         self._clock = clock
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        """Held while the child is started or killed, so that none is started after it should have been killed."""
         self._child: subprocess.Popen[str] | None = None
         self._abandoned = False
         self._outcome: Exported | None = None
 
     def open(self) -> None:
         """Make the directory and sweep what a crash left behind."""
-        make_folder(self._directory)
-        for left in self._directory.glob(f"{BUILDING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._versions.open()
 
     def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
         """Start to export *snapshot*; at most one export is under way."""
@@ -104,12 +103,13 @@ class Exporter:
         return not self.busy()
 
     def abandon(self) -> None:
-        """End the export under way, if there is one; nothing of it will be seen."""
+        """End the export under way, if there is one; unless it is being renamed already, nothing of it will be seen."""
         if not self.busy():
             return
-        self._abandoned = True
-        if self._child is not None:
-            self._child.kill()
+        with self._lock:
+            self._abandoned = True
+            if self._child is not None:
+                self._child.kill()
         if self._thread is not None:
             self._thread.join()
 
@@ -125,45 +125,46 @@ class Exporter:
         number = 0
         error = ""
         try:
-            number = self._next_number()
-            building = self._directory / f"{BUILDING}{number}"
+            number = self._versions.take_number()
+            building = self._versions.building(number)
             self._request(building, number, snapshot)
             self._build(building, hurry)
             shutil.rmtree(building / REQUEST)
-            _fsync_tree(building)
-            faults.reached("export.before-rename")
-            building.rename(self._directory / str(number))
-            faults.reached("export.after-rename")
-            fsync(self._directory)
-            self._prune()
+            self._go_on()
+            self._versions.publish(number)
         except Exception as failure:
             error = str(failure) or type(failure).__name__
-            shutil.rmtree(self._directory / f"{BUILDING}{number}", ignore_errors=True)
+            self._versions.discard(number)
+        else:
+            self._prune()
         self._outcome = Exported(
             number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned
         )
 
+    def _prune(self) -> None:
+        try:
+            self._versions.prune()
+        except OSError as error:  # the export is out all the same; the next one tries again
+            log.warning("prune_failed", error=str(error))
+
+    def _go_on(self) -> None:
+        if self._abandoned:
+            raise RuntimeError("abandoned")
+
     def numbers(self) -> list[int]:
         """The published numbers, ascending."""
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        return self._versions.numbers()
 
     def newest_samples(self) -> int:
         """How many samples the newest export has learned; 0 where there is none."""
-        numbers = self.numbers()
-        if not numbers:
+        newest = self._versions.newest()
+        if newest is None:
             return 0
-        path = self._directory / str(numbers[-1]) / manifest.FILE_NAME
+        path = newest / manifest.FILE_NAME
         try:
             return int(json.loads(path.read_text(encoding="utf-8"))["samples"])
         except (OSError, ValueError, KeyError):
             return 0  # somebody changed it; a further export does no harm
-
-    def _next_number(self) -> int:
-        record = self._directory / _LAST_NUMBER
-        last = int(record.read_text()) if record.exists() else 0
-        number = max([last, *self.numbers()]) + 1
-        write_text(record, str(number))
-        return number
 
     def _request(self, building: Path, number: int, snapshot: Snapshot) -> None:
         """What the child needs, as files: it shares nothing else with us."""
@@ -189,32 +190,25 @@ class Exporter:
         command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), str(building)]
         if not hurry:
             command.append("--nice")
-        if self._abandoned:
-            raise RuntimeError("abandoned")
-        self._child = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
-            start_new_session=True,
-        )
+        with self._lock:
+            self._go_on()
+            self._child = child = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
+                start_new_session=True,
+            )
         try:
-            errors = _wait_paced(self._child, hurry=hurry)
+            errors = _wait_paced(child, hurry=hurry)
         finally:
-            status = self._child.returncode
+            status = child.returncode
             self._child = None
         if status != 0:
             lines = [line for line in errors.splitlines() if line.strip()]
             raise RuntimeError(lines[-1] if lines else f"the exporting process ended with status {status}")
-
-    def _prune(self) -> None:
-        for number in self.numbers()[: -self._settings.keep]:
-            # Renamed first, so that nobody lists a version that is half gone.
-            doomed = self._directory / f"{BUILDING}pruned-{number}"
-            (self._directory / str(number)).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
@@ -231,10 +225,3 @@ def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
             child.send_signal(signal.SIGSTOP)
             time.sleep(REST_S)
             child.send_signal(signal.SIGCONT)
-
-
-def _fsync_tree(folder: Path) -> None:
-    """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            fsync(path)
