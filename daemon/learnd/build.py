@@ -18,6 +18,7 @@ from learnd.decoders.settings import CsvSettings
 from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
 from learnd.exporters.publish import Exporter
+from learnd.exporters.signature import Signer
 from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
@@ -106,6 +107,8 @@ def make_pipeline(
     )
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
+    if export.signing_key_file is not None:
+        Signer(export.signing_key_file)  # a key that is not there is told before the stream is joined
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -388,7 +391,6 @@ def describe(settings: Settings) -> Mapping[str, Any]:
     """What the manifest says of the model, whatever it has learned."""
     return {
         "name": settings.name,
-        "learnd": learnd.__version__,
         "config_sha256": settings.digest(),
         "task": settings.task.kind,
         "model": settings.model.kind,

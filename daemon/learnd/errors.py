@@ -78,3 +78,7 @@ class FileLostError(SaveFailedError):
 
 class ExportError(LearndError):
     """A format cannot be written for this model; what was published before stays, and learning goes on."""
+
+
+class ExportDamagedError(LearndError):
+    """Do not use that export: take the one before, or copy it anew; learnd publishes the next one as always."""

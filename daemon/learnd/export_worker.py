@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from learnd.durable import fsync
 from learnd.errors import ExportError, LearndError
-from learnd.exporters import EXPORTERS, manifest
+from learnd.exporters import EXPORTERS, card, manifest, software
 from learnd.exporters.publish import REQUEST
+from learnd.exporters.signature import Signer
 from learnd.exporters.verify import largest_difference
 from learnd.modeling import make_model
 from learnd.settings import ModelRecipe
@@ -65,18 +66,36 @@ def build_export(folder: Path) -> None:
             "write_s": round(written_s - started_s, 3),
             "load_and_run_s": round(time.monotonic() - written_s, 3),
         }
-    document = {
-        **request["manifest"],
-        "tensorflow": tf.__version__,
-        "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *inputs.shape[1:]]}],
-        "outputs": [
-            {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
-            for name, value in wanted.items()
-        ],
-        "formats": formats,
-        "files": {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(REQUEST)},
-    }
-    manifest.write(folder, document)
+    model = recipe.model
+    _seal(
+        folder,
+        {
+            **request["manifest"],
+            "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *inputs.shape[1:]]}],
+            "outputs": [
+                {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
+                for name, value in wanted.items()
+            ],
+            "scaling": network.scales(),
+            "versions": software.versions(),
+            "code_sha256": software.code_hashes([*model.code, *([model.factory] if model.kind == "factory" else [])]),
+            "formats": formats,
+        },
+        Signer(Path(request["signing_key_file"])) if request["signing_key_file"] else None,
+    )
+
+
+def _seal(folder: Path, document: dict[str, Any], signer: Signer | None) -> None:
+    """Add what is made from all that is there: the card, the hashes, the manifest, its signature; in this order."""
+    key = {"algorithm": "Ed25519", "id": signer.key_id} if signer is not None else None
+    document = {**document, "signing_key": key}
+    card.write(folder, document)
+    files = {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(f"{REQUEST}/")}
+    written = manifest.write(folder, {**document, "files": files})
+    if signer is not None:
+        path = folder / manifest.SIGNATURE_NAME
+        path.write_bytes(signer.sign(written))
+        fsync(path)
 
 
 def _write(implementation: Any, network: Any, target: Path, name: str) -> None:

@@ -91,7 +91,7 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     assert outcome.error == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1", "latest"]
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert names == ["learnd.json", "model.tflite", "saved_model"]
+    assert names == ["MODEL_CARD.md", "learnd.json", "model.tflite", "saved_model"]
     manifest = json.loads((tmp_path / "1" / "learnd.json").read_text())
     assert manifest["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
     assert manifest["inputs"] == [{"name": "inputs", "dtype": "float32", "shape": [None, 3]}]

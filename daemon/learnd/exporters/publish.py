@@ -74,6 +74,7 @@ class Exporter:
         self._recipe = recipe
         self._description = description
         self._clock = clock
+        self._now = now
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         """Held while the child is started or killed, so that none is started after it should have been killed."""
@@ -174,12 +175,17 @@ class Exporter:
         arrays = {f"weight_{i}": weight for i, weight in enumerate(snapshot.weights)}
         outputs = {f"output_{name}": value for name, value in wanted.items()}
         np.savez(request / "arrays.npz", allow_pickle=False, inputs=snapshot.probe_inputs, **arrays, **outputs)
-        head = {"format_version": manifest.FORMAT_VERSION, "number": number}
+        head = {
+            "number": number,
+            "created_at": manifest.moment(self._now()),
+            "parent": manifest.parent(self._versions.newest()),
+        }
         text = json.dumps(
             {
                 "recipe": self._recipe,
                 "formats": self._settings.formats,
                 "tolerance": self._settings.tolerance,
+                "signing_key_file": str(key.absolute()) if (key := self._settings.signing_key_file) else None,
                 "manifest": {**head, **self._description, **manifest.provenance(snapshot)},
             }
         )

@@ -1,5 +1,6 @@
 """Options of the exports."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,3 +19,5 @@ class ExportSettings(Section):
     keep: Count = 5
     tolerance: Positive = 1e-4
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
+    signing_key_file: Path | None = None
+    """A private Ed25519 key, PEM without a password; every export's manifest is signed with it."""
