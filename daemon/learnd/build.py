@@ -19,6 +19,7 @@ from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
 from learnd.exporters.publish import Exporter
 from learnd.exporters.signature import Signer
+from learnd.exporters.upload import Uploader
 from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
@@ -136,6 +137,7 @@ def make_pipeline(
             answer=core.averaged.predict,
             recipe=recipe.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
             description=describe(settings),
+            uploader=Uploader(export.upload, clock=clock) if export.upload is not None else None,
             clock=clock,
         ),
         metrics=metrics,

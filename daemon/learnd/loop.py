@@ -12,6 +12,7 @@ import structlog
 from learnd.checkpoint import Checkpoints, Saved
 from learnd.errors import BrokerUnavailableError, FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
+from learnd.exporters.upload import Uploaded
 from learnd.learners.averaged import AveragedModel
 from learnd.progress import Progress, Recent, readable
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
@@ -266,6 +267,8 @@ class Pipeline:
             self._note_saved(saved)
         if (exported := self.exporter.outcome()) is not None:
             self._note_exported(exported)
+        while (uploaded := self.exporter.uploaded()) is not None:
+            self._note_uploaded(uploaded)
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.retraces())
         self.beat_s = time.monotonic()
@@ -325,6 +328,16 @@ class Pipeline:
             samples=exported.samples,
             duration_s=round(exported.duration_s, 3),
         )
+
+    def _note_uploaded(self, uploaded: Uploaded) -> None:
+        if uploaded.error:
+            self.metrics.upload_failures.inc()
+            log.error("upload_failed", number=uploaded.number, error=uploaded.error)
+            return
+        self.metrics.uploads.inc()
+        self.metrics.uploaded_number.set(uploaded.number)
+        self.metrics.upload_time.set_to_current_time()
+        log.info("export_uploaded", number=uploaded.number, duration_s=round(uploaded.duration_s, 3))
 
     def finish(self, timeout_s: float) -> None:
         """The clean end: the last export beside the last save; the save is waited for, the export for *timeout_s*.

@@ -27,11 +27,14 @@ QUICK_YOUNG_S = 1.0
 """In place of a minute, so that 200 exports within seconds are pruned too."""
 
 PUBLISHER = """\
+# FOLDER YOUNG_S COUNT [URL]: so many exports into a folder, one right after the other, each copied to the store.
 import json, os, sys
 from pathlib import Path
 import numpy as np
+from learnd.durable import write_text
 from learnd.exporters import manifest, publish, versions
-from learnd.exporters.settings import ExportSettings
+from learnd.exporters.settings import ExportSettings, UploadSettings
+from learnd.exporters.upload import Uploader
 from learnd.types import Signal, Snapshot, TopicPartition
 
 versions.YOUNG_S = float(sys.argv[2])
@@ -42,11 +45,12 @@ def build(building, hurry):  # in place of the child process, whose TensorFlow t
     for name in ("model.tflite", "saved_model/saved_model.pb", "saved_model/variables/variables.data"):
         (building / name).write_bytes(os.urandom(5000))
     files = {p: f for p, f in manifest.hash_files(building).items() if not p.startswith(publish.REQUEST)}
-    manifest.write(building, {"samples": 1, "files": files})
+    write_text(building / manifest.FILE_NAME, json.dumps({"samples": 1, "files": files}))
 
 
 exporter = publish.Exporter(
-    Path(sys.argv[1]), ExportSettings(keep=3), answer=lambda x, w: {}, recipe={}, description={}
+    Path(sys.argv[1]), ExportSettings(keep=3), answer=lambda x, w: {}, recipe={}, description={},
+    uploader=Uploader(UploadSettings(url=sys.argv[4])) if sys.argv[4:] else None,
 )
 exporter._build = build
 exporter.open()

@@ -53,6 +53,9 @@ class NoExports:
     def outcome(self) -> Exported | None:
         return None
 
+    def uploaded(self) -> None:
+        return None
+
 
 def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
     pipeline = make_pipeline(settings(folder, **sections), source=source)

@@ -92,8 +92,7 @@ def _parsed(text: bytes) -> tuple[dict[str, Any], str]:
     try:
         manifest.Manifest.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        return document, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return document, manifest.first_problem(error)
     return document, ""
 
 

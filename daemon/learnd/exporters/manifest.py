@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from learnd.durable import fsync, write_text
+from learnd.errors import ExportError
 from learnd.section import Count, Section
 from learnd.types import Snapshot
 
@@ -235,14 +236,23 @@ def write(folder: Path, document: Mapping[str, Any]) -> bytes:
 
     Raises
     ------
-    pydantic.ValidationError
+    ExportError
         if it does not fit `Manifest`; better no export than one that its readers do not understand.
     """
     head = {"$schema": SCHEMA_ID, "format_version": FORMAT_VERSION}
-    made = Manifest.model_validate({**head, **document})
+    try:
+        made = Manifest.model_validate({**head, **document})
+    except ValidationError as error:
+        raise ExportError(f"{FILE_NAME} does not fit its schema: {first_problem(error)}") from error
     text = json.dumps(made.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
     write_text(folder / FILE_NAME, text)
     return text.encode()
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where a document does not fit its schema, and why, in one line."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def schema() -> dict[str, Any]:

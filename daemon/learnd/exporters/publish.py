@@ -18,6 +18,7 @@ import structlog
 
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
+from learnd.exporters.upload import Uploaded, Uploader
 from learnd.exporters.versions import Versions
 from learnd.types import Float32Array, Snapshot
 
@@ -54,6 +55,7 @@ class Exporter:
     answer : what the live model says for inputs and weights; exports must agree with it
     recipe : the sections of the configuration that the child builds the network from
     description : constant parts of the manifest
+    uploader : copies what was published elsewhere
     clock, now : see `learnd.exporters.versions.Versions`
     """
 
@@ -65,6 +67,7 @@ class Exporter:
         answer: Answer,
         recipe: Mapping[str, Any],
         description: Mapping[str, Any],
+        uploader: Uploader | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -73,6 +76,7 @@ class Exporter:
         self._answer = answer
         self._recipe = recipe
         self._description = description
+        self._uploader = uploader
         self._clock = clock
         self._now = now
         self._thread: threading.Thread | None = None
@@ -83,8 +87,11 @@ class Exporter:
         self._outcome: Exported | None = None
 
     def open(self) -> None:
-        """Make the directory and sweep what a crash left behind."""
+        """Make the directory, sweep what a crash left behind, and upload what was not uploaded yet."""
         self._versions.open()
+        newest = self._versions.newest()
+        if self._uploader is not None and newest is not None:
+            self._uploader.begin(newest)
 
     def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
         """Start to export *snapshot*; at most one export is under way."""
@@ -98,13 +105,19 @@ class Exporter:
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self, timeout_s: float) -> bool:
-        """Until none is under way; False if that takes longer than *timeout_s*."""
+        """Until no export and no upload is under way; False if that takes longer than *timeout_s*."""
+        deadline_s = time.monotonic() + timeout_s
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.busy()
+        if self.busy():
+            return False
+        return self._uploader is None or self._uploader.wait(max(0.0, deadline_s - time.monotonic()))
 
     def abandon(self) -> None:
-        """End the export under way, if there is one; unless it is being renamed already, nothing of it will be seen."""
+        """End the export under way, if there is one; unless it is being renamed already, nothing of it will be seen.
+
+        An upload cannot be ended, and need not be: half of one is not pointed at, and a later one completes it.
+        """
         if not self.busy():
             return
         with self._lock:
@@ -121,12 +134,16 @@ class Exporter:
         outcome, self._outcome = self._outcome, None
         return outcome
 
+    def uploaded(self) -> Uploaded | None:
+        """The outcome of an upload, once; None where there is none."""
+        return self._uploader.outcome() if self._uploader is not None else None
+
     def _export(self, snapshot: Snapshot, hurry: bool) -> None:
         started_s = self._clock()
         number = 0
         error = ""
         try:
-            number = self._versions.take_number()
+            number = self._versions.take_number(above=self._uploader.highest() if self._uploader is not None else 0)
             building = self._versions.building(number)
             self._request(building, number, snapshot)
             self._build(building, hurry)
@@ -137,6 +154,8 @@ class Exporter:
             error = str(failure) or type(failure).__name__
             self._versions.discard(number)
         else:
+            if self._uploader is not None:
+                self._uploader.begin(self._versions.path(number))
             self._prune()
         self._outcome = Exported(
             number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned
@@ -144,7 +163,7 @@ class Exporter:
 
     def _prune(self) -> None:
         try:
-            self._versions.prune()
+            self._versions.prune(needed=self._uploader.needed() if self._uploader is not None else ())
         except OSError as error:  # the export is out all the same; the next one tries again
             log.warning("prune_failed", error=str(error))
 

@@ -1,13 +1,35 @@
 """Options of the exports."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, Secret, field_validator
 
 from learnd.section import Count, Positive, Section
 
 Format = Literal["saved_model", "tflite"]
+
+
+class UploadSettings(Section):
+    """Object storage, or another folder, that gets a copy of the newest export."""
+
+    url: str
+    """`s3://bucket/path`, `gs://...`, `az://...`, `file:///...`, or any other that fsspec knows."""
+    options: dict[str, Secret[str | int | float | bool]] = {}
+    """Arguments of fsspec's file system; any of them may be a secret. Absent: what the environment says."""
+
+    @field_validator("url")
+    @classmethod
+    def _place_without_secret(cls, url: str) -> str:
+        # What was written is not repeated: it may hold a password.
+        parts = urlsplit(url)
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", url):
+            raise ValueError("is no URL with a path, such as s3://bucket/exports")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("holds a name, a password or a query; put them into options, or into the environment")
+        return url
 
 
 class ExportSettings(Section):
@@ -21,3 +43,5 @@ class ExportSettings(Section):
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
     signing_key_file: Path | None = None
     """A private Ed25519 key, PEM without a password; every export's manifest is signed with it."""
+    upload: UploadSettings | None = None
+    """Copies every export elsewhere once it is published here."""
