@@ -15,7 +15,7 @@ import numpy as np
 
 from learnd.durable import fsync
 from learnd.errors import ExportError, LearndError
-from learnd.exporters import EXPORTERS, card, manifest, software
+from learnd.exporters import EXPORTERS, card, manifest, serving, software
 from learnd.exporters.publish import REQUEST
 from learnd.exporters.signature import Signer
 from learnd.exporters.verify import largest_difference
@@ -88,7 +88,7 @@ def build_export(folder: Path) -> None:
 def _seal(folder: Path, document: dict[str, Any], signer: Signer | None) -> None:
     """Add what is made from all that is there: the card, the hashes, the manifest, its signature; in this order."""
     key = {"algorithm": "Ed25519", "id": signer.key_id} if signer is not None else None
-    document = {**document, "signing_key": key}
+    document = {**document, "links": serving.link(folder), "signing_key": key}
     card.write(folder, document)
     files = {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(f"{REQUEST}/")}
     written = manifest.write(folder, {**document, "files": files})

@@ -99,6 +99,7 @@ def test_every_manifest_fits_the_schema_and_tells_where_it_came_from(published: 
     assert second["features"][0] == {"name": "a", "min": -1.0, "max": 50.0}
     assert [feature["name"] for feature in second["features"]] == ["a", "b", "c"]
     assert second["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
+    assert second["links"]["saved_model.pb"] == "saved_model/saved_model.pb"
     assert second["prequential"]["live"] == {"loss": 0.5, "absolute_error": 1.0, "mean_loss": 0.6}
     assert second["prequential"]["averaged"]["loss"] == 0.4
     assert second["config_sha256"] == chosen.digest()
@@ -252,6 +253,18 @@ def test_any_flipped_byte_is_found(copy: Path, keys: Path) -> None:
     assert audit.audit(copy, keys / "own.pub").sound
 
 
+def test_a_copy_that_followed_the_links_is_sound_until_one_differs(published: Path, tmp_path: Path, keys: Path) -> None:
+    """As stores and archives make it; second copies are checked like the first, and a link may lead nowhere else."""
+    copy = Path(shutil.copytree(published / "latest", tmp_path / "copy"))
+    assert not any(path.is_symlink() for path in copy.iterdir())
+    assert audit.audit(copy, keys / "own.pub").sound
+    _flip(copy / "variables" / "variables.index")
+    assert audit.audit(copy, keys / "own.pub").additional == ("variables/variables.index",)
+    shutil.rmtree(copy / "variables")
+    (copy / "variables").symlink_to("/etc")
+    assert audit.audit(copy, keys / "own.pub").additional == ("variables",)
+
+
 def test_a_signature_counts_for_its_own_key_alone(published: Path, keys: Path) -> None:
     """Somebody else's is told apart from a wrong one; without a key it is said that nothing was checked."""
     assert audit.audit(published / "latest", keys / "other.pub").signature == "of another key"
@@ -320,7 +333,8 @@ def test_an_export_of_an_older_learnd_is_still_checked(copy: Path) -> None:
     """By its hashes; what else its manifest says is of another form."""
     old = {"format_version": 1, "number": 2, "files": _read(copy)["files"]}
     (copy / "learnd.json").write_text(json.dumps(old))
-    (copy / "learnd.json.sig").unlink()
+    for path in [copy / "learnd.json.sig", *(path for path in copy.iterdir() if path.is_symlink())]:
+        path.unlink()
     assert audit.audit(copy).sound
     _flip(copy / "model.tflite")
     assert audit.audit(copy).changed == ("model.tflite",)

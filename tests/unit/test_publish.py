@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from learnd import export_worker
 from learnd.build import describe, make_pipeline
@@ -91,7 +92,8 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     assert outcome.error == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1", "latest"]
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert names == ["MODEL_CARD.md", "learnd.json", "model.tflite", "saved_model"]
+    linked = [path.name for path in (tmp_path / "1" / "saved_model").iterdir()]
+    assert names == sorted(["MODEL_CARD.md", "learnd.json", "model.tflite", "saved_model", *linked])
     manifest = json.loads((tmp_path / "1" / "learnd.json").read_text())
     assert manifest["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
     assert manifest["inputs"] == [{"name": "inputs", "dtype": "float32", "shape": [None, 3]}]
@@ -103,6 +105,19 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     for entry in manifest["formats"].values():
         assert entry["difference_of_allowed"] <= 1.0
         assert entry["verified_rows"] == 16
+
+
+def test_the_folder_of_a_version_is_a_saved_model_too(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """TensorFlow Serving, given the folder of all exports, loads from the numbered folder itself."""
+    taken = _snapshot(chosen, pipeline)
+    assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), taken).error == ""
+    x = tf.constant(taken.probe_inputs)
+    answers = [
+        tf.saved_model.load(str(tmp_path / folder)).signatures["serving_default"](inputs=x)["prediction"].numpy()
+        for folder in ("1", "latest", "1/saved_model")
+    ]
+    assert answers[0].tobytes() == answers[1].tobytes() == answers[2].tobytes()
+    assert not any(Path(path.readlink()).is_absolute() for path in (tmp_path / "1").iterdir() if path.is_symlink())
 
 
 def test_the_export_runs_without_learnd_or_keras(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:

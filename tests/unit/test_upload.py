@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import tensorflow as tf
 from fsspec.implementations.memory import MemoryFileSystem
 
 from learnd import faults
@@ -123,6 +124,7 @@ def test_an_export_arrives_whole_and_latest_names_it(protocol: str, tmp_path: Pa
     names = sorted(str(path).rstrip("/").rpartition("/")[2] for path in store.ls(root, detail=False))
     assert names == ["1", "2", "latest"]
     store.get(f"{root}/2", str(tmp_path / "back"), recursive=True)
+    tf.saved_model.load(str(tmp_path / "back"))  # where there are no links, TensorFlow Serving finds files
     assert audit.audit(tmp_path / "back").sound
 
 
@@ -215,6 +217,19 @@ def test_after_a_restored_backup_the_store_tells_which_numbers_are_used(tmp_path
     assert _export(maker, _snapshot(chosen, pipeline)).number == 42
     assert store.cat_file("/bucket/exports/latest") == b"42\n"
     assert _whole(store, "/bucket/exports", 41, others)
+
+
+def test_a_start_asks_the_store_before_the_first_export(tmp_path: Path, store: FaultyStore) -> None:
+    """Also where nothing is left here: the disk was lost, and the clock is wrong."""
+    chosen = settings(tmp_path / "data")
+    pipeline = make_pipeline(chosen)
+    _upload(Uploader(UploadSettings(url="faulty://bucket/exports")), _version(tmp_path / "before", 41))
+    maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child())
+    maker._uploader = Uploader(UploadSettings(url="faulty://bucket/exports"))
+    maker.open()
+    assert maker.wait(60)
+    assert maker.uploaded() is None
+    assert _export(maker, _snapshot(chosen, pipeline)).number == 42
 
 
 def test_another_export_of_the_same_number_is_never_overwritten(tmp_path: Path, store: FaultyStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from learnd.errors import UsageError
-from learnd.exporters import manifest
+from learnd.exporters import manifest, serving
 from learnd.exporters.signature import Verifier
 
 
@@ -60,21 +60,35 @@ def audit(folder: Path, public_key: Path | None = None) -> Audit:
     verifier = Verifier(public_key) if public_key is not None else None
     text = (folder / manifest.FILE_NAME).read_bytes()
     document, wrong = _parsed(text)
-    files = document.get("files", {})
-    named: dict[str, Any] = files if isinstance(files, dict) else {}
+    named, links = (_mapping(document, key) for key in ("files", "links"))
     found = manifest.hash_files(folder, durable=False)
+    there = _names(folder)
+
+    def another_name(name: str) -> bool:
+        """Whether *name* is one of the manifest's links, or what became of it where links were followed."""
+        target = serving.stands_for(name, links)
+        if target is None:
+            return False
+        path = folder / name
+        return str(path.readlink()) == target if path.is_symlink() else found.get(name) == named.get(target, {})
+
     return Audit(
-        missing=tuple(sorted(named.keys() - _names(folder))),
-        changed=tuple(sorted(name for name in named.keys() & _names(folder) if found.get(name) != named[name])),
-        additional=tuple(sorted(_names(folder) - named.keys())),
+        missing=tuple(sorted(named.keys() - there)),
+        changed=tuple(sorted(name for name in named.keys() & there if found.get(name) != named[name])),
+        additional=tuple(sorted(name for name in there - named.keys() if not another_name(name))),
         manifest=wrong,
         signature=_signature(folder, text, document, verifier),
         key_wanted=verifier is not None,
     )
 
 
+def _mapping(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key, {})
+    return value if isinstance(value, dict) else {}
+
+
 def _names(folder: Path) -> set[str]:
-    """Whatever is in *folder* and no folder itself: links and pipes too, which are never part of an export."""
+    """Whatever is in *folder* and no folder itself: links and pipes too."""
     paths = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
     return paths - {manifest.FILE_NAME, manifest.SIGNATURE_NAME}
 

@@ -163,6 +163,8 @@ class Manifest(_Part):
     formats: dict[str, Format]
     files: dict[str, File]
     """Every file in the folder but this one and its signature, by its path."""
+    links: dict[str, Annotated[str, Field(pattern="^saved_model/[^/]+$")]]
+    """Other names of the SavedModel's parts, so that the folder itself is one, as TensorFlow Serving wants it."""
 
 
 def provenance(snapshot: Snapshot) -> dict[str, Any]:

@@ -89,9 +89,8 @@ class Exporter:
     def open(self) -> None:
         """Make the directory, sweep what a crash left behind, and upload what was not uploaded yet."""
         self._versions.open()
-        newest = self._versions.newest()
-        if self._uploader is not None and newest is not None:
-            self._uploader.begin(newest)
+        if self._uploader is not None:
+            self._uploader.begin(self._versions.newest())
 
     def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
         """Start to export *snapshot*; at most one export is under way."""

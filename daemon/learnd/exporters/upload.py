@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from learnd import faults
 from learnd.errors import ConfigError, ExportError, Problem
-from learnd.exporters import manifest
+from learnd.exporters import manifest, serving
 from learnd.exporters.settings import UploadSettings
 from learnd.exporters.versions import LATEST
 from learnd.schedule import Clock
@@ -27,6 +27,7 @@ class Uploaded:
     """The outcome of one upload; ``error`` is empty if the store's ``latest`` names it."""
 
     number: int
+    """0: the store was only looked at, and that failed."""
     duration_s: float
     error: str = ""
 
@@ -52,15 +53,16 @@ class Uploader:
         self._thread: threading.Thread | None = None
         self._next: Path | None = None
         self._current: Path | None = None
+        self._busy = False
         self._outcomes: list[Uploaded] = []
         self._highest = 0
 
-    def begin(self, folder: Path) -> None:
-        """Upload the version in *folder*, as soon as none is under way, unless a newer one comes."""
+    def begin(self, folder: Path | None) -> None:
+        """Upload the version in *folder* once no other is under way, unless a newer one comes; None: only look."""
         with self._lock:
-            self._next = folder
-            if self._current is None:
-                self._current, self._next = self._next, None
+            self._next = folder if folder is not None else self._next
+            if not self._busy:
+                self._busy = True
                 self._thread = threading.Thread(target=self._run, name="learnd-upload", daemon=True)
                 self._thread.start()
 
@@ -77,7 +79,7 @@ class Uploader:
         """Until no upload is under way; False if that takes longer than *timeout_s*."""
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.needed()
+        return not self._busy
 
     def outcome(self) -> Uploaded | None:
         """The outcome of the oldest upload that was not told yet."""
@@ -85,25 +87,30 @@ class Uploader:
             return self._outcomes.pop(0) if self._outcomes else None
 
     def _run(self) -> None:
-        folder = self._current
-        while folder is not None:
-            started_s = self._clock()
-            error, news = "", True
-            try:
-                news = self._upload(folder)
-            except Exception as failure:
-                error = self._said(failure)
+        again = True
+        while again:
             with self._lock:
-                if news:
-                    self._outcomes.append(Uploaded(int(folder.name), self._clock() - started_s, error))
                 folder = self._current = self._next
                 self._next = None
+            started_s = self._clock()
+            error, news = "", folder is not None
+            try:
+                store, root = self._store()
+                pointed = self._look(store, root)
+                if folder is not None:
+                    news = self._upload(folder, store, root, pointed)
+            except Exception as failure:
+                error, news = self._said(failure), True
+            with self._lock:
+                if news:
+                    number = int(folder.name) if folder is not None else 0
+                    self._outcomes.append(Uploaded(number, self._clock() - started_s, error))
+                self._current = None
+                again = self._busy = self._next is not None
 
-    def _upload(self, folder: Path) -> bool:
+    def _upload(self, folder: Path, store: Any, root: str, pointed: int) -> bool:
         """Whether anything was left to do."""
-        store, root = self._store()
         number = int(folder.name)
-        pointed = self._look(store, root)
         whole = (folder / manifest.FILE_NAME).read_bytes()
         there = _content(store, f"{root}/{number}/{manifest.FILE_NAME}")
         if there is not None and not whole.startswith(there):  # a crash may have cut ours off
@@ -186,7 +193,7 @@ def _require(url: str) -> bool:
 
 def _copy(store: Any, folder: Path, target: str) -> None:
     """Every file of the version, the manifest last; each is as long there as here."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = serving.names(folder, [path.name for path in folder.iterdir() if path.is_symlink()])
     last = [manifest.SIGNATURE_NAME, manifest.FILE_NAME]
     for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):
         if name == manifest.FILE_NAME:

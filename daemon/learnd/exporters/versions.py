@@ -170,5 +170,5 @@ class Versions:
 def _fsync_folders(folder: Path) -> None:
     """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
     for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             fsync(path)
