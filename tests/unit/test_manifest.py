@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import keras
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -23,7 +24,7 @@ from learnd.errors import ConfigError, ExportError, UsageError
 from learnd.exporters import EXPORTERS, audit, card, manifest
 from learnd.exporters.software import code_hashes
 from learnd.settings import Settings
-from learnd.types import Signal
+from learnd.types import Signal, Snapshot
 from tests.helpers import run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
@@ -179,6 +180,52 @@ def test_the_card_says_what_goes_in_and_comes_out_and_is_made_from_the_manifest_
     for said in ("| 0 | `a` | -1 | 50 |", "`prediction`, float32, shape (any, 1)", "20 samples", "`t` | 0 | 7"):
         assert said in text
     assert document["signing_key"]["id"] in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "scales", "said"),
+    [
+        (
+            {"task": {"kind": "forecast", "window": 4, "horizon": 2}, "target": None},
+            {"inputs": (4, 3), "change": (6,)},
+            ("The last 4 readings of one key", "`a+1`, `b+1`, `c+1`, `a+2`"),
+        ),
+        ({"task": {"kind": "reconstruction"}, "target": None}, {"inputs": (3,)}, ("`score`, float32, shape (any)",)),
+        (
+            {"task": {"kind": "classification", "classes": ["ok", "worn"]}, "target": "state"},
+            {"inputs": (3,)},
+            ("Probabilities of state, in this order: `ok`, `worn`.",),
+        ),
+        (
+            {"model": {"kind": "factory", "factory": "tests.unit.test_manifest:make_model"}},
+            {"inputs": (3,), "target": (1,)},
+            ("`prediction`, float32, shape (any, 1)",),
+        ),
+    ],
+)
+def test_every_task_has_a_manifest_that_fits_and_a_card(
+    sections: dict[str, Any], scales: dict[str, tuple[int, ...]], said: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Windows, scores, classes and users' models too."""
+    chosen = settings(tmp_path / "data", **sections)
+    pipeline = make_pipeline(chosen)
+    weights = pipeline.averaged.weights()
+    x = np.ones((9, *pipeline.averaged._network.row_shape), np.float32)
+    taken = Snapshot(weights, x, 1, 1, {}, 0.0, 0.0, Signal(1, 1.0, 1.0, 1.0, 1.0), pipeline.classes())
+    assert _export(_exporter(tmp_path / "exports", chosen, pipeline, _Child()), taken).error == ""
+    document = _read(tmp_path / "exports" / "latest")
+    jsonschema.validate(document, SCHEMA)
+    assert {name: np.shape(scale["mean"]) for name, scale in document["scaling"].items()} == scales
+    text = (tmp_path / "exports" / "latest" / card.FILE_NAME).read_text()
+    for words in said:
+        assert words in text
+    assert sorted(document["code_sha256"]) == ["learnd", *(["tests"] if "model" in sections else [])]
+    assert audit.audit(tmp_path / "exports" / "latest").sound
+
+
+def make_model(input_shape: tuple[int, ...], outputs: int) -> keras.Model:
+    """A user's own."""
+    return keras.Sequential([keras.layers.Input(input_shape), keras.layers.Dense(outputs)])
 
 
 def test_names_cannot_break_the_card(published: Path) -> None:

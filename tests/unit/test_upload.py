@@ -21,12 +21,14 @@ from learnd.errors import ConfigError
 from learnd.exporters import audit, manifest
 from learnd.exporters.settings import UploadSettings
 from learnd.exporters.upload import Uploaded, Uploader
+from learnd.exporters.versions import YOUNG_S
 from learnd.sources.memory import MemorySource
 from tests.helpers import config_text, readings, settings
 from tests.integration.test_publishing import PUBLISHER
 from tests.unit.test_config import _problems
 from tests.unit.test_loop import _learn_until
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
+from tests.unit.test_versions import Clock
 
 SECRET = "canary-51823-secret"
 
@@ -175,7 +177,8 @@ def test_a_store_that_hangs_holds_no_export_up_and_the_newest_wins(tmp_path: Pat
     """Local versions go on coming; of those that could not be sent meanwhile only the newest is, and it is spared."""
     chosen = settings(tmp_path / "data", export={"keep": 1})
     pipeline = make_pipeline(chosen)
-    maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child())
+    clock = Clock()
+    maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child(), clock)
     maker._uploader = uploader = Uploader(UploadSettings(url="faulty://bucket/exports"))
     hanging, release = threading.Event(), threading.Event()
 
@@ -192,6 +195,8 @@ def test_a_store_that_hangs_holds_no_export_up_and_the_newest_wins(tmp_path: Pat
         assert outcome is not None
         assert (outcome.number, outcome.error) == (number, "")
         assert hanging.wait(60)
+        clock.at_s += YOUNG_S
+    assert maker.numbers() == [1, 3], "the one that is being read is not pruned"
     assert uploader.needed() == [1, 3]
     assert not maker.wait(0.01)
     release.set()
