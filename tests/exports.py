@@ -10,8 +10,10 @@ import numpy as np
 
 from learnd import export_worker
 from learnd.build import make_pipeline
+from learnd.export_candidate import make_candidate
 from learnd.exporters.candidate import Candidate
 from learnd.loop import Pipeline, run
+from learnd.settings import LearningRecipe
 from learnd.sources.memory import MemorySource
 from learnd.types import Float32Array
 from tests.helpers import readings, settings
@@ -62,5 +64,5 @@ def candidate_of(pipeline: Pipeline, examples: Float32Array, *, unroll: bool) ->
     learning = pipeline.learning_state()
     arrays = {f"weight_{i}": weight for i, weight in enumerate(pipeline.averaged.weights())}
     arrays |= {f"learning_{i}": array for i, array in enumerate(learning.values())}
-    request = {"recipe": pipeline.exporter._recipe, "learning": list(learning)}
-    return export_worker.make_candidate(request, {**arrays, "examples": examples}, unroll=unroll)
+    recipe = LearningRecipe.model_validate(pipeline.exporter._recipe)
+    return make_candidate(recipe, list(learning), {**arrays, "examples": examples}, unroll=unroll)

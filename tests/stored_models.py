@@ -132,7 +132,7 @@ def _own(folder: Path) -> dict[str, Trained]:
     with Daemon(config, "--once") as daemon:
         daemon.finish()
     x = np.random.default_rng(1).normal(size=(32, 4)).astype("float32")
-    export = folder / "data" / "exports" / "1"
+    export = (folder / "data" / "exports" / "latest").resolve()
     served = tf.saved_model.load(str(export / "saved_model")).signatures["serving_default"](inputs=tf.constant(x))
     outputs = served["probabilities"].numpy()
     return {

@@ -19,6 +19,8 @@ from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
 from learnd.exporters.candidate import input_names
 from learnd.exporters.publish import Exporter
+from learnd.exporters.signature import Signer
+from learnd.exporters.upload import Uploader
 from learnd.learners import LEARNERS
 from learnd.learners.averaged import AveragedModel, held
 from learnd.learners.chunk import CompiledChunk
@@ -99,6 +101,8 @@ def make_pipeline(
     )
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
+    if export.signing_key_file is not None:
+        Signer(export.signing_key_file)  # a key that is not there is told before the stream is joined
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -127,6 +131,7 @@ def make_pipeline(
             answer=core.averaged.predict,
             recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
             description=describe(settings),
+            uploader=Uploader(export.upload, clock=clock) if export.upload is not None else None,
             clock=clock,
         ),
         metrics=metrics,
@@ -380,7 +385,6 @@ def describe(settings: Settings) -> Mapping[str, Any]:
     inputs = input_names(settings.feature_names)
     return {
         "name": settings.name,
-        "learnd": learnd.__version__,
         "config_sha256": settings.digest(),
         "task": settings.task.kind,
         "model": settings.model.kind,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import learnd
-from learnd.errors import ConfigError, LearndError, UsageError
+from learnd.errors import ConfigError, ExportDamagedError, LearndError, UsageError
 
 if TYPE_CHECKING:
     from learnd.loop import Pipeline
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--load", action="store_true", help="make, load and compile the model too (takes seconds)")
     validate.set_defaults(command=_validate)
 
-    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration, or of a manifest")
+    schema.add_argument("--manifest", action="store_true", help="of learnd.json, which lies in every export")
     schema.set_defaults(command=_schema)
 
     init = commands.add_parser("init", help="write a commented configuration to start from")
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="show an export, or the checkpoints of a data_dir")
     inspect.add_argument("path", type=Path, metavar="PATH")
+    inspect.add_argument("--verify", action="store_true", help="compare every file of an export with its manifest")
+    inspect.add_argument("--public-key", type=Path, metavar="FILE", help="with --verify: whose signature it must bear")
     inspect.set_defaults(command=_inspect)
     return parser
 
@@ -87,9 +90,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _schema(_: argparse.Namespace) -> int:
+def _schema(options: argparse.Namespace) -> int:
     from learnd.config import json_schema
 
+    if options.manifest:
+        from learnd.exporters.manifest import SCHEMA_FILE
+
+        print(SCHEMA_FILE.read_text(encoding="utf-8"), end="")
+        return 0
     print(json.dumps(json_schema(), indent=2))
     return 0
 
@@ -134,6 +142,16 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if options.public_key is not None and not options.verify:
+        raise UsageError("--public-key is what --verify checks a signature with; add --verify")
+    if options.verify:
+        from learnd.exporters.audit import audit
+
+        found = audit(options.path, options.public_key)
+        print(json.dumps(found.shown(), indent=2))
+        if not found.sound:
+            raise ExportDamagedError(f"{options.path} is not what was published: {found.findings()}")
+        return 0
     with _quiet_native_logs():
         from learnd.inspection import describe
 

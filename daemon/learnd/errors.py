@@ -82,3 +82,7 @@ class ExportError(LearndError):
 
 class FormatUnavailableError(ExportError):
     """This model has no such format, for a reason that lies in the model; the other formats are published without."""
+
+
+class ExportDamagedError(LearndError):
+    """Do not use that export: take the one before, or copy it anew; learnd publishes the next one as always."""

@@ -9,22 +9,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from learnd.averaging.none import NoAverager
-from learnd.averaging.settings import NoneSettings
+from learnd.durable import fsync
 from learnd.errors import ExportError, FormatUnavailableError, LearndError
-from learnd.exporters import EXPORTERS, manifest
+from learnd.export_candidate import make_candidate
+from learnd.exporters import EXPORTERS, card, manifest, serving, software
 from learnd.exporters.candidate import Candidate
 from learnd.exporters.publish import IN_HAND, REQUEST
+from learnd.exporters.signature import Signer
 from learnd.exporters.verify import largest_difference
-from learnd.learners.averaged import AveragedModel
-from learnd.modeling import make_model, make_update, named_variables, targets_of
 from learnd.settings import LearningRecipe
 
 _LOWEST_PRIORITY = 19
@@ -44,97 +41,106 @@ def main(arguments: list[str]) -> int:
 
 def build_export(folder: Path) -> None:
     """Write every format asked for, load each back, compare, and write the manifest."""
-    request: dict[str, Any] = json.loads((folder / REQUEST / "request.json").read_text(encoding="utf-8"))
-    arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
-    inputs = arrays["inputs"]
-    wanted = {name.removeprefix("output_"): arrays[name] for name in arrays if name.startswith("output_")}
+    job = _Job(folder)
     formats: dict[str, Any] = {}
-    for name in request["formats"]:
+    unavailable: dict[str, str] = {}
+    for name in job.asked["formats"]:
         (folder / REQUEST / IN_HAND).write_text(name, encoding="utf-8")
         try:
-            formats[name] = _build(name, folder, request, arrays, wanted)
+            formats[name] = _build(name, job)
         except FormatUnavailableError as error:
             (folder / EXPORTERS[name].load().file_name).unlink(missing_ok=True)
-            formats[name] = {"unavailable": str(error)}
-    if all("unavailable" in said for said in formats.values()):
-        raise ExportError("; ".join(f"{name} is unavailable: {said['unavailable']}" for name, said in formats.items()))
-    document = {
-        **request["manifest"],
-        "tensorflow": tf.__version__,
-        "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *inputs.shape[1:]]}],
-        "outputs": [
-            {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
-            for name, value in wanted.items()
-        ],
-        "formats": formats,
-        "files": {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(REQUEST)},
-    }
-    manifest.write(folder, document)
+            unavailable[name] = str(error)
+    if not formats:
+        raise ExportError("; ".join(f"{name} is unavailable: {reason}" for name, reason in unavailable.items()))
+    key = job.asked["signing_key_file"]
+    _seal(
+        folder,
+        {
+            **job.asked["manifest"],
+            "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *job.inputs.shape[1:]]}],
+            "outputs": [
+                {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
+                for name, value in job.wanted.items()
+            ],
+            "scaling": job.candidate(unroll=False).network.scales(),
+            "versions": software.versions(),
+            "code_sha256": software.code_hashes(_packages(job.recipe)),
+            "formats": formats,
+            "unavailable": unavailable,
+        },
+        Signer(Path(key)) if key else None,
+    )
 
 
-def _build(
-    name: str, folder: Path, request: Mapping[str, Any], arrays: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> dict[str, Any]:
+class _Job:
+    """What was asked for, as files below *folder*, and the models that are made of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: dict[str, Any] = json.loads((folder / REQUEST / "request.json").read_text(encoding="utf-8"))
+        self.recipe = LearningRecipe.model_validate(self.asked["recipe"])
+        self._arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
+        self.inputs = self._arrays["inputs"]
+        self.wanted = self._named("output_")
+        self.spreads = self._named("spread_")
+        self._candidates: dict[bool, Candidate] = {}
+
+    def candidate(self, *, unroll: bool) -> Candidate:
+        """The model, its loops written out or not; the same one at every call."""
+        if unroll not in self._candidates:
+            names = self.asked["learning"]
+            self._candidates[unroll] = make_candidate(self.recipe, names, self._arrays, unroll=unroll)
+        return self._candidates[unroll]
+
+    def _named(self, prefix: str) -> dict[str, Any]:
+        return {name.removeprefix(prefix): self._arrays[name] for name in self._arrays if name.startswith(prefix)}
+
+
+def _packages(recipe: LearningRecipe) -> list[str]:
+    """Where the user's code that the model is made of is."""
+    model = recipe.model
+    return [*model.code, *([model.factory] if model.kind == "factory" else [])]
+
+
+def _seal(folder: Path, document: dict[str, Any], signer: Signer | None) -> None:
+    """Add what is made from all that is there: the card, the hashes, the manifest, its signature; in this order."""
+    key = {"algorithm": "Ed25519", "id": signer.key_id} if signer is not None else None
+    document = {**document, "links": serving.link(folder), "signing_key": key}
+    card.write(folder, document)
+    files = {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(f"{REQUEST}/")}
+    written = manifest.write(folder, {**document, "files": files})
+    if signer is not None:
+        path = folder / manifest.SIGNATURE_NAME
+        path.write_bytes(signer.sign(written))
+        fsync(path)
+
+
+def _build(name: str, job: _Job) -> dict[str, Any]:
     """One format, written, loaded back and compared; returns what the manifest says of it."""
     implementation = EXPORTERS[name].load()()
-    candidate = make_candidate(request, arrays, unroll=implementation.unroll)
-    target = folder / implementation.file_name
+    candidate = job.candidate(unroll=implementation.unroll)
+    target = job.folder / implementation.file_name
     started_s = time.monotonic()
     _write(implementation, candidate, target, name)
     written_s = time.monotonic()
     reader = implementation.reader(target)
     loaded_s = time.monotonic()
-    inputs = arrays["inputs"]
-    answers = reader(inputs)
-    tolerance = request["tolerances"].get(name) or implementation.tolerance or request["tolerance"]
-    spreads = {name: arrays[f"spread_{name}"] for name in wanted}
+    answers = reader(job.inputs)
+    tolerance = job.asked["tolerances"].get(name) or implementation.tolerance or job.asked["tolerance"]
     rounded = implementation.tolerance is not None
-    ratio = largest_difference(name, answers, wanted, spreads, tolerance=tolerance, mean=rounded)
-    reader.check(inputs)
+    ratio = largest_difference(name, answers, job.wanted, job.spreads, tolerance=tolerance, mean=rounded)
+    reader.check(job.inputs)
     return {
         "path": implementation.file_name,
         "tolerance": tolerance,
         "measure": "root mean square" if rounded else "largest",
         "difference_of_allowed": ratio,
-        "verified_rows": len(inputs),
+        "verified_rows": len(job.inputs),
         "write_s": round(written_s - started_s, 3),
         "load_s": round(loaded_s - written_s, 3),
         "bytes": sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file()),
     }
-
-
-def make_candidate(request: Mapping[str, Any], arrays: Mapping[str, Any], *, unroll: bool) -> Candidate:
-    """The model of a request, with the averaged weights and with all that it needs to go on learning."""
-    recipe = LearningRecipe.model_validate(request["recipe"])
-    made = make_model(recipe, unroll=unroll, loss=recipe.learning.loss)
-    network = made.network
-    # On its own it has nothing to average with: it learns as the live model of a daemon without averaging does.
-    averaged = AveragedModel(network, NoAverager(NoneSettings(kind="none")))
-    update = make_update(made, recipe.learning, averaged)
-    learning = {name: arrays[f"learning_{i}"] for i, name in enumerate(request["learning"])}
-    if made.thaw_at is not None and int(learning.pop("learned", 0)) >= made.thaw_at:
-        made.freeze.thaw()
-    state = named_variables(network, update.optimizer)
-    for i, variable in enumerate(network.served_state()):
-        variable.assign(arrays[f"weight_{i}"])
-    for name, variable in state.items():
-        if name in learning:
-            variable.assign(learning[name])
-    guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
-
-    def learn(x: Any, y: Any, *, observe: bool = True) -> Any:
-        return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe)[1]
-
-    return Candidate(
-        network,
-        learn,
-        update.optimizer,
-        {**state, **guarded},
-        tuple(recipe.features),
-        targets_of(recipe),
-        getattr(recipe.learning, "batch_size", 1),
-        arrays["examples"],
-    )
 
 
 def _write(implementation: Any, candidate: Candidate, target: Path, name: str) -> None:

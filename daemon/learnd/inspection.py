@@ -9,7 +9,7 @@ from typing import Any
 from learnd import checkpoint_files
 from learnd.checkpoint import read_checkpoint
 from learnd.errors import StateDamagedError, UsageError
-from learnd.exporters import manifest
+from learnd.exporters import manifest, versions
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _data_dir(path: Path) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "checkpoints": checkpoints,
         "set_aside": sorted(p.name for p in directory.glob(f"{checkpoint_files.SET_ASIDE}*")),
-        "exports": sorted(int(p.name) for p in (path / "exports").glob("*") if p.name.isdigit()),
+        "exports": versions.numbers(path / "exports"),
     }
     sound = [checkpoint["number"] for checkpoint in checkpoints if checkpoint["sound"]]
     if sound:
@@ -78,6 +78,5 @@ def _of_an_older_learnd(directory: Path, number: int) -> tuple[str, dict[str, An
 
 def _export(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((path / manifest.FILE_NAME).read_text(encoding="utf-8"))
-    found = manifest.hash_files(path)
-    document["sound"] = found == document["files"]
+    document["sound"] = manifest.hash_files(path, durable=False) == document["files"]
     return document

@@ -12,6 +12,7 @@ import structlog
 from learnd.checkpoint import Checkpoints, Saved
 from learnd.errors import BrokerUnavailableError, FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
+from learnd.exporters.upload import Uploaded
 from learnd.learners.averaged import AveragedModel
 from learnd.progress import Progress, Recent, readable
 from learnd.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
@@ -226,6 +227,14 @@ class Pipeline:
             return False
         return True
 
+    def export_due(self) -> bool:
+        """Whether it is time for an export, or somebody asked for one, and none is under way.
+
+        A request that comes meanwhile stays due, and is answered with the weights of the moment at which the exporter
+        is free: of several the newest wins, and none waits in memory.
+        """
+        return self.export_every.due(self.progress.samples) and not self.exporter.busy()
+
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
         self.export_every.reset(self.progress.samples)
@@ -261,6 +270,8 @@ class Pipeline:
             self._note_saved(saved)
         if (exported := self.exporter.outcome()) is not None:
             self._note_exported(exported)
+        while (uploaded := self.exporter.uploaded()) is not None:
+            self._note_uploaded(uploaded)
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.retraces())
         self.beat_s = time.monotonic()
@@ -323,6 +334,16 @@ class Pipeline:
             duration_s=round(exported.duration_s, 3),
         )
 
+    def _note_uploaded(self, uploaded: Uploaded) -> None:
+        if uploaded.error:
+            self.metrics.upload_failures.inc()
+            log.error("upload_failed", number=uploaded.number, error=uploaded.error)
+            return
+        self.metrics.uploads.inc()
+        self.metrics.uploaded_number.set(uploaded.number)
+        self.metrics.upload_time.set_to_current_time()
+        log.info("export_uploaded", number=uploaded.number, duration_s=round(uploaded.duration_s, 3))
+
     def finish(self, timeout_s: float) -> None:
         """The clean end: the last export beside the last save; the save is waited for, the export for *timeout_s*.
 
@@ -378,7 +399,7 @@ def run(
                 pipeline.learn(batch)
             if pipeline.save_due():
                 pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
-            if pipeline.export_every.due(pipeline.progress.samples) and not pipeline.exporter.busy():
+            if pipeline.export_due():
                 pipeline.export()  # a reference to the weights; the work happens elsewhere
             pipeline.settle()
             on_batch()

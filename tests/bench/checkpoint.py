@@ -1,7 +1,9 @@
-"""How long a checkpoint of a 1M-parameter model holds up learning, against one copy of its weights.
+"""How long a checkpoint, or an export, of a 1M-parameter model holds up learning, against one copy of its weights.
 
-The stall is what `Pipeline.save` takes on the learner's thread. The state holds the weights, two Adam slots and a ring
-of 20 snapshots (some 100 MB); writing it happens on a thread while learning goes on. `python -m tests.bench.checkpoint`
+The stall is what `Pipeline.save` takes on the learner's thread. The state holds the weights, two Adam slots and a
+ring of 20 snapshots (some 100 MB); writing it happens on a thread while learning goes on. Of an export the snapshot
+is taken there, and the request is written on its thread; nothing is built.
+`python -m tests.bench.checkpoint`
 """
 
 import tempfile
@@ -16,6 +18,10 @@ from learnd.config import loads
 from tests.helpers import config_text, readings
 
 ROUNDS = 7
+
+
+def _not_here(*_: object) -> None:
+    raise RuntimeError("what building costs is tests/bench/export.py's to say")
 
 
 def main() -> None:
@@ -51,13 +57,22 @@ def main() -> None:
             assert saved.error is None
             return saved.duration_s * 1e3
 
-        copy(), save(), write()
-        figures = interleave({"copy": copy, "save": save, "write": write}, rounds=ROUNDS)
+        def export() -> float:
+            assert pipeline.exporter.wait(60)
+            pipeline._exported_samples = 0
+            return seconds(pipeline.export) * 1e3
+
+        pipeline.exporter._build = _not_here
+        sides = {"copy": copy, "save": save, "write": write, "export": export}
+        for side in sides.values():
+            side()
+        figures = interleave(sides, rounds=ROUNDS)
         pipeline.close()
     names = {
         "copy": "one copy of the weights",
         "save": "stall of the learner by a save",
         "write": "the save, on its thread",
+        "export": "stall of the learner by an export",
     }
     count = sum(int(np.prod(weight.shape)) for weight in weights)
     rows = [[names[name], median(values), spread(values)] for name, values in figures.items()]

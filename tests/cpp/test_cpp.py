@@ -54,10 +54,10 @@ def _lines(numbers: np.ndarray) -> str:
 def test_it_predicts_what_python_predicts(program: Path, exports: Path, bundle: list[str]) -> None:
     """To the last bit but a few: the same kernels, by another caller."""
     x, _ = rows(20)
-    wanted = tf.saved_model.load(str(exports / "1" / "saved_model")).signatures["serving_default"](
+    wanted = tf.saved_model.load(str(exports / "latest" / "saved_model")).signatures["serving_default"](
         inputs=tf.constant(x)
     )
-    said = _run(program, "predict", exports / "1", *bundle, lines=_lines(x)).splitlines()
+    said = _run(program, "predict", exports / "latest", *bundle, lines=_lines(x)).splitlines()
     got = np.array([float(line.removeprefix("prediction ")) for line in said], np.float32)
     np.testing.assert_allclose(got, wanted["prediction"][:, 0], rtol=1e-6)
 
@@ -66,10 +66,10 @@ def test_it_learns_and_python_goes_on_with_what_it_saved(program: Path, exports:
     """The loss falls; Python and the program itself restore the state, optimizer included, and go on alike."""
     x, y = rows(300)
     lines = _lines(np.concatenate([x, y + 30.0], axis=1))
-    first = [float(line) for line in _run(program, "learn", exports / "1", tmp_path / "a", lines=lines).split()]
+    first = [float(line) for line in _run(program, "learn", exports / "latest", tmp_path / "a", lines=lines).split()]
     assert np.mean(first[-50:]) < np.mean(first[:50]) / 4
-    further = _run(program, "learn", exports / "1", tmp_path / "b", "--from", tmp_path / "a", lines=lines).split()
-    loaded = tf.saved_model.load(str(exports / "1" / "saved_model"))
+    further = _run(program, "learn", exports / "latest", tmp_path / "b", "--from", tmp_path / "a", lines=lines).split()
+    loaded = tf.saved_model.load(str(exports / "latest" / "saved_model"))
     loaded.signatures["restore"](path=tf.constant(str(tmp_path / "a")))
     losses = [
         float(loaded.signatures["learn"](x=tf.constant(a[None]), y=tf.constant(b[None]))["loss"])
@@ -85,13 +85,13 @@ def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports
     """It predicts without pause while four versions appear and the old ones go."""
     folder = tmp_path / "exports"
     folder.mkdir()
-    shutil.copytree(exports / "1", folder / "1")
+    shutil.copytree(exports / "latest", folder / "1")
     process = subprocess.Popen([str(program), "follow", str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "version 1\n"
         for number in range(2, 6):
-            shutil.copytree(exports / "1", folder / f".building-{number}")
+            shutil.copytree(exports / "latest", folder / f".building-{number}")
             (folder / f".building-{number}").rename(folder / str(number))
             assert process.stdout.readline() == f"version {number}\n"
             shutil.rmtree(folder / str(number - 1))
@@ -107,7 +107,7 @@ def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports
 def test_wrong_input_is_named(program: Path, exports: Path, tmp_path: Path) -> None:
     """A bad row by its line, an export that is not there by its path, a wrong command by the usage."""
     assert "line 2: expected 3 numbers, got 1 and then something else" in _run(
-        program, "predict", exports / "1", lines="1 2 3\n4 five 6\n", code=65
+        program, "predict", exports / "latest", lines="1 2 3\n4 five 6\n", code=65
     )
     assert str(tmp_path / "gone") in _run(program, "predict", tmp_path / "gone", code=70)
     assert "usage" in _run(program, "retrain", code=64)

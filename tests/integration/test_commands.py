@@ -37,7 +37,7 @@ def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> N
         finished = daemon.events("finished")[-1]
     assert finished["samples"] == 5000
     assert finished["loss"] < 0.5
-    assert (tmp_path / "data" / "quickstart" / "exports" / "1" / "model.tflite").exists()
+    assert (tmp_path / "data" / "quickstart" / "exports" / "latest" / "model.tflite").exists()
     config = _quick(tmp_path, records=6000)
     with Daemon(config) as daemon:
         daemon.finish()
@@ -45,7 +45,7 @@ def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> N
         assert daemon.events("finished")[-1]["samples"] == 6000
     shown = json.loads(run_cli("inspect", str(tmp_path / "data" / "quickstart")).stdout)
     assert shown["progress"]["samples"] == 6000
-    assert shown["exports"] == [1, 2]
+    assert len(shown["exports"]) == 2
 
 
 @pytest.mark.parametrize("suffix", ["csv.gz", "jsonl"])

@@ -28,7 +28,7 @@ SAVING = (
     "checkpoint.after-save-before-commit",
     "checkpoint.half-removed",
 )
-PUBLISHING = ("export.before-rename", "export.after-rename")
+PUBLISHING = ("export.before-rename", "export.after-rename", "export.before-pointer")
 VARIANTS: dict[str, dict[str, Any]] = {
     "per_sample": {},
     "micro_batch_of_windows": {
@@ -213,8 +213,7 @@ def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaClus
         assert daemon.metric("learnd_samples_learned_total") == 500
         daemon.terminate()
     assert kafka_broker.committed("learnd-stops-and-goes-on") == {(topic, 0): 3500}
-    exports = sorted(path.name for path in (tmp_path / "run" / "data" / "exports").glob("[0-9]*"))
-    assert exports == ["1", "2"]
+    assert len(list((tmp_path / "run" / "data" / "exports").glob("[0-9]*"))) == 2
 
 
 def test_offsets_are_committed_only_after_the_save(kafka_broker: KafkaCluster, tmp_path: Path) -> None:

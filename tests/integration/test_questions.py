@@ -115,7 +115,7 @@ def test_load_a_saved_model_and_train_it_further(tmp_path: Path) -> None:
     config.write_text(text)
     with Daemon(config) as daemon:
         daemon.finish()
-    served = tf.saved_model.load(str(tmp_path / "data" / "exports" / "1" / "saved_model"))
+    served = tf.saved_model.load(str(tmp_path / "data" / "exports" / "latest" / "saved_model"))
     after = served.signatures["serving_default"](inputs=tf.constant(x))["prediction"].numpy()
     wear = wear_of(x)[:, None]
     assert np.square(after - wear).mean() < 0.5 * np.square(before - wear).mean()

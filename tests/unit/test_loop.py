@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ class NoExports:
     def abandon(self) -> None: ...
 
     def outcome(self) -> Exported | None:
+        return None
+
+    def uploaded(self) -> None:
         return None
 
 
@@ -238,6 +242,56 @@ def test_a_start_without_records_exports_only_what_is_not_exported_yet(
     assert pipeline.progress.samples == 40
     assert len(pipeline.exporter.snapshots) == snapshots  # type: ignore[attr-defined]
     assert pipeline.signal.samples == 40, "the judgement of before the restart"
+
+
+def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
+    """One export at a time; what was asked for meanwhile, twice, is one further export, of the newest weights."""
+    later = [
+        [json.dumps({"a": 1.0, "b": 2.0, "c": 3.0, "k": f"new-{i}"}).encode(), *readings(10, seed=i)] for i in (1, 2)
+    ]
+    source = MemorySource([*readings(40), Pause(), *later[0], Pause(), *later[1]])
+    pipeline = make_pipeline(
+        settings(tmp_path, target="k", task={"kind": "classification", "classes": "dynamic"}), source=source
+    )
+    release, building, built = threading.Event(), threading.Event(), []
+
+    def build(folder: Path, hurry: bool) -> None:
+        assert not building.is_set(), "one at a time"
+        building.set()
+        assert release.wait(60)
+        request = json.loads((folder / ".request" / "request.json").read_text())
+        built.append((request["manifest"]["samples"], len(request["manifest"]["classes"])))
+        building.clear()
+
+    pipeline.exporter._build = build  # type: ignore[method-assign]
+    assert pipeline.open()
+    try:
+        _learn_until(pipeline, 40)
+        assert pipeline.export_due(), "the first classes"
+        pipeline.export()
+        assert building.wait(60)
+        for samples in (51, 62):
+            _learn_until(pipeline, samples)
+            assert not pipeline.export_due(), "one is under way"
+        release.set()
+        assert pipeline.exporter.wait(60)
+        assert pipeline.exporter.outcome() is not None
+        assert pipeline.export_due(), "asked for while the first one was under way"
+        pipeline.export()
+        assert pipeline.exporter.wait(60)
+        assert not pipeline.export_due(), "both requests are answered"
+    finally:
+        release.set()
+        pipeline.close()
+    assert built == [(40, 3), (62, 5)]
+
+
+def _learn_until(pipeline: Pipeline, samples: int) -> None:
+    while pipeline.progress.samples < samples:
+        batch = pipeline.reader.next(timeout_s=1.0)
+        if batch is not None:
+            pipeline.learn(batch)
+    assert pipeline.progress.samples == samples
 
 
 def test_a_partition_without_records_keeps_its_first_position(tmp_path: Path) -> None:

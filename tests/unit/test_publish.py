@@ -4,11 +4,15 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from learnd import export_worker
 from learnd.build import describe, make_pipeline
@@ -16,9 +20,11 @@ from learnd.exporters import EXPORTERS
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.settings import Format
 from learnd.exporters.verify import VerificationError, largest_difference, spread_of
+from learnd.exporters.versions import YOUNG_S, Versions
 from learnd.settings import ModelRecipe, Settings
 from learnd.types import Signal, Snapshot, TopicPartition
 from tests.helpers import settings, until
+from tests.unit.test_versions import Clock
 
 
 class _Child:
@@ -41,13 +47,21 @@ def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
     return Snapshot(weights, x, samples, samples, {TopicPartition("t", 0): 7}, 0.0, 60.0, signal)
 
 
-def _exporter(folder: Path, chosen: Settings, pipeline: Any, child: _Child | None = None) -> Exporter:
+def _exporter(
+    folder: Path,
+    chosen: Settings,
+    pipeline: Any,
+    child: _Child | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Exporter:
     exporter = Exporter(
         folder,
         chosen.export,
         answer=pipeline.averaged.predict,
         recipe=chosen.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
         description=describe(chosen),
+        clock=clock,
+        now=lambda: 0.0,  # so that numbers are small
     )
     if child is not None:
         exporter._build = child  # type: ignore[method-assign]
@@ -77,9 +91,10 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     """Both formats and a manifest that is true; nothing temporary stays."""
     outcome = _export(_exporter(tmp_path, chosen, pipeline), _snapshot(chosen, pipeline))
     assert outcome.error == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1", "latest"]
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert names == ["learnd.json", "model.tflite", "saved_model"]
+    linked = [path.name for path in (tmp_path / "1" / "saved_model").iterdir()]
+    assert names == sorted(["MODEL_CARD.md", "learnd.json", "model.tflite", "saved_model", *linked])
     manifest = json.loads((tmp_path / "1" / "learnd.json").read_text())
     assert manifest["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
     assert manifest["inputs"] == [{"name": "inputs", "dtype": "float32", "shape": [None, 3]}]
@@ -91,6 +106,19 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     for entry in manifest["formats"].values():
         assert entry["difference_of_allowed"] <= 1.0
         assert entry["verified_rows"] == 8
+
+
+def test_the_folder_of_a_version_is_a_saved_model_too(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
+    """TensorFlow Serving, given the folder of all exports, loads from the numbered folder itself."""
+    taken = _snapshot(chosen, pipeline)
+    assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), taken).error == ""
+    x = tf.constant(taken.probe_inputs)
+    answers = [
+        tf.saved_model.load(str(tmp_path / folder)).signatures["serving_default"](inputs=x)["prediction"].numpy()
+        for folder in ("1", "latest", "1/saved_model")
+    ]
+    assert answers[0].tobytes() == answers[1].tobytes() == answers[2].tobytes()
+    assert not any(Path(path.readlink()).is_absolute() for path in (tmp_path / "1").iterdir() if path.is_symlink())
 
 
 def test_the_export_runs_without_learnd_or_keras(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
@@ -148,8 +176,10 @@ def test_a_crashing_child_is_a_failed_export_and_nothing_more(
 
 def test_numbers_are_never_used_again_and_old_ones_are_pruned(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
     """Not after pruning, not after a restart, not after all of them were taken away."""
+    clock = Clock()
     for _ in range(3):
-        exporter = _exporter(tmp_path, chosen, pipeline, _Child())
+        exporter = _exporter(tmp_path, chosen, pipeline, _Child(), clock)
+        clock.at_s += YOUNG_S
         assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
     assert exporter.numbers() == [2, 3]
     assert exporter.newest_samples() == 10
@@ -175,6 +205,47 @@ def test_an_abandoned_export_leaves_nothing(tmp_path: Path, chosen: Settings, pi
     assert outcome is not None
     assert outcome.given_up
     assert exporter.numbers() == []
+
+
+def test_a_child_that_just_starts_is_abandoned_too(
+    tmp_path: Path, chosen: Settings, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the very moment at which it comes to be; else a stop would wait until it has built everything."""
+    exporter = _exporter(tmp_path, chosen, pipeline)
+    real, abandoning = subprocess.Popen, threading.Event()
+
+    def abandon() -> None:
+        abandoning.set()
+        exporter.abandon()
+
+    thread = threading.Thread(target=abandon, daemon=True)
+
+    def start(command: list[str], **options: Any) -> Any:
+        thread.start()
+        assert abandoning.wait(10)
+        thread.join(0.2)  # what it does before there is a child, it has done now
+        return real([sys.executable, "-c", "input()"], **options, stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    exporter.begin(_snapshot(chosen, pipeline), hurry=True)
+    until(lambda: thread.ident is not None and not thread.is_alive(), what="the end of abandon", timeout_s=10)
+    outcome = exporter.outcome()
+    assert outcome is not None
+    assert outcome.given_up
+
+
+def test_a_version_that_cannot_be_pruned_is_no_failed_export(
+    tmp_path: Path, chosen: Settings, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is out; counted as a failure it would be built again and again."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Versions, "prune", refuse)
+    exporter = _exporter(tmp_path, chosen, pipeline, _Child())
+    assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
+    assert exporter.numbers() == [1]
 
 
 @pytest.mark.parametrize(

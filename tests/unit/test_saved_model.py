@@ -61,7 +61,7 @@ def test_it_learns_saves_and_restores_in_a_program_without_keras(tmp_path: Path)
     x, y = rows(32)
     y += 30.0  # something new to learn
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    folder = tmp_path / "exports" / "1" / "saved_model"
+    folder = tmp_path / "exports" / "latest" / "saved_model"
     said = json.loads(in_plain_python(LEARNS, folder, tmp_path / "state", tmp_path / "data.npz"))
     assert said["losses"][-1] < said["losses"][0] / 10
     assert (said["restored"], said["restored_elsewhere"], said["moved"], said["names"]) == (True, True, True, True)
@@ -97,7 +97,7 @@ def test_it_goes_on_as_the_daemon_does(kind: str, tmp_path: Path) -> None:
     x, y = rows(20, window=window)
     if kind == "no target":
         y = y[:, :0]
-    loaded = tf.saved_model.load(str(tmp_path / "exports" / "1" / "saved_model"))
+    loaded = tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))
     learn = loaded.signatures["learn"]
     losses = [float(learn(x=a[None], **({"y": b[None]} if len(b) else {}))["loss"]) for a, b in zip(x, y, strict=True)]
     result = pipeline.learner.learn(_samples(x, y))
@@ -117,7 +117,7 @@ def test_a_new_class_can_be_learned(tmp_path: Path) -> None:
         for i, a in enumerate(random.normal(size=200))
     ]
     learned(tmp_path, script=script, task={"kind": "classification", "classes": "dynamic", "max_classes": 4})
-    loaded = tf.saved_model.load(str(tmp_path / "exports" / "1" / "saved_model"))
+    loaded = tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))
     x = tf.constant([[1.0, 0.0, 1.0]])
     assert loaded.signatures["serving_default"](inputs=x)["probabilities"].shape == (1, 2)
     loaded.signatures["learn"](x=x, y=tf.constant([[2.0]]))
@@ -129,7 +129,7 @@ def test_features_of_any_name_have_an_input(tmp_path: Path) -> None:
     names = ["temp °C", "temp_.C", "1st"]
     script = [json.dumps({**dict.fromkeys(names, float(i)), "y": i, "k": "m", "t": i}).encode() for i in range(50)]
     learned(tmp_path, script=script, features=names)
-    folder = tmp_path / "exports" / "1"
+    folder = tmp_path / "exports" / "latest"
     records = tf.saved_model.load(str(folder / "saved_model")).signatures["records"]
     inputs = {entry["name"]: entry["input"] for entry in json.loads((folder / "learnd.json").read_text())["features"]}
     assert sorted(inputs) == sorted(names)

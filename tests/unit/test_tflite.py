@@ -54,7 +54,7 @@ def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
     x, y = rows(150)
     y += 20.0
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    said = json.loads(in_plain_python(DEVICE, tmp_path / "exports" / "1", tmp_path / "data.npz"))
+    said = json.loads(in_plain_python(DEVICE, tmp_path / "exports" / "latest", tmp_path / "data.npz"))
     wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"][:, 0]
     allowed = {"": 1e-4, "_training": 1e-4, "_float16": 0.01, "_dynamic": 0.05, "_int8": 0.2}
     assert sorted(said["predictions"]) == sorted(f"model{name}.tflite" for name in allowed)
@@ -93,7 +93,7 @@ def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, c
         "export": {"every_seconds": 3600, "formats": ["tflite", "tflite_training"]},
     }
     learned(tmp_path, **sections)
-    folder = tmp_path / "exports" / "1"
+    folder = tmp_path / "exports" / "latest"
     manifest = json.loads((folder / "learnd.json").read_text())
     reason = manifest["formats"]["tflite_training"]["unavailable"]
     assert "no built-in operator StatelessRandom" in reason

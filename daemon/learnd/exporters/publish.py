@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import structlog
 
-from learnd import faults
-from learnd.durable import fsync, make_folder, write_text
 from learnd.exporters import manifest
 from learnd.exporters.settings import ExportSettings
+from learnd.exporters.upload import Uploaded, Uploader
 from learnd.exporters.verify import spread_of
+from learnd.exporters.versions import Versions
 from learnd.types import Float32Array, Snapshot
 
 log = structlog.get_logger()
@@ -28,12 +28,10 @@ log = structlog.get_logger()
 WORK_S, REST_S = 0.05, 0.15
 """Priority alone is not enough: a child on another core takes 10 % of the learner's throughput by way of the caches
 they share. Working a quarter of the time keeps that under 5 % (`tests/bench/export.py`)."""
-BUILDING = ".building-"
 REQUEST = ".request"
 IN_HAND = "format"
 JUDGED_ROWS = 64
 """Recent inputs that an export is compared on."""
-_LAST_NUMBER = ".last-number"
 Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
 
 
@@ -54,7 +52,7 @@ class Exported:
 class Exporter:
     """Turns snapshots into ``<directory>/<number>/``, one at a time, off the learner's path.
 
-    A number is durable before it is used and never used again. The child process keeps the converters' long hold of
+    The child process keeps the converters' long hold of
     the interpreter, and their crashes, away from the learner; unless it is hurried it runs at the lowest priority and
     rests most of the time.
 
@@ -63,6 +61,8 @@ class Exporter:
     answer : what the live model says for inputs and weights; exports must agree with it
     recipe : the sections of the configuration that the child builds the network from
     description : constant parts of the manifest
+    uploader : copies what was published elsewhere
+    clock, now : see `learnd.exporters.versions.Versions`
     """
 
     def __init__(
@@ -73,24 +73,30 @@ class Exporter:
         answer: Answer,
         recipe: Mapping[str, Any],
         description: Mapping[str, Any],
+        uploader: Uploader | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._directory = directory
+        self._versions = Versions(directory, keep=settings.keep, clock=clock, now=now)
         self._settings = settings
         self._answer = answer
         self._recipe = recipe
         self._description = description
+        self._uploader = uploader
         self._clock = clock
+        self._now = now
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        """Held while the child is started or killed, so that none is started after it should have been killed."""
         self._child: subprocess.Popen[str] | None = None
         self._abandoned = False
         self._outcome: Exported | None = None
 
     def open(self) -> None:
-        """Make the directory and sweep what a crash left behind."""
-        make_folder(self._directory)
-        for left in self._directory.glob(f"{BUILDING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Make the directory, sweep what a crash left behind, and upload what was not uploaded yet."""
+        self._versions.open()
+        if self._uploader is not None:
+            self._uploader.begin(self._versions.newest())
 
     def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
         """Start to export *snapshot*; at most one export is under way."""
@@ -104,18 +110,25 @@ class Exporter:
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self, timeout_s: float) -> bool:
-        """Until none is under way; False if that takes longer than *timeout_s*."""
+        """Until no export and no upload is under way; False if that takes longer than *timeout_s*."""
+        deadline_s = time.monotonic() + timeout_s
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.busy()
+        if self.busy():
+            return False
+        return self._uploader is None or self._uploader.wait(max(0.0, deadline_s - time.monotonic()))
 
     def abandon(self) -> None:
-        """End the export under way, if there is one; nothing of it will be seen."""
+        """End the export under way, if there is one; unless it is being renamed already, nothing of it will be seen.
+
+        An upload cannot be ended, and need not be: half of one is not pointed at, and a later one completes it.
+        """
         if not self.busy():
             return
-        self._abandoned = True
-        if self._child is not None:
-            self._child.kill()
+        with self._lock:
+            self._abandoned = True
+            if self._child is not None:
+                self._child.kill()
         if self._thread is not None:
             self._thread.join()
 
@@ -126,52 +139,59 @@ class Exporter:
         outcome, self._outcome = self._outcome, None
         return outcome
 
+    def uploaded(self) -> Uploaded | None:
+        """The outcome of an upload, once; None where there is none."""
+        return self._uploader.outcome() if self._uploader is not None else None
+
     def _export(self, snapshot: Snapshot, hurry: bool) -> None:
         started_s = self._clock()
         number = 0
         error = ""
         without: Mapping[str, str] = {}
         try:
-            number = self._next_number()
-            building = self._directory / f"{BUILDING}{number}"
+            number = self._versions.take_number(above=self._uploader.highest() if self._uploader is not None else 0)
+            building = self._versions.building(number)
             self._request(building, number, snapshot)
             self._build(building, hurry)
             without = manifest.unavailable(building)
             shutil.rmtree(building / REQUEST)
-            _fsync_tree(building)
-            faults.reached("export.before-rename")
-            building.rename(self._directory / str(number))
-            faults.reached("export.after-rename")
-            fsync(self._directory)
-            self._prune()
+            self._go_on()
+            self._versions.publish(number)
         except Exception as failure:
             error = str(failure) or type(failure).__name__
-            shutil.rmtree(self._directory / f"{BUILDING}{number}", ignore_errors=True)
+            self._versions.discard(number)
+        else:
+            if self._uploader is not None:
+                self._uploader.begin(self._versions.path(number))
+            self._prune()
         self._outcome = Exported(
             number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned, without
         )
 
+    def _prune(self) -> None:
+        try:
+            self._versions.prune(needed=self._uploader.needed() if self._uploader is not None else ())
+        except OSError as error:  # the export is out all the same; the next one tries again
+            log.warning("prune_failed", error=str(error))
+
+    def _go_on(self) -> None:
+        if self._abandoned:
+            raise RuntimeError("abandoned")
+
     def numbers(self) -> list[int]:
         """The published numbers, ascending."""
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        return self._versions.numbers()
 
     def newest_samples(self) -> int:
         """How many samples the newest export has learned; 0 where there is none."""
-        numbers = self.numbers()
-        if not numbers:
+        newest = self._versions.newest()
+        if newest is None:
             return 0
-        path = self._directory / str(numbers[-1]) / manifest.FILE_NAME
+        path = newest / manifest.FILE_NAME
         try:
             return int(json.loads(path.read_text(encoding="utf-8"))["samples"])
         except (OSError, ValueError, KeyError):
             return 0  # somebody changed it; a further export does no harm
-
-    def _next_number(self) -> int:
-        record = self._directory / _LAST_NUMBER
-        last = int(record.read_text()) if record.exists() else 0
-        number = max([last, *self.numbers()]) + 1
-        write_text(record, str(number))
-        return number
 
     def _request(self, building: Path, number: int, snapshot: Snapshot) -> None:
         """What the child needs, as files: it shares nothing else with us."""
@@ -185,7 +205,11 @@ class Exporter:
         arrays |= {f"output_{name}": value for name, value in wanted.items()}
         arrays |= {f"spread_{name}": value for name, value in spreads.items()}
         np.savez(request / "arrays.npz", allow_pickle=False, examples=examples, inputs=inputs, **arrays)
-        head = {"format_version": manifest.FORMAT_VERSION, "number": number}
+        head = {
+            "number": number,
+            "created_at": manifest.moment(self._now()),
+            "parent": manifest.parent(self._versions.newest()),
+        }
         text = json.dumps(
             {
                 "recipe": self._recipe,
@@ -193,6 +217,7 @@ class Exporter:
                 "tolerance": self._settings.tolerance,
                 "tolerances": self._settings.tolerances,
                 "learning": list(snapshot.learning),
+                "signing_key_file": str(key.absolute()) if (key := self._settings.signing_key_file) else None,
                 "manifest": {**head, **self._description, **manifest.provenance(snapshot)},
             }
         )
@@ -203,31 +228,24 @@ class Exporter:
         command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), str(building)]
         if not hurry:
             command.append("--nice")
-        if self._abandoned:
-            raise RuntimeError("abandoned")
-        self._child = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
-            start_new_session=True,
-        )
+        with self._lock:
+            self._go_on()
+            self._child = child = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # Ctrl-C on the terminal is for us; the child ends when we say so, or with us.
+                start_new_session=True,
+            )
         try:
-            errors = _wait_paced(self._child, hurry=hurry)
+            errors = _wait_paced(child, hurry=hurry)
         finally:
-            status = self._child.returncode
+            status = child.returncode
             self._child = None
         if status != 0:
             raise RuntimeError(_reason(status, errors, building / REQUEST / IN_HAND))
-
-    def _prune(self) -> None:
-        for number in self.numbers()[: -self._settings.keep]:
-            # Renamed first, so that nobody lists a version that is half gone.
-            doomed = self._directory / f"{BUILDING}pruned-{number}"
-            (self._directory / str(number)).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _apart(rows: Float32Array) -> tuple[Float32Array, Float32Array]:
@@ -264,10 +282,3 @@ def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
             child.send_signal(signal.SIGSTOP)
             time.sleep(REST_S)
             child.send_signal(signal.SIGCONT)
-
-
-def _fsync_tree(folder: Path) -> None:
-    """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            fsync(path)

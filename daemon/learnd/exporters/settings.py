@@ -1,8 +1,11 @@
 """Options of the exports."""
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, Secret, field_validator
 
 from learnd.section import Count, Positive, Section
 
@@ -19,6 +22,26 @@ Format = Literal[
 ]
 
 
+class UploadSettings(Section):
+    """Object storage, or another folder, that gets a copy of the newest export."""
+
+    url: str
+    """`s3://bucket/path`, `gs://...`, `az://...`, `file:///...`, or any other that fsspec knows."""
+    options: dict[str, Secret[str | int | float | bool]] = {}
+    """Arguments of fsspec's file system; any of them may be a secret. Absent: what the environment says."""
+
+    @field_validator("url")
+    @classmethod
+    def _place_without_secret(cls, url: str) -> str:
+        # What was written is not repeated: it may hold a password.
+        parts = urlsplit(url)
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", url):
+            raise ValueError("is no URL with a path, such as s3://bucket/exports")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("holds a name, a password or a query; put them into options, or into the environment")
+        return url
+
+
 class ExportSettings(Section):
     """When and what to publish under ``data_dir/exports/<number>/``."""
 
@@ -31,3 +54,7 @@ class ExportSettings(Section):
     tolerances: dict[Format, Positive] = {}
     """The same for single formats. By default, of the root mean square over the rows: 0.01 for tflite_float16, 0.05 for
     tflite_dynamic, 0.2 for tflite_int8."""
+    signing_key_file: Path | None = None
+    """A private Ed25519 key, PEM without a password; every export's manifest is signed with it."""
+    upload: UploadSettings | None = None
+    """Copies every export elsewhere once it is published here."""

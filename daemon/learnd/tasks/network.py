@@ -143,6 +143,11 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """Every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
         return [*self.averaged_weights(), *self.statistics(), *self.constants()]
 
+    def scales(self) -> dict[str, dict[str, Any]]:
+        """How numbers are scaled inside, by what they are: the kind, and where it is online mean and spread."""
+        parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
+        return {part.name: part.described() for part in parts}
+
     def settle(self) -> None:
         """Take the present constants for final: nothing learns here any more."""
 

@@ -42,6 +42,10 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         """Standardised to raw."""
         return z * self.spread.value + self.shift.value
 
+    def described(self) -> dict[str, Any]:
+        """What it does, for a manifest."""
+        return {"kind": "online", "mean": self.shift.numpy().tolist(), "spread": self.spread.numpy().tolist()}
+
     def _bounded(self, x: Any) -> Any:
         """x within `CLIP` standard deviations of the mean, once the spread is known.
 
@@ -88,3 +92,7 @@ class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
     def observe(self, x: Any) -> None:
         """There is nothing to learn."""
+
+    def described(self) -> dict[str, Any]:
+        """What it does, for a manifest."""
+        return {"kind": "none", "mean": None, "spread": None}
