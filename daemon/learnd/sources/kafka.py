@@ -40,6 +40,10 @@ METADATA_TIMEOUT_S = 5.0
 RECONNECT_MAX_MS = 2000
 """kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
 
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+_SIGNS_OF_TLS = ("Handshake failed", "SSL")
+"""kafka-python makes one class of all that goes wrong with a connection."""
+
 
 class KafkaSource:
     """Every partition of the configured topics, as raw bytes.
@@ -97,8 +101,9 @@ class KafkaSource:
         self._heard = True
 
     def _note_failure(self, error: Exception) -> None:
-        if self._failure is None or not isinstance(error, KafkaTimeoutError | RequestTimedOutError):
-            self._failure = error  # the last attempt is cut short by the deadline, and says nothing but that
+        # The last attempt is cut short by the deadline, and a broker that refuses may also just hang up.
+        if self._failure is None or _telling(error) >= _telling(self._failure):
+            self._failure = error
         if self._consumer is not None:  # before that, the start ends with it
             log.warning("connection_failed", error=f"{type(error).__name__}: {error}")
 
@@ -110,7 +115,7 @@ class KafkaSource:
         cause = self._failure if self._failure is not None and isinstance(error, KafkaTimeoutError) else error
         if isinstance(cause, ConfigError):
             return BrokerUnavailableError(f"no credentials for the broker at {servers}: {cause}")
-        if isinstance(cause, SaslAuthenticationFailedError | UnsupportedSaslMechanismError):
+        if isinstance(cause, _REFUSALS):
             return BrokerUnavailableError(
                 f"the broker at {within} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
                 "password or token"
@@ -120,7 +125,7 @@ class KafkaSource:
                 f"the certificate of the broker at {within} is not trusted: {cause}; name the authority that signed it "
                 "in source.ssl_cafile, and the broker as the certificate names it"
             )
-        if settings.encrypted and "SSL" in str(cause):
+        if settings.encrypted and any(sign in str(cause) for sign in _SIGNS_OF_TLS):
             return BrokerUnavailableError(
                 f"no TLS with the broker at {within}: {cause}; it may want a certificate (source.ssl_certfile), or "
                 "speak no TLS on that port"
@@ -368,6 +373,14 @@ class KafkaSource:
                 self._consumer.close(timeout_ms=2000)
             self._consumer = None
         self._positions = {}
+
+
+def _telling(error: Exception) -> int:
+    """How much *error* says of why there is no connection: nothing, that there is none, or the reason."""
+    if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
+        return 0
+    reason = isinstance(error, (ConfigError, *_REFUSALS)) or any(sign in str(error) for sign in _SIGNS_OF_TLS)
+    return 2 if reason else 1
 
 
 def _log_failed_commit(_offsets: Any, response: Any) -> None:
