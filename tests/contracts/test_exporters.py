@@ -21,6 +21,9 @@ CASES = (
     "tflite_dynamic",
     "tflite_int8",
     "tflite_training",
+    "keras",
+    "hdf5",
+    "onnx",
 )
 MODELS: dict[str, dict[str, Any]] = {
     "rows": {"task": {"kind": "reconstruction"}, "target": None, "model": {"kind": "mlp", "hidden": [40, 40]}},

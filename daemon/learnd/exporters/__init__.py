@@ -10,4 +10,7 @@ EXPORTERS = {
     "tflite_dynamic": Component(ExportSettings, "learnd.exporters.tflite:DynamicRangeFormat"),
     "tflite_int8": Component(ExportSettings, "learnd.exporters.tflite:Int8Format"),
     "tflite_training": Component(ExportSettings, "learnd.exporters.tflite_training:TrainingFormat"),
+    "keras": Component(ExportSettings, "learnd.exporters.keras_file:KerasFormat"),
+    "hdf5": Component(ExportSettings, "learnd.exporters.keras_file:Hdf5Format"),
+    "onnx": Component(ExportSettings, "learnd.exporters.onnx:OnnxFormat"),
 }

@@ -1,6 +1,7 @@
 """Options of the exports."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from pydantic import Field, Secret, field_validator
 
 from learnd.section import Count, Positive, Section
 
+_ONNX_MODULES = ("tf2onnx", "onnxruntime")
 Format = Literal[
     "saved_model",
     "tflite",
@@ -48,6 +50,8 @@ class ExportSettings(Section):
     every_seconds: Positive | None = 300.0
     every_samples: Count | None = None
     formats: Annotated[list[Format], Field(min_length=1)] = ["saved_model", "tflite"]
+    """`saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`, `tflite_training`, `keras`, `hdf5`
+    (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
     keep: Count = 5
     tolerance: Positive = 1e-4
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
@@ -58,3 +62,13 @@ class ExportSettings(Section):
     """A private Ed25519 key, PEM without a password; every export's manifest is signed with it."""
     upload: UploadSettings | None = None
     """Copies every export elsewhere once it is published here."""
+
+    @field_validator("formats")
+    @classmethod
+    def _installed(cls, formats: list[Format]) -> list[Format]:
+        missing = [name for name in _ONNX_MODULES if find_spec(name) is None]
+        if "onnx" in formats and missing:
+            raise ValueError(f"onnx needs {' and '.join(missing)}: pip install 'learnd[onnx]'")
+        if len(set(formats)) < len(formats):
+            raise ValueError("a format stands twice")
+        return formats

@@ -55,6 +55,10 @@ class Lstm(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no types
         # The first step has no use for one part: TensorFlow Lite's converter to int8 leaves such a split in float32.
         return [tf.slice(joined, (0, i * self.units), (-1, self.units)) for i in range(4)]
 
+    def plain(self) -> Any:
+        """The same of Keras' own layers, from the same weights."""
+        return keras.layers.LSTM.from_config(self.get_config())
+
 
 @keras.saving.register_keras_serializable(package="learnd")
 class Gru(keras.layers.GRU):  # type: ignore[misc]  # Keras has no types
@@ -79,6 +83,10 @@ class Gru(keras.layers.GRU):  # type: ignore[misc]  # Keras has no types
             return [z * h + (1.0 - z) * new]
 
         return _answer(step, readings, initial_state, unroll=self.unroll)
+
+    def plain(self) -> Any:
+        """The same of Keras' own layers, from the same weights."""
+        return keras.layers.GRU.from_config(self.get_config())
 
 
 def _is_plain(layer: Any, mask: Any) -> bool:

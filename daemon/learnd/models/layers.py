@@ -38,6 +38,7 @@ class CausalConv(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
     def build(self, input_shape: Any) -> None:
+        self._built_steps = input_shape[1]
         self.kernel = self.add_weight(
             shape=(self.kernel_size, input_shape[-1], self.filters),
             initializer=self.kernel_initializer,
@@ -70,6 +71,16 @@ class CausalConv(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
 
+    def plain(self) -> Any:
+        """The same of Keras' own layers, from the same weights."""
+        conv = keras.layers.Conv1D(
+            self.filters, self.kernel_size, strides=self.strides, activation=self.activation, name=self.name
+        )
+        # Its steps are counted from the oldest one, so as many are left out as make the newest the last.
+        oldest = (self._built_steps - 1) % self.strides
+        before = [keras.layers.ZeroPadding1D((self.kernel_size - 1, 0)), keras.layers.Cropping1D((oldest, 0))]
+        return keras.Sequential([*before, conv], name=self.name)
+
     def _steps(self, steps: int) -> int:
         return -(-steps // self.strides)
 
@@ -100,6 +111,15 @@ class Newest(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "every": self.every, "steps": self.steps, "unroll": self.unroll}
+
+    def build(self, input_shape: Any) -> None:
+        self._built_steps = input_shape[1]
+
+    def plain(self) -> Any:
+        """The same of Keras' own layers."""
+        first = self._built_steps - 1 - (self._count(self._built_steps) - 1) * self.every
+        parts = [keras.layers.Cropping1D((first, 0)), keras.layers.MaxPooling1D(1, self.every)]
+        return keras.Sequential(parts, name=self.name)
 
     def _count(self, steps: int) -> int:
         every = -(-steps // self.every)

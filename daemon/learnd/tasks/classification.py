@@ -59,6 +59,16 @@ class ClassificationNetwork(Network):
     def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
         return self._entropies(tf.math.log(tf.maximum(predictions, _SMALLEST)), y)
 
+    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+        z = core(self.inputs_scaler.symbolic(x))
+        if self._single:
+            one = z if self._probabilities else keras.ops.sigmoid(z)
+            both = keras.ops.concatenate([1.0 - one, one], axis=1)
+        else:
+            z = z[:, : int(self.known.numpy())]
+            both = z if self._probabilities else keras.ops.softmax(z)
+        return {"probabilities": both}, {"probabilities": "sparse_categorical_crossentropy"}, {"probabilities": 1.0}
+
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)
         self.known.assign(self._known_with(y))

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler
 
 
 class ForecastNetwork(Network):
@@ -39,6 +39,17 @@ class ForecastNetwork(Network):
 
     def standard(self, x: Any, predictions: Any) -> Any:
         return self.change_scaler(predictions - self._from_level(x))
+
+    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+        newest = keras.layers.Cropping1D((self.row_shape[0] - 1, 0))(x)
+        z = core(self.inputs_scaler.symbolic(x - newest if self._relative_inputs else x))
+        prediction = self.change_scaler.symbolic_restore(z)
+        if self._relative_target:
+            level = keras.layers.Flatten()(newest)
+            prediction = prediction + keras.layers.Concatenate()(
+                [level] * self._horizon if self._horizon > 1 else [level]
+            )
+        return {"prediction": prediction}, {"prediction": "mse"}, {"prediction": in_spreads(self.change_scaler)}
 
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(self._seen(x))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from learnd.tasks.standardizer import OnlineStandardizer, Unscaled
@@ -148,6 +149,13 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
         return {part.name: part.described() for part in parts}
 
+    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+        """`call` in Keras' own layers around *core*, for the Keras input *x*; losses by output, and their weights.
+
+        The losses are those that Keras has by name; a squared error is weighted into standard deviations.
+        """
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Take the present constants for final: nothing learns here any more."""
 
@@ -160,6 +168,13 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
     """A standardiser, or what stands in for one where numbers stay as they are."""
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
+
+
+def in_spreads(scale: Any) -> float:
+    """What turns a squared error in raw units into one in standard deviations: their mean, for several numbers."""
+    squares = np.square(scale.spread.numpy()) if hasattr(scale, "spread") else np.ones(1)
+    mean = float(squares[squares > 0.0].mean()) if (squares > 0.0).any() else 1.0
+    return 1.0 / mean
 
 
 def mean_square(targets: Any, outputs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, mean_square, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, scaler
 
 
 class ReconstructionNetwork(Network):
@@ -45,6 +45,16 @@ class ReconstructionNetwork(Network):
 
     def _rows(self, z: Any) -> Any:
         return tf.reshape(z, (-1, *self.row_shape))
+
+    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+        z = self.inputs_scaler.symbolic(x)
+        again = keras.layers.Reshape(self.row_shape)(core(z))
+        errors = keras.layers.Flatten()(keras.ops.square(again - z))
+        outputs = {
+            "reconstruction": self.inputs_scaler.symbolic_restore(again),
+            "score": keras.ops.mean(errors, axis=1),
+        }
+        return outputs, {"reconstruction": "mse", "score": None}, {"reconstruction": in_spreads(self.inputs_scaler)}
 
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from learnd.tasks.network import Network, NetworkSpec, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler
 
 
 class RegressionNetwork(Network):
@@ -31,6 +31,10 @@ class RegressionNetwork(Network):
 
     def standard(self, x: Any, predictions: Any) -> Any:
         return self.target_scaler(predictions)
+
+    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+        prediction = self.target_scaler.symbolic_restore(core(self.inputs_scaler.symbolic(x)))
+        return {"prediction": prediction}, {"prediction": "mse"}, {"prediction": in_spreads(self.target_scaler)}
 
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)

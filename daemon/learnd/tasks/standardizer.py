@@ -46,6 +46,17 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         """What it does, for a manifest."""
         return {"kind": "online", "mean": self.shift.numpy().tolist(), "spread": self.spread.numpy().tolist()}
 
+    def symbolic(self, x: Any) -> Any:
+        """`call` as Keras' own layers, with the present scales for good."""
+        centred = keras.layers.Rescaling(1.0, (-self.shift.numpy()).tolist(), name=f"{self.name}_centred")(x)
+        scaled = keras.layers.Rescaling(self.scale.numpy().tolist(), name=f"{self.name}_scaled")(centred)
+        return keras.ops.clip(scaled, -CLIP, CLIP)
+
+    def symbolic_restore(self, z: Any) -> Any:
+        """`restore` as a layer of Keras' own, with the present scales for good."""
+        spread, shift = self.spread.numpy().tolist(), self.shift.numpy().tolist()
+        return keras.layers.Rescaling(spread, shift, name=f"{self.name}_restored")(z)
+
     def _bounded(self, x: Any) -> Any:
         """x within `CLIP` standard deviations of the mean, once the spread is known.
 
@@ -87,6 +98,14 @@ class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return x
 
     def restore(self, z: Any) -> Any:
+        """Raw to raw."""
+        return z
+
+    def symbolic(self, x: Any) -> Any:
+        """Raw to raw."""
+        return x
+
+    def symbolic_restore(self, z: Any) -> Any:
         """Raw to raw."""
         return z
 

@@ -1,0 +1,121 @@
+"""Files of Keras: ``.keras`` with the optimizer, and weights in HDF5 for those who still need them.
+
+Both hold a model of Keras' own layers: raw values in, raw values out, nothing of our code to import. Only layers that
+the user wrote have to be there when it is loaded, as Keras has it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from learnd.errors import ExportError, FormatUnavailableError
+from learnd.exporters.candidate import Candidate
+from learnd.types import Float32Array
+
+
+class KerasFormat:
+    """``model.keras``: `keras.models.load_model` gives a compiled model that `fit` goes on with, slots and all."""
+
+    file_name = "model.keras"
+    unroll = False
+    tolerance: ClassVar[float | None] = None
+
+    def write(self, candidate: Candidate, target: Path) -> None:
+        """Write *candidate* to the file *target*.
+
+        Raises
+        ------
+        FormatUnavailableError
+            if the core holds what Keras cannot build again.
+        """
+        compiled(candidate).save(target)
+
+    def reader(self, target: Path) -> "KerasReader":
+        """The written model, as Keras loads it."""
+        return KerasReader(keras.models.load_model(target))
+
+
+class Hdf5Format:
+    """``model.weights.h5``: the weights of the same model, by layer, for an architecture that somebody has already."""
+
+    file_name = "model.weights.h5"
+    unroll = False
+    tolerance: ClassVar[float | None] = None
+    _model: Any = None
+
+    def write(self, candidate: Candidate, target: Path) -> None:
+        """Write *candidate*'s weights to the file *target*; fails as `KerasFormat.write` does."""
+        self._model = compiled(candidate)
+        self._model.save_weights(target)
+
+    def reader(self, target: Path) -> "KerasReader":
+        """The written weights in a fresh model of the same architecture."""
+        if self._model is None:
+            raise ExportError(f"{target.name} holds weights alone, no model that could answer; model.keras is one")
+        fresh = keras.models.clone_model(self._model)
+        fresh.load_weights(target)
+        return KerasReader(fresh)
+
+
+class KerasReader:
+    """Answers from a model that Keras has loaded."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
+        return {name: np.asarray(value) for name, value in self.model(x, training=False).items()}
+
+    def check(self, x: Float32Array) -> None:
+        """Make sure that the optimizer came along, where there is one.
+
+        Raises
+        ------
+        ExportError
+            if it has no slots.
+        """
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            raise ExportError("keras: the file's optimizer has no state")
+
+
+def compiled(candidate: Candidate) -> Any:
+    """The candidate as a functional model of Keras' own layers, compiled with its optimizer's state."""
+    network = candidate.network
+    core = _plain(network.core)
+    inputs = keras.Input(network.row_shape, name="inputs")
+    outputs, losses, weights = network.symbolic(inputs, core)
+    model = keras.Model(inputs, outputs, name="learnd")
+    optimizer = type(candidate.optimizer).from_config(candidate.optimizer.get_config())
+    optimizer.build(model.trainable_variables)
+    for new, old in zip(optimizer.variables, candidate.optimizer.variables, strict=True):
+        new.assign(old)
+    model.compile(optimizer, loss=losses, loss_weights=weights)
+    return model
+
+
+def _plain(core: Any) -> Any:
+    """*core* with Keras' layers in the place of our faster ones, and the same weights."""
+    ours = [layer for layer in core._flatten_layers(include_self=True) if _is_ours(layer)]
+    strange = [layer for layer in ours if not hasattr(layer, "plain")]
+    if strange:
+        kind = type(strange[0]).__name__
+        raise FormatUnavailableError(f"{strange[0].name} ({kind}) is no layer that Keras can build again")
+    if not ours:
+        return core
+    again = keras.models.clone_model(core, clone_function=_plain_layer)
+    again.set_weights(core.get_weights())
+    for new, old in zip(again._flatten_layers(), core._flatten_layers(), strict=False):
+        new.trainable = old.trainable
+    return again
+
+
+def _plain_layer(layer: Any) -> Any:
+    return layer.plain() if _is_ours(layer) else type(layer).from_config(layer.get_config())
+
+
+def _is_ours(layer: Any) -> bool:
+    return type(layer).__module__.startswith("learnd.")

@@ -1,0 +1,52 @@
+"""ONNX, by way of tf2onnx (extra ``onnx``): what ONNX Runtime, and the many programs that build on it, load."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from learnd.exporters.candidate import Candidate
+from learnd.types import Float32Array
+
+_OPSET = 18
+"""The newest that tf2onnx 1.17 writes."""
+
+
+class OnnxFormat:
+    """``model.onnx``: ``inputs`` with any number of rows to the outputs by name, in float32."""
+
+    file_name = "model.onnx"
+    unroll = False
+    tolerance: ClassVar[float | None] = None
+
+    def write(self, candidate: Candidate, target: Path) -> None:
+        """Write *candidate* to the file *target*."""
+        import tf2onnx  # noqa: PLC0415 - an extra
+
+        network = candidate.network
+        network.settle()
+        spec = [tf.TensorSpec((None, *network.row_shape), tf.float32, name="inputs")]
+        serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False, input_signature=spec)
+        tf2onnx.convert.from_function(serve, input_signature=spec, opset=_OPSET, output_path=str(target))
+
+    def reader(self, target: Path) -> "OnnxReader":
+        """The written model, run by ONNX Runtime."""
+        return OnnxReader(target)
+
+
+class OnnxReader:
+    """Answers from an ONNX file on disk."""
+
+    def __init__(self, target: Path) -> None:
+        import onnxruntime  # noqa: PLC0415 - an extra
+
+        self._session: Any = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+
+    def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, map(np.asarray, self._session.run(names, {"inputs": x})), strict=True))
+
+    def check(self, x: Float32Array) -> None:
+        """It can do nothing else."""

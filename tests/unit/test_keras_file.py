@@ -1,0 +1,93 @@
+"""A ``.keras`` export is an ordinary Keras model: it needs nothing of ours, and goes on with its optimizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from learnd.errors import FormatUnavailableError
+from learnd.exporters.keras_file import Hdf5Format, KerasFormat
+from tests.exports import candidate_of, in_plain_python, learned, rows
+
+GOES_ON = """
+del sys.modules["keras"]
+import json
+import keras
+import numpy as np
+
+path, data = sys.argv[1:]
+arrays = np.load(data)
+model = keras.models.load_model(path)
+before = {"prediction": np.asarray(model(arrays["x"])["prediction"]).tolist()}
+steps = int(model.optimizer.iterations)
+losses = [float(model.train_on_batch(arrays["x"], {"prediction": arrays["y"]})) for _ in range(100)]
+print(json.dumps({**before, "steps": steps, "losses": losses}))
+"""
+EXPORT = {"every_seconds": 3600, "formats": ["saved_model", "keras", "hdf5"]}
+
+
+def test_it_goes_on_learning_where_there_is_keras_and_no_learnd(tmp_path: Path) -> None:
+    """It answers alike, knows its optimizer's steps, and learns something new."""
+    pipeline = learned(tmp_path, export=EXPORT, learning={"optimizer": {"kind": "adam", "learning_rate": 0.01}})
+    x, y = rows(32)
+    np.savez(tmp_path / "data.npz", x=x, y=y + 30.0)
+    folder = tmp_path / "exports" / "latest"
+    said = json.loads(in_plain_python(GOES_ON, folder / "model.keras", tmp_path / "data.npz"))
+    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    np.testing.assert_allclose(said["prediction"], wanted, rtol=1e-4)
+    assert said["steps"] == pipeline.progress.updates
+    assert said["losses"][-1] < said["losses"][0] / 4
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "mlp": {"model": {"kind": "mlp", "hidden": [8]}, "task": {"kind": "regression"}},
+    "lstm": {"model": {"kind": "lstm", "units": 4}, "task": {"kind": "regression", "window": 7}},
+    "gru": {"model": {"kind": "gru", "units": 4}, "task": {"kind": "regression", "window": 7}},
+    "conv1d": {"model": {"kind": "conv1d"}, "task": {"kind": "regression", "window": 7}},
+    "tcn": {"model": {"kind": "tcn"}, "task": {"kind": "regression", "window": 9}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_built_in_model_is_made_of_keras_own_layers(kind: str, tmp_path: Path) -> None:
+    """One step of Keras' own training from the file leaves the weights that the daemon's update leaves."""
+    learning = {"mode": "micro_batch", "batch_size": 4, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
+    pipeline = learned(tmp_path, learning=learning, **KINDS[kind])
+    x, y = rows(4, window=KINDS[kind]["task"].get("window"))
+    candidate = candidate_of(pipeline, x, unroll=False)
+    KerasFormat().write(candidate, tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    homes = {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()}
+    assert homes == {"keras"}
+    model.train_on_batch(x, {"prediction": y})
+    candidate.learn(x, y, observe=False)
+    for ours, theirs in zip(candidate.network.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5, err_msg=ours.path)
+
+
+def test_weights_in_hdf5_fit_the_keras_file(tmp_path: Path) -> None:
+    """They are the weights of the same model; alone they answer nothing, and say so."""
+    learned(tmp_path, export=EXPORT)
+    folder = tmp_path / "exports" / "latest"
+    model = keras.models.load_model(folder / "model.keras")
+    x, _ = rows(5)
+    before = np.asarray(model(x)["prediction"])
+    model.set_weights([weight * 0.0 for weight in model.get_weights()])
+    model.load_weights(folder / "model.weights.h5")
+    assert np.array_equal(before, model(x)["prediction"])
+    with pytest.raises(Exception, match=r"weights alone.*model\.keras"):
+        Hdf5Format().reader(folder / "model.weights.h5")
+
+
+def test_a_core_that_keras_cannot_build_again_is_named(tmp_path: Path) -> None:
+    """A SavedModel is a graph, no architecture."""
+    learned(tmp_path / "first")
+    source = tmp_path / "plain"
+    inputs = keras.Input((3,))
+    keras.Model(inputs, keras.layers.Dense(1)(inputs)).export(source, verbose=False)
+    pipeline = learned(tmp_path / "second", model={"load": str(source)})
+    with pytest.raises(FormatUnavailableError, match="no layer that Keras can build again"):
+        KerasFormat().write(candidate_of(pipeline, rows(5)[0], unroll=False), tmp_path / "model.keras")
