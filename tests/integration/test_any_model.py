@@ -142,10 +142,9 @@ def test_any_model_goes_on_learning(
     assert statecodec.encode(state) == statecodec.encode(state_again)
     assert broken.progress.samples == RECORDS
 
-    newest = max((tmp_path / "whole" / "exports").glob("[0-9]*"), key=lambda path: int(path.name))
+    (newest,) = (tmp_path / "whole" / "exports").glob("[0-9]*")  # one: classes that are all listed do not grow
     manifest = json.loads((newest / "learnd.json").read_text())
     assert manifest["classes"] == classes
-    assert newest.name == "1", "classes that are all listed do not grow"
     case = exports / f"{name}-{use}"
     (newest / "saved_model").rename(case)
     answers = whole.averaged.predict(trained.x, whole.averaged.weights())["probabilities"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from learnd import faults
 from learnd.exporters.versions import LATEST, YOUNG_S
-from tests.helpers import WAIT_S, Daemon, config_text, until
+from tests.helpers import WAIT_S, Daemon, config_text, run_cli, until
 from tests.unit.test_versions import POINTS
 
 EXPORTS = 200
@@ -216,3 +217,29 @@ def _published_or_killed(config: Path, point: str | None) -> bool:
         status = daemon.process.wait(WAIT_S)
         assert status in (0, -signal.SIGKILL), daemon.log()
         return status != 0 if point else bool(daemon.events("export_published"))
+
+
+def test_the_daemon_signs_and_uploads_what_it_publishes(tmp_path: Path) -> None:
+    """By configuration alone; the copy passes its check, and what is missing there the next start uploads again."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed; it makes the keys here, as the README tells users to")
+    key, public, there = tmp_path / "key.pem", tmp_path / "key.pub", tmp_path / "there"
+    subprocess.run([openssl, "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    subprocess.run([openssl, "pkey", "-in", key, "-pubout", "-out", public], check=True)
+    export = {"every_seconds": 3600, "signing_key_file": str(key), "upload": {"url": f"file://{there}"}}
+    sections = {"features": ["temperature"], "target": "wear", "source": {"kind": "simulator", "records": 10_000}}
+    config = tmp_path / "config.yaml"
+    config.write_text(config_text(tmp_path / "data", **sections, export=export))
+    while not (there / LATEST).exists():  # on a busy machine the last export may not be ready in time
+        with Daemon(config, "--max-records", "500") as daemon:
+            daemon.finish()
+    number = (there / LATEST).read_text().strip()
+    assert number == str((tmp_path / "data" / "exports" / LATEST).readlink())
+    assert daemon.events("export_uploaded")[-1]["number"] == int(number)
+    checked = run_cli("inspect", str(there / number), "--verify", "--public-key", str(public))
+    assert (checked.returncode, json.loads(checked.stdout)["signature"]) == (0, "good"), checked.stderr
+    shutil.rmtree(there)
+    with Daemon(config, "--max-records", "1", environ={faults.VARIABLE: "export.before-rename"}) as daemon:
+        daemon.process.wait(WAIT_S)
+    assert (there / LATEST).read_text().strip() == number
