@@ -389,7 +389,13 @@ def describe(settings: Settings) -> Mapping[str, Any]:
         "task": settings.task.kind,
         "model": settings.model.kind,
         "features": [
-            {"name": name, "input": inputs[name], "min": feature.min, "max": feature.max}
+            {
+                "name": name,
+                "input": inputs[name],
+                "min": feature.min,
+                "max": feature.max,
+                "missing": feature.missing,
+            }
             for name, feature in settings.features.items()
         ],
         "predicts": list(output_names(settings)),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 INTERNAL_ERROR = 70
 USAGE_ERROR = 64
+BAD_INPUT = 65
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 GIVE_UP_S = 5.0
 """A stop before anything was learned waits so long for the model to be compiled or the broker to be found."""
@@ -81,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--verify", action="store_true", help="compare every file of an export with its manifest")
     inspect.add_argument("--public-key", type=Path, metavar="FILE", help="with --verify: whose signature it must bear")
     inspect.set_defaults(command=_inspect)
+
+    predict = commands.add_parser("predict", help="what an export says of records: JSON Lines in, JSON Lines out")
+    predict.add_argument("export", type=Path, metavar="EXPORT")
+    predict.add_argument("--format", metavar="NAME", help="which of its formats to run (default: the first)")
+    predict.add_argument("--key", metavar="FIELD", help="the field that names the machine, for models of windows")
+    predict.set_defaults(command=_predict)
     return parser
 
 
@@ -157,6 +164,16 @@ def _inspect(options: argparse.Namespace) -> int:
 
     print(json.dumps(describe(options.path), indent=2, default=str))
     return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    with _quiet_native_logs():
+        from learnd.prediction import Predictor
+
+        predictor = Predictor(options.export, options.format, key=options.key)
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        predictor.run(sys.stdin.buffer, sys.stdout, sys.stderr)
+    return BAD_INPUT if predictor.rejected else 0
 
 
 def _run(options: argparse.Namespace) -> int:

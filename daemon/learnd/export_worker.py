@@ -54,10 +54,13 @@ def build_export(folder: Path) -> None:
     if not formats:
         raise ExportError("; ".join(f"{name} is unavailable: {reason}" for name, reason in unavailable.items()))
     key = job.asked["signing_key_file"]
+    described = job.asked["manifest"]
+    if serving.FOLDER in formats:
+        serving.write_example(folder, job.inputs[-1], [feature["input"] for feature in described["features"]])
     _seal(
         folder,
         {
-            **job.asked["manifest"],
+            **described,
             "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *job.inputs.shape[1:]]}],
             "outputs": [
                 {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}

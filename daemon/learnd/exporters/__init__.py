@@ -14,3 +14,15 @@ EXPORTERS = {
     "hdf5": Component(ExportSettings, "learnd.exporters.keras_file:Hdf5Format"),
     "onnx": Component(ExportSettings, "learnd.exporters.onnx:OnnxFormat"),
 }
+
+READERS = {
+    "saved_model": "learnd.exporters.saved_model:SavedModelReader",
+    "tflite": "learnd.exporters.litert:TFLiteReader",
+    "tflite_float16": "learnd.exporters.litert:TFLiteReader",
+    "tflite_dynamic": "learnd.exporters.litert:TFLiteReader",
+    "tflite_int8": "learnd.exporters.litert:TFLiteReader",
+    "tflite_training": "learnd.exporters.litert:TFLiteReader",
+    "keras": "learnd.exporters.keras_file:KerasReader",
+    "onnx": "learnd.exporters.onnx:OnnxReader",
+}
+"""What runs a file of each format that can be run by itself, without what wrote it."""

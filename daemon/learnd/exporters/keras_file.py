@@ -35,7 +35,7 @@ class KerasFormat:
 
     def reader(self, target: Path) -> "KerasReader":
         """The written model, as Keras loads it."""
-        return KerasReader(keras.models.load_model(target))
+        return KerasReader(target)
 
 
 class Hdf5Format:
@@ -61,10 +61,10 @@ class Hdf5Format:
 
 
 class KerasReader:
-    """Answers from a model that Keras has loaded."""
+    """Answers from a file of Keras', or from a model that was loaded already."""
 
     def __init__(self, model: Any) -> None:
-        self.model = model
+        self.model = keras.models.load_model(model) if isinstance(model, Path) else model
 
     def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
         return {name: np.asarray(value) for name, value in self.model(x, training=False).items()}

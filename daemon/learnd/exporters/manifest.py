@@ -44,6 +44,8 @@ class Feature(_Part):
     min: float | None
     max: float | None
     """The range outside of which a reading was taken for a fault, where one was configured."""
+    missing: float | None
+    """What stood in for a missing reading, where something was configured to."""
 
 
 class Port(_Part):

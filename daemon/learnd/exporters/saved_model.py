@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.errors import ExportError
+from learnd.exporters import warmup
 from learnd.exporters.candidate import Candidate, input_names
 from learnd.types import Float32Array
 
@@ -39,6 +40,7 @@ class SavedModelFormat:
         """Write *candidate* to the folder *target*."""
         module = LearningModule(candidate)
         tf.saved_model.save(module, str(target), signatures=module.signatures())
+        warmup.write(target, candidate.examples, list(input_names(candidate.features).values()))
 
     def reader(self, target: Path) -> "SavedModelReader":
         """The written model, loaded back with nothing but TensorFlow."""

@@ -1,9 +1,13 @@
-"""Links that make a version's own folder a SavedModel, because that is where TensorFlow Serving looks for one."""
+"""What TensorFlow Serving and its clients look for in a version's own folder: a SavedModel, by links, and a request."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from learnd.types import Float32Array
+
 FOLDER = "saved_model"
+EXAMPLE = "example_request.json"
 
 
 def link(folder: Path) -> dict[str, str]:
@@ -14,6 +18,16 @@ def link(folder: Path) -> dict[str, str]:
     for name, target in links.items():
         (folder / name).symlink_to(target)
     return links
+
+
+def write_example(folder: Path, row: Float32Array, inputs: Sequence[str]) -> None:
+    """Write a request with one recent input as a client of TensorFlow Serving's REST interface posts it.
+
+    *inputs* are what the signature ``records`` calls the features.
+    """
+    columns = {name: [row[..., i].tolist()] for i, name in enumerate(inputs)}
+    body = {"signature_name": "records", "inputs": columns}
+    (folder / EXAMPLE).write_text(json.dumps(body) + "\n", encoding="utf-8")
 
 
 def stands_for(name: str, links: Mapping[str, str]) -> str | None:

@@ -14,7 +14,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from learnd.errors import ExportError, FormatUnavailableError
 from learnd.exporters.candidate import Candidate
-from learnd.types import Float32Array
+from learnd.exporters.litert import TFLiteReader
 
 
 class TFLiteFormat:
@@ -123,35 +123,6 @@ class Int8Format(TFLiteFormat):
         if left or np.int8 not in reader.dtypes():
             raise ExportError(f"tflite_int8: {', '.join(sorted(left)) or 'everything'} was left in float32")
         return reader
-
-
-class TFLiteReader:
-    """Answers from a TensorFlow Lite file on disk."""
-
-    def __init__(self, target: Path, *, signature: str = "serving_default") -> None:
-        self.interpreter = Interpreter(model_path=str(target), num_threads=1)
-        self._run = self.interpreter.get_signature_runner(signature)
-
-    def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
-        rows = [self._run(inputs=row[None]) for row in x]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-
-    def check(self, x: Float32Array) -> None:
-        """It can do nothing else."""
-
-    def dtypes(self) -> set[Any]:
-        """What its tensors are made of."""
-        return {detail["dtype"] for detail in self.interpreter.get_tensor_details()}
-
-    def float_operators(self) -> set[str]:
-        """The operators that answer in floating point."""
-        dtypes = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
-        operators = self.interpreter._get_ops_details()
-        return {
-            operator["op_name"]
-            for operator in operators
-            if any(dtypes.get(int(tensor)) in (np.float32, np.float16) for tensor in operator["outputs"])
-        }
 
 
 class _Served:

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from learnd.errors import ExportError, FormatUnavailableError
 from learnd.exporters.candidate import Candidate, raw
-from learnd.exporters.tflite import TFLiteReader, converted
+from learnd.exporters.litert import TFLiteReader
+from learnd.exporters.tflite import converted
 from learnd.types import Float32Array
 
 
@@ -56,9 +57,6 @@ class TrainingFormat:
 
 class TrainingReader(TFLiteReader):
     """Answers from a file that trains."""
-
-    def __init__(self, target: Path) -> None:
-        super().__init__(target, signature="infer")
 
     def check(self, x: Float32Array) -> None:
         """Make sure that it learns: a step is finite and changes the weights, and ``set`` takes it back.

@@ -46,9 +46,8 @@ class ForecastNetwork(Network):
         prediction = self.change_scaler.symbolic_restore(z)
         if self._relative_target:
             level = keras.layers.Flatten()(newest)
-            prediction = prediction + keras.layers.Concatenate()(
-                [level] * self._horizon if self._horizon > 1 else [level]
-            )
+            levels = keras.layers.Concatenate()([level] * self._horizon) if self._horizon > 1 else level
+            prediction = prediction + levels
         return {"prediction": prediction}, {"prediction": "mse"}, {"prediction": in_spreads(self.change_scaler)}
 
     def observe(self, x: Any, y: Any) -> None:
