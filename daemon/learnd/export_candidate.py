@@ -35,6 +35,7 @@ def make_candidate(
     for name, variable in state.items():
         if name in learning:
             variable.assign(learning[name])
+    network.settle()
     guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
     def learn(x: Any, y: Any, *, observe: bool = True) -> Any:
@@ -47,6 +48,7 @@ def make_candidate(
         {**state, **guarded},
         tuple(recipe.features),
         targets_of(recipe),
+        int(network.known.numpy()) if hasattr(network, "known") else None,
         getattr(recipe.learning, "batch_size", 1),
         arrays["examples"],
     )

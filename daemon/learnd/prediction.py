@@ -104,12 +104,12 @@ class Predictor:
             return {"class": max(named, key=lambda label: named[label]), "probabilities": named}
         names = self._manifest["predicts"]
 
-        def named(value: Any) -> Any:
+        def by_name(value: Any) -> Any:
             if np.ndim(value) == 0:
                 return float(value)
             return dict(zip(names, np.ravel(value)[-len(names) :].tolist(), strict=True))
 
-        return {name: named(value) for name, value in answer.items()}
+        return {name: by_name(value) for name, value in answer.items()}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def test_it_goes_on_as_the_daemon_does(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(tensor, ours[name].numpy(), rtol=2e-4, atol=1e-6, err_msg=name)
 
 
-def test_a_new_class_can_be_learned(tmp_path: Path) -> None:
-    """A class number within ``max_classes`` that nobody has seen joins the probabilities."""
+def test_a_class_that_the_export_does_not_know_is_refused(tmp_path: Path) -> None:
+    """Its outputs have a fixed shape; only the daemon finds room for a new class, and then exports anew."""
     random = np.random.default_rng(0)
     script = [
         json.dumps({"a": i % 2 + a, "b": 0.0, "c": 1.0, "y": "xy"[i % 2], "k": "m", "t": i}).encode()
@@ -118,10 +118,15 @@ def test_a_new_class_can_be_learned(tmp_path: Path) -> None:
     ]
     learned(tmp_path, script=script, task={"kind": "classification", "classes": "dynamic", "max_classes": 4})
     loaded = tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))
+    serve, learn = loaded.signatures["serving_default"], loaded.signatures["learn"]
     x = tf.constant([[1.0, 0.0, 1.0]])
-    assert loaded.signatures["serving_default"](inputs=x)["probabilities"].shape == (1, 2)
-    loaded.signatures["learn"](x=x, y=tf.constant([[2.0]]))
-    assert loaded.signatures["serving_default"](inputs=x)["probabilities"].shape == (1, 3)
+    before = serve(inputs=x)["probabilities"]
+    assert before.shape == (1, 2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it has 2 classes"):
+        learn(x=x, y=tf.constant([[2.0]]))
+    assert np.array_equal(serve(inputs=x)["probabilities"], before)
+    learn(x=x, y=tf.constant([[1.0]]))
+    assert float(serve(inputs=x)["probabilities"][0, 1]) > float(before[0, 1])
 
 
 def test_features_of_any_name_have_an_input(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ class Candidate:
     state : every variable that `learn` reads or writes, by the names that a checkpoint gives them
     features : names, in the order of the model's inputs
     targets : numbers in one target row; 0 where the inputs are their own targets
+    classes : how many there are, of a classification
     batch_rows : rows of one update of the daemon's
     examples : recent raw inputs, (m, *row_shape), others than those that the export is judged on
     """
@@ -31,6 +32,7 @@ class Candidate:
     state: Mapping[str, Any]
     features: Sequence[str]
     targets: int
+    classes: int | None
     batch_rows: int
     examples: Float32Array
 

@@ -26,7 +26,6 @@ class OnnxFormat:
         import tf2onnx  # noqa: PLC0415 - an extra
 
         network = candidate.network
-        network.settle()
         spec = [tf.TensorSpec((None, *network.row_shape), tf.float32, name="inputs")]
         serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False, input_signature=spec)
         tf2onnx.convert.from_function(serve, input_signature=spec, opset=_OPSET, output_path=str(target))

@@ -8,7 +8,8 @@ Nothing of our code goes along, nor of Keras'. The signatures, by name:
     one tensor per feature by its name, (n,) or (n, window), to the same outputs
 ``learn``
     ``x`` as ``inputs``, ``y`` of shape (n, targets), to ``loss``, the mean over the rows before the step: one step of
-    the daemon's own update. A class is its number; where the inputs are their own targets there is no ``y``.
+    the daemon's own update. A class is its number, one that the export knows. Where the inputs are their own targets
+    there is no ``y``.
 ``weights``
     nothing, to every variable by name
 ``save``, ``restore``
@@ -59,6 +60,7 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         self._learn = candidate.learn
         self._names = input_names(candidate.features)
         self._targets = candidate.targets
+        self._classes = candidate.classes
         self._saved, self.state = candidate.changing()
         self.all = candidate.every_variable()
 
@@ -87,7 +89,14 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         return dict(self._network.call(tf.stack([columns[name] for name in self._names.values()], axis=-1)))
 
     def _step(self, x: Any, y: Any) -> Any:
-        return {"loss": tf.reduce_mean(self._learn(x, y))}
+        checks = []
+        if self._classes is not None:
+            message = (
+                f"y holds a class number that this export does not know: it has {self._classes} classes, from 0 on"
+            )
+            checks = [tf.debugging.assert_less(y, float(self._classes), message=message)]
+        with tf.control_dependencies(checks):
+            return {"loss": tf.reduce_mean(self._learn(x, tf.identity(y)))}
 
     def _step_on_inputs(self, x: Any) -> Any:
         return self._step(x, tf.zeros((tf.shape(x)[0], 0)))

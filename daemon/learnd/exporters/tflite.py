@@ -31,7 +31,6 @@ class TFLiteFormat:
 
     def write(self, candidate: Candidate, target: Path) -> None:
         """Write *candidate* to the file *target*."""
-        candidate.network.settle()
         rows = self._rows(candidate)
         signatures = {"serving_default": rows.function}
         target.write_bytes(converted(target.parent, rows.module, signatures, lambda c: self._converted(c, candidate)))

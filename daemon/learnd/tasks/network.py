@@ -157,7 +157,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Take the present constants for final: nothing learns here any more."""
+        """Take the present constants, such as the number of classes, for final: exports have outputs of fixed shape."""
 
     @property
     def moody(self) -> bool:
