@@ -138,7 +138,7 @@ def test_restore_a_subclassed_model_with_its_optimizer(tmp_path: Path) -> None:
     found = [value for name, value in slots.items() if name.endswith("momentum")]
     assert len(found) == len(momenta) == 6
     assert all(np.array_equal(a, b) for a, b in zip(found, momenta, strict=True))
-    optimizer = pipeline.learner._chunk._update_rows._optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert float(optimizer.learning_rate) == pytest.approx(0.002), "the file's optimizer, not the default one"
 
 
@@ -281,7 +281,7 @@ def test_keep_learning_batch_by_batch_with_gradient_tape_and_a_decaying_learning
     learned(configuration(tmp_path, readings, **sections))
     more = stream(tmp_path, count=1000)
     pipeline = learned(configuration(tmp_path, more, **sections))
-    optimizer = pipeline.learner._chunk._update_rows._optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert int(optimizer.iterations) == 100
     assert float(optimizer.learning_rate) == pytest.approx(0.1 * 0.5**10, rel=1e-4)
 

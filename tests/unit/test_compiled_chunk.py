@@ -120,7 +120,7 @@ def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size
     samples = _samples(64)
     compiled.learner.learn(samples)
     chunk = eager.learner._chunk  # type: ignore[attr-defined]
-    network, optimizer = chunk._network, chunk._update_rows._optimizer
+    network, optimizer = chunk._network, chunk._update_rows.optimizer
     for start in range(0, 64, batch_size):
         x, y = samples.x[start : start + batch_size], samples.y[start : start + batch_size]
         with tf.GradientTape() as tape:

@@ -317,7 +317,7 @@ def test_the_learning_rate_is_the_configurations_also_after_a_restart(tmp_path: 
     """A checkpoint does not bring the old one back."""
     _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.01}})
     pipeline, _ = _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.5}})
-    optimizer = pipeline.learner._chunk._update_rows._optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert float(optimizer.learning_rate) == 0.5
 
 

@@ -94,7 +94,9 @@ def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Setti
     assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1", "latest"]
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     linked = [path.name for path in (tmp_path / "1" / "saved_model").iterdir()]
-    assert names == sorted(["MODEL_CARD.md", "learnd.json", "model.tflite", "saved_model", *linked])
+    assert names == sorted(
+        ["MODEL_CARD.md", "example_request.json", "learnd.json", "model.tflite", "saved_model", *linked]
+    )
     manifest = json.loads((tmp_path / "1" / "learnd.json").read_text())
     assert manifest["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
     assert manifest["inputs"] == [{"name": "inputs", "dtype": "float32", "shape": [None, 3]}]
