@@ -5,14 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
-from learnd import export_worker
+from learnd import export_worker, loop
 from learnd.build import make_pipeline
 from learnd.export_candidate import make_candidate
 from learnd.exporters.candidate import Candidate
-from learnd.loop import Pipeline, run
+from learnd.loop import Pipeline
 from learnd.settings import LearningRecipe
 from learnd.sources.memory import MemorySource
 from learnd.types import Float32Array
@@ -21,7 +22,14 @@ from tests.helpers import readings, settings
 PLAIN = "import sys; sys.modules['keras'] = sys.modules['learnd'] = None  # nobody may lean on them\n"
 
 
-def learned(data_dir: Path, *, records: int = 300, script: Sequence[Any] | None = None, **sections: Any) -> Pipeline:
+def learned(
+    data_dir: Path,
+    *,
+    records: int = 300,
+    script: Sequence[Any] | None = None,
+    simulated: bool = False,
+    **sections: Any,
+) -> Pipeline:
     """A pipeline that learned *records* readings to their end, saved, and exported to ``data_dir/exports/1``.
 
     Without XLA: a test then starts in a second rather than four. Update and network are the same.
@@ -30,9 +38,11 @@ def learned(data_dir: Path, *, records: int = 300, script: Sequence[Any] | None 
     chosen = settings(
         data_dir, **{"decode": {"kind": "json", "time": "t", "key": "k"}, "learning": learning, **sections}
     )
-    pipeline = make_pipeline(chosen, source=MemorySource(script if script is not None else readings(records)))
+    source = None if simulated else MemorySource(script if script is not None else readings(records))
+    pipeline = make_pipeline(chosen, source=source)
     pipeline.exporter._build = lambda building, hurry: export_worker.build_export(building)  # type: ignore[method-assign]
-    run(pipeline, stopping=lambda: False)
+    with patch.object(loop, "STOP_S", 600.0):  # many formats on a busy machine take longer than a stop may
+        loop.run(pipeline, stopping=lambda: False)
     assert pipeline.last_exported is not None, "the export failed; the log says why"
     return pipeline
 

@@ -28,6 +28,7 @@ CASES = (
 MODELS: dict[str, dict[str, Any]] = {
     "rows": {"task": {"kind": "reconstruction"}, "target": None, "model": {"kind": "mlp", "hidden": [40, 40]}},
     "windows": {"task": {"kind": "forecast", "window": 6}, "target": None, "model": {"kind": "gru", "units": 20}},
+    "levels": {"task": {"kind": "regression", "window": 6}, "model": {"kind": "conv1d", "filters": [40, 40]}},
     "classes": {
         "task": {"kind": "classification", "classes": ["u", "v"]},
         "model": {"kind": "mlp", "hidden": [40, 40]},

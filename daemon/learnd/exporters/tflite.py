@@ -50,8 +50,8 @@ class TFLiteFormat:
 class Float16Format(TFLiteFormat):
     """``model_float16.tflite``: weights in half the room, arithmetic in float32 (or float16, on a GPU that can).
 
-    Only tensors of two and more dimensions are rounded. The converter's own float16 takes every constant, also those
-    that bring raw numbers to standard units: a pressure of 101 325 Pa is infinite in it.
+    Only what multiplies as a matrix is rounded. The converter's own float16 takes every constant, also those that bring
+    raw numbers to standard units: a pressure of 101 325 Pa is infinite in it.
     """
 
     file_name = "model_float16.tflite"
@@ -183,18 +183,23 @@ def _reached(operator: Mapping[str, Any], known: set[int], near: str, far: str) 
     return reached
 
 
+_ELEMENTWISE = {getattr(schema.BuiltinOperator, name) for name in ("ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM")}
+
+
 def with_float16_weights(file: bytes) -> bytes:
-    """The same float32 model, its constants of two and more dimensions as float16 that it widens when it is loaded."""
+    """The same float32 model, its matrices as float16 that it widens when it is loaded; no scales, no biases."""
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
     widen = schema.OperatorCodeT()
     widen.builtinCode = widen.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     widen.version = 3  # the first that takes float16
     model.operatorCodes.append(widen)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     for graph in model.subgraphs:
+        scales = {int(i) for o in graph.operators if codes[o.opcodeIndex] in _ELEMENTWISE for i in o.inputs}
         operators = []
         for index, tensor in enumerate(list(graph.tensors)):
             data = model.buffers[tensor.buffer].data
-            if tensor.type != schema.TensorType.FLOAT32 or data is None or len(tensor.shape) < 2:
+            if tensor.type != schema.TensorType.FLOAT32 or data is None or len(tensor.shape) < 2 or index in scales:
                 continue
             rounded = copy.copy(tensor)
             rounded.type, rounded.name, rounded.buffer = schema.TensorType.FLOAT16, b"float16", len(model.buffers)

@@ -1,0 +1,58 @@
+"""How old the newest published weights are while 50 000 records a second are learned and one export follows another.
+
+The installed daemon, from the simulator, MLP 32-16 with Adam, SavedModel and TensorFlow Lite.
+`python -m tests.bench.export_lag [EXPORTS]`
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.sides import median, show, spread
+from tests.helpers import Daemon, config_text
+
+RATE_PER_S = 50_000
+
+
+def main() -> None:
+    """Print the table."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "lag.yaml"
+        config.write_text(
+            config_text(
+                Path(folder) / "data",
+                source={"kind": "simulator", "rate_per_s": RATE_PER_S},
+                features=["temperature", "pressure", "vibration", "current", "speed", "torque"],
+                target="wear",
+                model={"kind": "mlp", "hidden": [32, 16]},
+                averaging={"kind": "window", "size": 20, "every_samples": 100},
+                checkpoint={"every_seconds": 30},
+                export={"every_seconds": 0.5, "formats": ["saved_model", "tflite"]},
+            )
+        )
+        behind, durations_s, ages_s, rates = [], [], [], []
+        with Daemon(config) as daemon:
+            started_s, before = time.monotonic(), 0.0
+            for number in range(1, count + 1):
+                event = daemon.wait_for("export_published", count=number)[-1]
+                learned, now_s = daemon.metric("learnd_model_samples") or 0.0, time.monotonic()
+                if number > 1:  # the first interval holds the start
+                    rates.append((learned - before) / (now_s - started_s))
+                    ages_s.append(durations_s[-1] + now_s - started_s)
+                behind.append(learned - event["samples"])
+                durations_s.append(float(event["duration_s"]))
+                started_s, before = now_s, learned
+            daemon.terminate()
+    rows = [
+        ["samples learned a second", median(rates), spread(rates)],
+        ["age of the weights when they are published, s", median(durations_s), spread(durations_s)],
+        ["age just before the next ones are, s", median(ages_s), spread(ages_s)],
+        ["samples that the published weights are behind", median(behind), spread(behind)],
+    ]
+    show("Export lag", ["what", "median", "least to most"], rows)
+
+
+if __name__ == "__main__":
+    main()
