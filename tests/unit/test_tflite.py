@@ -55,6 +55,8 @@ def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
     y += 20.0
     np.savez(tmp_path / "data.npz", x=x, y=y)
     said = json.loads(in_plain_python(DEVICE, tmp_path / "exports" / "latest", tmp_path / "data.npz"))
+    sizes = {path.stem: path.stat().st_size for path in (tmp_path / "exports" / "latest").glob("*.tflite")}
+    assert max(sizes[f"model_{name}"] for name in ("float16", "dynamic", "int8")) < sizes["model"]
     wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"][:, 0]
     allowed = {"": 1e-4, "_training": 1e-4, "_float16": 0.01, "_dynamic": 0.05, "_int8": 0.2}
     assert sorted(said["predictions"]) == sorted(f"model{name}.tflite" for name in allowed)

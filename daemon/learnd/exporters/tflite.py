@@ -215,6 +215,11 @@ def with_float16_weights(file: bytes) -> bytes:
             graph.tensors.append(rounded)
             operators.append(operator)
         graph.operators = [*operators, *graph.operators]
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {note.buffer for note in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None  # what was rounded
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
