@@ -44,8 +44,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     pipeline = make_pipeline(chosen)
     network = pipeline.averaged._network
     x = _readings(network, 400)
-    y = x[:, 0] * 1.1 if request.param == "windows" else np.zeros((400, 1), np.float32)
-    network.observe(x, y)
+    y = {"windows": x[:, 0] * 1.1, "levels": x[:, -1, :1] * 2.0} if x.ndim == 3 else {}
+    network.observe(x, y.get(request.param, np.zeros((400, 1), np.float32)))
     random = np.random.default_rng(1)
     for variable in network.trainable_variables:
         variable.assign(random.normal(size=variable.shape).astype(np.float32) / np.sqrt(variable.shape[0]))
