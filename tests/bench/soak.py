@@ -5,6 +5,7 @@ by the arguments) while it checkpoints and exports; this process looks at it fro
 fifth is warm-up. `python -m tests.bench.soak [SECONDS [SAMPLES]]`
 """
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -107,9 +108,11 @@ def main() -> None:
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s and daemon.process.poll() is None:
                 time.sleep(LOOK_S)
-                seen.append(look(daemon, Path(folder) / "data"))
+                with contextlib.suppress(OSError):  # it ended while we looked, having learned everything
+                    seen.append(look(daemon, Path(folder) / "data"))
             if daemon.process.poll() is None:
                 daemon.terminate()
+            assert daemon.process.returncode == 0, daemon.log()
     show("A long run", ["what", "promise", "seen"], rows(seen))
 
 
