@@ -41,7 +41,10 @@ def _configure(folder: Path, samples: int) -> Path:
 
 def _status(process_id: int, field: str) -> int:
     lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    found = [int(line.split()[1]) for line in lines if line.startswith(f"{field}:")]
+    if not found:
+        raise ProcessLookupError(process_id)  # it has ended, and nobody has fetched its status yet
+    return found[0]
 
 
 def _processor_s(process_id: int) -> float:
