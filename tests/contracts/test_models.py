@@ -32,6 +32,16 @@ CASES = [
     ("tcn", "forecast", "per_sample"),
     ("tcn", "regression", "micro_batch"),
 ]
+SLOW = {
+    ("linear", "forecast", "micro_batch"),
+    ("mlp", "forecast", "per_sample"),
+    ("autoencoder", "reconstruction", "micro_batch"),
+    ("lstm", "regression", "micro_batch"),
+    ("gru", "regression", "per_sample"),
+    ("conv1d", "reconstruction", "micro_batch"),
+    ("tcn", "regression", "micro_batch"),
+}
+"""Each model and each mode have a quicker case."""
 WINDOWED = {"lstm", "gru", "conv1d", "tcn"}
 
 
@@ -62,7 +72,10 @@ def _stream(row_shape: tuple[int, ...], targets: int, task: str, count: int) -> 
     return Samples(x, np.ascontiguousarray(y[:, :targets]), np.arange(count) * 1.0, keys, origins, np.arange(count))
 
 
-@pytest.mark.parametrize(("model", "task", "mode"), CASES, ids=["-".join(case) for case in CASES])
+@pytest.mark.parametrize(
+    ("model", "task", "mode"),
+    [pytest.param(*case, id="-".join(case), marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+)
 def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) -> None:
     """The loss falls by half, in one compilation; exports answer as the live averaged model does."""
     options = settings(tmp_path, **_sections(model, task, mode))

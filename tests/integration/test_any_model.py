@@ -52,7 +52,16 @@ USES: dict[str, dict[str, Any]] = {
     "freeze": {"freeze": {"all_but_last": 1}},
     "new-head": {"head": {"old_units": 3}, "freeze": {"all_but_last": 1}},
 }
-CASES = [pytest.param(name, use, marks=pytest.mark.slow if name in SLOW else ()) for name in SOURCES for use in USES]
+EVERY_USE = {"keras-3-archive", "saved-model-exported"}
+"""What is done with a model once it is open does not depend on the file that it came from."""
+
+
+def _case(name: str, use: str) -> Any:
+    quick = name not in SLOW and (use == "train-on" or name in EVERY_USE)
+    return pytest.param(name, use, marks=() if quick else pytest.mark.slow)
+
+
+CASES = [_case(name, use) for name in SOURCES for use in USES]
 RECORDS, BATCH = 480, 16
 
 

@@ -193,6 +193,7 @@ class _Loads:
         return _whole(path)
 
 
+@pytest.mark.slow
 def test_real_exports_load_whenever_they_are_seen(tmp_path: Path) -> None:
     """The daemon with its exporting child, killed before and after the rename and before the pointer."""
     config = tmp_path / "config.yaml"

@@ -395,7 +395,7 @@ def update(model, optimizer, x, y):
     ("source", "sections", "code", "expected"),
     [
         ({"sasl_password": "${OTHER}"}, {}, 69, "refuses the login"),
-        ({"ssl_cafile": None}, {}, 69, "is not trusted"),
+        pytest.param({"ssl_cafile": None}, {}, 69, "is not trusted", marks=pytest.mark.slow),
         ({}, {"learning": {"update": "broken_code:update"}}, 70, "Traceback"),
         ({"sasl_mechanism": None}, {}, 78, "needs sasl_mechanism"),
         ({"security_protocol": "SASL_PLAINTEXT"}, {}, 78, "allow_insecure: true"),

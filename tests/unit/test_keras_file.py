@@ -51,7 +51,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in ("mlp", "tcn") else pytest.mark.slow) for kind in KINDS]
+)
 def test_every_built_in_model_is_made_of_keras_own_layers(kind: str, tmp_path: Path) -> None:
     """One step of Keras' own training from the file leaves the weights that the daemon's update leaves."""
     learning = {"mode": "micro_batch", "batch_size": 4, "optimizer": {"kind": "adam", "learning_rate": 0.01}}

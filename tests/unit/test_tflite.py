@@ -67,7 +67,9 @@ def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
     assert said["restored"]
 
 
-@pytest.mark.parametrize("kind", ["relu", "gru", "lstm", "conv1d", "tcn"])
+@pytest.mark.parametrize(
+    "kind", ["relu", "gru", *(pytest.param(k, marks=pytest.mark.slow) for k in ("lstm", "conv1d", "tcn"))]
+)
 def test_training_on_the_device_is_the_daemons_own_update(kind: str, tmp_path: Path) -> None:
     """Built-in operators alone take the same steps as the update does in TensorFlow, its optimizer included."""
     window = None if kind == "relu" else 8
