@@ -6,9 +6,9 @@ from learnd.section import Component
 EXPORTERS = {
     "saved_model": Component(ExportSettings, "learnd.exporters.saved_model:SavedModelFormat"),
     "tflite": Component(ExportSettings, "learnd.exporters.tflite:TFLiteFormat"),
-    "tflite_float16": Component(ExportSettings, "learnd.exporters.tflite:Float16Format"),
+    "tflite_float16": Component(ExportSettings, "learnd.exporters.tflite_float16:Float16Format"),
     "tflite_dynamic": Component(ExportSettings, "learnd.exporters.tflite:DynamicRangeFormat"),
-    "tflite_int8": Component(ExportSettings, "learnd.exporters.tflite:Int8Format"),
+    "tflite_int8": Component(ExportSettings, "learnd.exporters.tflite_int8:Int8Format"),
     "tflite_training": Component(ExportSettings, "learnd.exporters.tflite_training:TrainingFormat"),
     "keras": Component(ExportSettings, "learnd.exporters.keras_file:KerasFormat"),
     "hdf5": Component(ExportSettings, "learnd.exporters.keras_file:Hdf5Format"),

@@ -1,6 +1,5 @@
-"""TensorFlow Lite (LiteRT): what edge devices load. One row a call, built-in operators alone, in four precisions."""
+"""TensorFlow Lite (LiteRT): what edge devices load. One row a call, built-in operators alone."""
 
-import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,11 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
 
-from learnd.errors import ExportError, FormatUnavailableError
+from learnd.errors import FormatUnavailableError
 from learnd.exporters.candidate import Candidate
 from learnd.exporters.litert import TFLiteReader
 
@@ -39,32 +35,12 @@ class TFLiteFormat:
         """The written model, run by the interpreter that edge devices use."""
         return TFLiteReader(target)
 
-    def _rows(self, candidate: Candidate) -> "_Served":
-        return _Served(candidate.network)
+    def _rows(self, candidate: Candidate) -> "Served":
+        return Served(candidate.network)
 
     def _converted(self, converter: Any, candidate: Candidate) -> bytes:
         written: bytes = converter.convert()
         return written
-
-
-class Float16Format(TFLiteFormat):
-    """``model_float16.tflite``: weights in half the room, arithmetic in float32 (or float16, on a GPU that can).
-
-    Only what multiplies as a matrix is rounded. The converter's own float16 takes every constant, also those that bring
-    raw numbers to standard units: a pressure of 101 325 Pa is infinite in it.
-    """
-
-    file_name = "model_float16.tflite"
-    tolerance = 0.01
-
-    def _converted(self, converter: Any, candidate: Candidate) -> bytes:
-        return with_float16_weights(converter.convert())
-
-    def reader(self, target: Path) -> "TFLiteReader":
-        reader = TFLiteReader(target)
-        if np.float16 not in reader.dtypes():
-            raise FormatUnavailableError("the model has no weights that could be float16")
-        return reader
 
 
 class DynamicRangeFormat(TFLiteFormat):
@@ -87,140 +63,19 @@ class DynamicRangeFormat(TFLiteFormat):
         return reader
 
 
-class Int8Format(TFLiteFormat):
-    """``model_int8.tflite``: the whole network in int8, fitted to recent real inputs; float32 in and out.
-
-    What brings raw numbers to standard units and back stays float32: an int8 tensor has one scale for all of it, with
-    zero in its range, so a reading of 1.00 +- 0.01 would have three values.
-    """
-
-    file_name = "model_int8.tflite"
-    tolerance = 0.2
-
-    def _rows(self, candidate: Candidate) -> "_Served":
-        return _ServedApart(candidate.network)
-
-    def _converted(self, converter: Any, candidate: Candidate) -> bytes:
-        edges = edges_of(converter.convert())
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-        converter.representative_dataset = lambda: (
-            ("serving_default", {"inputs": row[None]}) for row in candidate.examples
-        )
-        # Made to find operators that suffer from int8; the only way to have some left alone.
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter,
-            debug_dataset=lambda: ({"inputs": row[None]} for row in candidate.examples[:1]),
-            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=edges),
-        )
-        written: bytes = debugger.get_nondebug_quantized_model()
-        return written
-
-    def reader(self, target: Path) -> "TFLiteReader":
-        reader = TFLiteReader(target)
-        left = reader.float_operators() - _EDGE_OPERATORS
-        if left or np.int8 not in reader.dtypes():
-            raise ExportError(f"tflite_int8: {', '.join(sorted(left)) or 'everything'} was left in float32")
-        return reader
-
-
-class _Served:
+class Served:
     """A network's serving function for one row, with the raw variables that it reads."""
 
     def __init__(self, network: Any) -> None:
-        self._network = network
+        self.network = network
         self.module = tf.Module()
         self.module.weights = [variable.value for variable in network.served_state()]
         spec = tf.TensorSpec((1, *network.row_shape), tf.float32, name="inputs")
-        self.module.serve = self.function = tf.function(self._serve, autograph=False).get_concrete_function(spec)
+        self.module.serve = self.function = tf.function(self.serve, autograph=False).get_concrete_function(spec)
 
-    def _serve(self, inputs: Any) -> Any:
-        return dict(self._network.call(inputs))
-
-
-class _ServedApart(_Served):
-    """The same, the core's answer held apart from what brings it to raw units.
-
-    Beside each other, the converter would work the raw units into the weights of the core's last layer.
-    """
-
-    def _serve(self, inputs: Any) -> Any:
-        whole = self._network.answer
-
-        def apart(x: Any, *, training: bool) -> Any:
-            z = whole(x, training=training)
-            return tf.stack([z, z])[0]
-
-        object.__setattr__(self._network, "answer", apart)
-        try:
-            return super()._serve(inputs)
-        finally:
-            object.__delattr__(self._network, "answer")
-
-
-_EDGE_OPERATORS = {"SUB", "DIV", "MUL", "ADD", "STRIDED_SLICE", "TILE", "RESHAPE", "DEQUANTIZE"}
-"""What stands between raw numbers and standard units."""
-
-
-def edges_of(file: bytes) -> list[str]:
-    """The converter's names of the operators that bring raw inputs to standard units, and answers to raw ones."""
-    interpreter = Interpreter(model_content=file)
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    operators = [o for o in interpreter._get_ops_details() if o["op_name"] in _EDGE_OPERATORS]
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    known = {detail["index"] for detail in inputs}
-    first = [o for o in operators if _reached(o, known, "inputs", "outputs")]
-    known = {detail["index"] for detail in outputs}
-    last = [o for o in reversed(operators) if _reached(o, known, "outputs", "inputs")]
-    return [names[int(index)] for operator in (*first, *last) for index in operator["outputs"]]
-
-
-def _reached(operator: Mapping[str, Any], known: set[int], near: str, far: str) -> bool:
-    """Whether a *known* tensor is at the *near* end of *operator*; then those at its *far* end are known too."""
-    reached = not known.isdisjoint(map(int, operator[near]))
-    if reached:
-        known.update(map(int, operator[far]))
-    return reached
-
-
-_ELEMENTWISE = {getattr(schema.BuiltinOperator, name) for name in ("ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM")}
-
-
-def with_float16_weights(file: bytes) -> bytes:
-    """The same float32 model, its matrices as float16 that it widens when it is loaded; no scales, no biases."""
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
-    widen = schema.OperatorCodeT()
-    widen.builtinCode = widen.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    widen.version = 3  # the first that takes float16
-    model.operatorCodes.append(widen)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    for graph in model.subgraphs:
-        scales = {int(i) for o in graph.operators if codes[o.opcodeIndex] in _ELEMENTWISE for i in o.inputs}
-        operators = []
-        for index, tensor in enumerate(list(graph.tensors)):
-            data = model.buffers[tensor.buffer].data
-            if tensor.type != schema.TensorType.FLOAT32 or data is None or len(tensor.shape) < 2 or index in scales:
-                continue
-            rounded = copy.copy(tensor)
-            rounded.type, rounded.name, rounded.buffer = schema.TensorType.FLOAT16, b"float16", len(model.buffers)
-            buffer = schema.BufferT()
-            buffer.data = (
-                np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32).astype(np.float16).view(np.uint8)
-            )
-            model.buffers.append(buffer)
-            tensor.buffer = 0  # the empty one
-            operator = schema.OperatorT()
-            operator.opcodeIndex = len(model.operatorCodes) - 1
-            operator.inputs, operator.outputs = [len(graph.tensors)], [index]
-            graph.tensors.append(rounded)
-            operators.append(operator)
-        graph.operators = [*operators, *graph.operators]
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {note.buffer for note in model.metadata or ()}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None  # what was rounded
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    def serve(self, inputs: Any) -> Any:
+        """What is traced."""
+        return dict(self.network.call(inputs))
 
 
 def converted(folder: Path, module: Any, signatures: Mapping[str, Any], convert: Callable[[Any], bytes]) -> bytes:
