@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -41,8 +40,7 @@ def learned(
     source = None if simulated else MemorySource(script if script is not None else readings(records))
     pipeline = make_pipeline(chosen, source=source)
     pipeline.exporter._build = lambda building, hurry: export_worker.build_export(building)  # type: ignore[method-assign]
-    with patch.object(loop, "STOP_S", 600.0):  # many formats on a busy machine take longer than a stop may
-        loop.run(pipeline, stopping=lambda: False)
+    loop.run(pipeline, stopping=lambda: False)
     assert pipeline.last_exported is not None, "the export failed; the log says why"
     return pipeline
 

@@ -344,15 +344,21 @@ class Pipeline:
         self.metrics.upload_time.set_to_current_time()
         log.info("export_uploaded", number=uploaded.number, duration_s=round(uploaded.duration_s, 3))
 
-    def finish(self, timeout_s: float) -> None:
-        """The clean end: the last export beside the last save; the save is waited for, the export for *timeout_s*.
+    def finish(self, stopped_s: Callable[[], float | None]) -> None:
+        """The clean end: the last export beside the last save, and both are waited for.
+
+        The export is given up `STOP_S` after the stop. A stream that ended by itself sets no time: nobody waits for
+        the end, and many formats take minutes. An upload may hang, and has `STOP_S` from here then.
+
+        Parameters
+        ----------
+        stopped_s : when the stop came, by `time.monotonic`; None as long as none did
 
         Raises
         ------
         SaveFailedError
             if the state could not be made durable.
         """
-        deadline_s = time.monotonic() + timeout_s
         self.exporter.abandon()  # an export under way would be older than the one that comes now
         self.settle()
         self.export(hurry=True)
@@ -361,7 +367,13 @@ class Pipeline:
         self.save(flush=not flushed)
         self.checkpoints.wait()
         self.settle()
-        if not self.exporter.wait(max(0.0, deadline_s - time.monotonic())):
+        while self.exporter.busy() and not _late(stopped_s()):
+            self.exporter.wait(POLL_S)
+            self.beat_s = time.monotonic()
+        if self.exporter.busy():
+            log.warning("last_export_unfinished", note="the stop did not wait for it; the next start makes up for it")
+        since_s = stopped_s() or time.monotonic()
+        if not self.exporter.wait(max(0.0, since_s + STOP_S - time.monotonic())):
             self.exporter.abandon()
         self.settle()
         if self.failure is not None:
@@ -390,9 +402,15 @@ def run(
             return
         on_open()
         stop_s: float | None = None
-        while not pipeline.reader.finished and not _drained(stop_s):
+
+        def stopped_s() -> float | None:
+            nonlocal stop_s
             if stop_s is None and stopping():
                 stop_s = time.monotonic()
+            return stop_s
+
+        while not pipeline.reader.finished and not _drained(stop_s):
+            if stop_s is None and stopped_s() is not None:
                 pipeline.reader.stop()
             batch = pipeline.reader.next(timeout_s=POLL_S)  # polled and decoded ahead, on the reader's thread
             if batch is not None:
@@ -403,9 +421,13 @@ def run(
                 pipeline.export()  # a reference to the weights; the work happens elsewhere
             pipeline.settle()
             on_batch()
-        pipeline.finish(STOP_S if stop_s is None else stop_s + STOP_S - time.monotonic())
+        pipeline.finish(stopped_s)
     finally:
         pipeline.close()
+
+
+def _late(stop_s: float | None) -> bool:
+    return stop_s is not None and time.monotonic() - stop_s > STOP_S
 
 
 def _drained(stop_s: float | None) -> bool:

@@ -33,6 +33,8 @@ class Predictor:
     ------
     UsageError
         if *folder* is no export, or has no such format.
+    ExportDamagedError
+        if the format's file is not there, or cannot be loaded.
     """
 
     def __init__(self, folder: Path, format: str | None, *, key: str | None) -> None:
@@ -43,7 +45,14 @@ class Predictor:
         if chosen not in runnable:
             raise UsageError(f"{folder} has no format {chosen!r} to run; there are {', '.join(runnable) or 'none'}")
         module, _, name = READERS[chosen].partition(":")
-        self._answer = getattr(import_module(module), name)(folder / formats[chosen]["path"])
+        reader = getattr(import_module(module), name)
+        try:
+            self._answer = reader(folder / formats[chosen]["path"])
+        except Exception as error:  # each runtime has its own for a file that is not there or not whole
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportDamagedError(
+                f"{folder}: {chosen} cannot be loaded: {said}; learnd inspect {folder} --verify tells what is damaged"
+            ) from error
         features = {
             entry["name"]: FeatureSettings(missing=entry.get("missing")) for entry in self._manifest["features"]
         }

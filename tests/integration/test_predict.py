@@ -1,6 +1,7 @@
 """``learnd predict EXPORT < records.jsonl``: any format of an export answers on the command line."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def test_every_format_answers_by_its_own_runtime(format: str, data_dir: Path, wa
     got = [answer["prediction"]["y"] for answer in answers]
     tolerance = {"tflite_int8": 0.2, "tflite_dynamic": 0.05, "tflite_float16": 0.01}.get(format, 1e-4)
     assert np.sqrt(np.mean(np.square(np.subtract(got, wanted)))) < tolerance * np.std(wanted)
+
+
+def test_a_damaged_file_is_named(data_dir: Path, tmp_path: Path) -> None:
+    """Whatever its runtime raises: the message says which, and how to see what else is amiss."""
+    copy = Path(shutil.copytree(data_dir / "exports" / "latest", tmp_path / "copy", symlinks=True))
+    (copy / "model.onnx").unlink()
+    (copy / "model.tflite").write_bytes(b"no model")
+    for format in ("onnx", "tflite"):
+        _, said = _predict(copy, "", "--format", format, code=70)
+        assert f"{format} cannot be loaded: " in said
+        assert "--verify" in said
+        assert "Traceback" not in said
 
 
 def test_windows_are_gathered_by_key_and_a_bad_line_loses_nothing_else(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_every_built_in_model_is_made_of_keras_own_layers(kind: str, tmp_path: P
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5, err_msg=ours.path)
 
 
+def test_an_autoencoder_goes_on_learning_from_the_file(tmp_path: Path) -> None:
+    """Its score is an output without a loss; `fit` takes the reconstruction alone."""
+    sections: dict[str, Any] = {"model": {"kind": "autoencoder"}, "task": {"kind": "reconstruction"}, "target": None}
+    pipeline = learned(tmp_path, **sections)
+    x, _ = rows(64)
+    KerasFormat().write(candidate_of(pipeline, x, unroll=False), tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    losses = model.fit(x + 10.0, {"reconstruction": x + 10.0}, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
 def test_weights_in_hdf5_fit_the_keras_file(tmp_path: Path) -> None:
     """They are the weights of the same model; alone they answer nothing, and say so."""
     learned(tmp_path, export=EXPORT)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import faults, statecodec
+from learnd import faults, loop, statecodec
 from learnd.build import make_pipeline
 from learnd.checkpoint import read_arrays
 from learnd.errors import ConfigError, SaveFailedError
@@ -284,6 +284,31 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
         release.set()
         pipeline.close()
     assert built == [(40, 3), (62, 5)]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_last_export_has_the_time_it_takes_unless_a_stop_waits_for_it(
+    stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that ends by itself ends with an export, however long its formats take; a stop has its 25 s."""
+    monkeypatch.setattr(loop, "STOP_S", 0.0)
+    pipeline = make_pipeline(settings(tmp_path), source=MemorySource(readings(40)))
+    polls, release, building = iter(range(10**9)), threading.Event(), threading.Event()
+
+    def build(folder: Path, hurry: bool) -> None:
+        building.set()
+        if release.wait(60):
+            (folder / "learnd.json").write_text('{"unavailable": {}, "samples": 40}')
+
+    def stopping() -> bool:
+        if building.is_set() and next(polls) == 3:  # the end waits for the export
+            release.set()
+            return stopped
+        return False
+
+    pipeline.exporter._build = build  # type: ignore[method-assign]
+    run(pipeline, stopping=stopping)
+    assert (pipeline.last_exported is not None) is not stopped
 
 
 def _learn_until(pipeline: Pipeline, samples: int) -> None:

@@ -25,6 +25,7 @@ from learnd.exporters import audit, card, manifest
 from learnd.exporters.software import code_hashes
 from learnd.settings import Settings
 from learnd.types import Signal, Snapshot
+from tests.exports import learned
 from tests.helpers import run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
@@ -158,18 +159,28 @@ def test_a_manifest_that_does_not_fit_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def _run_the_code_in_the_card(folder: Path, *, blocks: int) -> None:
+    found = re.findall(r"```python\n(.*?)```", (folder / card.FILE_NAME).read_text(), re.DOTALL)
+    assert len(found) == blocks
+    program = "import numpy as np\nrow = np.ones((1, 3), np.float32)\nrows = row\n"
+    for block in found:
+        program += f"{block}\nassert np.isfinite(answers['prediction']).all()\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_code_in_the_card_runs(published: Path) -> None:
     """What it says on loading each format is Python that answers, with nothing but the export's folder."""
-    text = (published / "latest" / card.FILE_NAME).read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) >= 2
-    program = "import numpy as np\nrow = np.ones((1, 3), np.float32)\nrows = row\n"
-    for block in blocks:
-        program += f"{block}\nassert np.isfinite(answers['prediction']).all()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=published / "latest", capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    _run_the_code_in_the_card(published / "latest", blocks=2)
+
+
+def test_the_card_loads_the_other_formats_too_and_says_which_there_are_not(tmp_path: Path) -> None:
+    """A small model has nothing for `tflite_dynamic` to round; who misses the file finds the reason."""
+    formats = ["tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training", "keras", "hdf5", "onnx"]
+    learned(tmp_path, export={"every_seconds": 3600, "formats": formats})
+    folder = tmp_path / "exports" / "latest"
+    _run_the_code_in_the_card(folder, blocks=5)
+    assert "No tflite_dynamic: no weight of the model has" in (folder / card.FILE_NAME).read_text()
 
 
 def test_the_card_says_what_goes_in_and_comes_out_and_is_made_from_the_manifest_alone(published: Path) -> None:

@@ -129,6 +129,23 @@ def test_a_class_that_the_export_does_not_know_is_refused(tmp_path: Path) -> Non
     assert float(serve(inputs=x)["probabilities"][0, 1]) > float(before[0, 1])
 
 
+@pytest.mark.parametrize("harm", ["x is nan", "x is infinite", "y is nan", "no rows"])
+def test_what_would_spoil_the_model_for_good_is_refused(harm: str, tmp_path: Path) -> None:
+    """The decoders keep such numbers from the daemon; a caller of the signature has none. Not one variable changes."""
+    learned(tmp_path)
+    signatures = (loaded := tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))).signatures
+    x, y = rows(3)
+    if harm == "no rows":
+        x, y = x[:0], y[:0]
+    else:
+        (x if harm.startswith("x") else y)[1, 0] = np.nan if harm.endswith("nan") else np.inf
+    before = {name: tensor.numpy().tobytes() for name, tensor in signatures["weights"]().items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no row" if harm == "no rows" else "not finite"):
+        signatures["learn"](x=x, y=y)
+    assert {name: tensor.numpy().tobytes() for name, tensor in signatures["weights"]().items()} == before
+    assert loaded is not None
+
+
 def test_features_of_any_name_have_an_input(tmp_path: Path) -> None:
     """A signature's inputs must be plain words; which feature each stands for is in the manifest."""
     names = ["temp °C", "temp_.C", "1st"]

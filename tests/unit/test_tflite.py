@@ -81,13 +81,27 @@ def test_training_on_the_device_is_the_daemons_own_update(kind: str, tmp_path: P
     candidate = candidate_of(pipeline, x, unroll=True)
     target = tmp_path / "model.tflite"
     TrainingFormat().write(candidate, target)
-    train = TFLiteReader(target, signature="infer").interpreter.get_signature_runner("train")
+    train = TFLiteReader(target).interpreter.get_signature_runner("train")
     theirs, ours = [], []
     for i in range(0, 40, 4):
         theirs.append(float(train(x=x[i : i + 4], y=y[i : i + 4])["loss"]))
         ours.append(float(tf.reduce_mean(candidate.learn(x[i : i + 4], y[i : i + 4], observe=False))))
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
     assert len(set(ours)) == 10
+
+
+@pytest.mark.parametrize("row", ["not a number", "fits exactly"])
+def test_a_row_without_a_gradient_does_not_end_learning_on_the_device(row: str, tmp_path: Path) -> None:
+    """Clipping divides by the gradients' norm, which is 0 then; the optimizer's slots must stay finite."""
+    learned(tmp_path, export={"every_seconds": 3600, "formats": ["tflite_training"]})
+    interpreter = Interpreter(model_path=str(tmp_path / "exports" / "latest" / "model_training.tflite"))
+    train, get, infer = map(interpreter.get_signature_runner, ("train", "get", "infer"))
+    x, y = rows(100)
+    x[0, 0] = np.nan if row == "not a number" else x[0, 0]
+    train(x=x[:1], y=infer(inputs=x[:1])["prediction"] if row == "fits exactly" else y[:1])
+    assert all(np.isfinite(value).all() for value in get().values())
+    losses = [float(train(x=a[None], y=b[None] + 30.0)["loss"]) for a, b in zip(x[1:], y[1:], strict=True)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
 
 
 def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, capfd: Any) -> None:

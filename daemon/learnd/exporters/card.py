@@ -6,6 +6,12 @@ from typing import Any
 
 FILE_NAME = "MODEL_CARD.md"
 
+_LITERT = """\
+```python
+from ai_edge_litert.interpreter import Interpreter
+answer = Interpreter("{path}").get_signature_runner("serving_default")
+answers = answer(inputs=row)  # float32, a batch of one
+```"""
 _LOADING = {
     "saved_model": """\
 ```python
@@ -13,11 +19,30 @@ import tensorflow as tf
 loaded = tf.saved_model.load("{path}")  # keep it: it owns the variables of its signatures
 answers = loaded.signatures["serving_default"](inputs=tf.constant(rows, tf.float32))
 ```""",
-    "tflite": """\
+    "tflite": _LITERT,
+    "tflite_float16": _LITERT,
+    "tflite_dynamic": _LITERT,
+    "tflite_int8": _LITERT,
+    "tflite_training": """\
 ```python
 from ai_edge_litert.interpreter import Interpreter
-answer = Interpreter("{path}").get_signature_runner("serving_default")
-answers = answer(inputs=row)  # float32, a batch of one
+interpreter = Interpreter("{path}")
+answers = interpreter.get_signature_runner("infer")(inputs=row)  # float32, a batch of one
+train = interpreter.get_signature_runner("train")
+shapes = {{name: detail["shape"] for name, detail in train.get_input_details().items()}}  # of one step
+```""",
+    "keras": """\
+```python
+import keras
+model = keras.models.load_model("{path}")  # compiled: model.fit goes on
+answers = model(rows, training=False)
+```""",
+    "hdf5": "The weights of the model in `model.keras`, for its `load_weights`.",
+    "onnx": """\
+```python
+import onnxruntime
+session = onnxruntime.InferenceSession("{path}")
+answers = dict(zip((port.name for port in session.get_outputs()), session.run(None, {{"inputs": rows}})))
 ```""",
 }
 """How to load each format; one that is not here is named with its path alone."""
@@ -74,12 +99,14 @@ def _outputs(document: Mapping[str, Any]) -> str:
 
 
 def _loading(document: Mapping[str, Any]) -> list[str]:
-    return [
+    loading = [
         f"`{entry['path']}` ({name}):\n\n{_LOADING[name].format(path=entry['path'])}"
         if name in _LOADING
         else f"`{entry['path']}` ({name})."
         for name, entry in document["formats"].items()
     ]
+    without = [f"No {name}: {_plain(reason)}." for name, reason in document.get("unavailable", {}).items()]
+    return [*loading, *without]
 
 
 def _origin(document: Mapping[str, Any]) -> str:

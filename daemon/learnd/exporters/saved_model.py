@@ -9,7 +9,7 @@ Nothing of our code goes along, nor of Keras'. The signatures, by name:
 ``learn``
     ``x`` as ``inputs``, ``y`` of shape (n, targets), to ``loss``, the mean over the rows before the step: one step of
     the daemon's own update. A class is its number, one that the export knows. Where the inputs are their own targets
-    there is no ``y``.
+    there is no ``y``. No rows, or a number that is not finite, are an error, and nothing is learned.
 ``weights``
     nothing, to every variable by name
 ``save``, ``restore``
@@ -89,14 +89,19 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         return dict(self._network.call(tf.stack([columns[name] for name in self._names.values()], axis=-1)))
 
     def _step(self, x: Any, y: Any) -> Any:
-        checks = []
+        # Scales take in what the update then refuses: one row that is not finite, or none, would make them so for good.
+        checks = [
+            tf.debugging.assert_positive(tf.shape(x)[0], message="x holds no row"),
+            tf.debugging.assert_all_finite(x, "x holds a number that is not finite; nothing was learned"),
+            tf.debugging.assert_all_finite(y, "y holds a number that is not finite; nothing was learned"),
+        ]
         if self._classes is not None:
             message = (
                 f"y holds a class number that this export does not know: it has {self._classes} classes, from 0 on"
             )
-            checks = [tf.debugging.assert_less(y, float(self._classes), message=message)]
+            checks.append(tf.debugging.assert_less(y, float(self._classes), message=message))
         with tf.control_dependencies(checks):
-            return {"loss": tf.reduce_mean(self._learn(x, tf.identity(y)))}
+            return {"loss": tf.reduce_mean(self._learn(tf.identity(x), tf.identity(y)))}
 
     def _step_on_inputs(self, x: Any) -> Any:
         return self._step(x, tf.zeros((tf.shape(x)[0], 0)))

@@ -40,7 +40,7 @@ class TrainingFormat:
         """
         module = _TrainingModule(candidate)
         try:
-            with _simple_activations(candidate.network):
+            with _simple_activations(candidate.network), _clipping_of_nothing(candidate.optimizer):
                 signatures = module.signatures()
                 written = converted(target.parent, module, signatures, _with_variables)
         except Exception as error:
@@ -166,6 +166,28 @@ def _simple_activations(network: Any) -> Iterator[None]:
     finally:
         for layer in changed:
             layer.activation = keras.activations.relu
+
+
+@contextmanager
+def _clipping_of_nothing(optimizer: Any) -> Iterator[None]:
+    """While tracing: a gradient of 0 is clipped to 0.
+
+    Keras divides by the norm. TensorFlow Lite answers 0 times the least of 1 / 0 and 1 / clipnorm with what is no
+    number, and the optimizer's slots would stay so: after one refused row, or one that fits exactly, it never learns.
+    """
+    clip = optimizer._clip_gradients
+
+    def clipped(gradients: Any) -> Any:
+        return [
+            after if before is None else tf.where(tf.equal(before, 0.0), before, after)
+            for before, after in zip(gradients, clip(gradients), strict=True)
+        ]
+
+    object.__setattr__(optimizer, "_clip_gradients", clipped)
+    try:
+        yield
+    finally:
+        object.__delattr__(optimizer, "_clip_gradients")
 
 
 def _relu(z: Any) -> Any:

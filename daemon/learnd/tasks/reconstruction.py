@@ -54,7 +54,8 @@ class ReconstructionNetwork(Network):
             "reconstruction": self.inputs_scaler.symbolic_restore(again),
             "score": keras.ops.mean(errors, axis=1),
         }
-        return outputs, {"reconstruction": "mse", "score": None}, {"reconstruction": in_spreads(self.inputs_scaler)}
+        # The score is named in neither: Keras wants a weight where there is None for a loss, and `fit` would fail.
+        return outputs, {"reconstruction": "mse"}, {"reconstruction": in_spreads(self.inputs_scaler)}
 
     def observe(self, x: Any, y: Any) -> None:
         self.inputs_scaler.observe(x)
