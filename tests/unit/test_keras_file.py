@@ -95,6 +95,17 @@ def test_weights_in_hdf5_fit_the_keras_file(tmp_path: Path) -> None:
         Hdf5Format().reader(folder / "model.weights.h5")
 
 
+def test_learnd_goes_on_with_its_own_keras_file(tmp_path: Path) -> None:
+    """It answers what the export answered, and learns."""
+    first = learned(tmp_path / "first", export=EXPORT)
+    source = tmp_path / "first" / "exports" / "latest" / "model.keras"
+    second = learned(tmp_path / "second", model={"load": str(source)}, records=1)
+    x, _ = rows(20)
+    wanted = first.averaged.predict(x, first.averaged.weights())["prediction"]
+    answer = second.averaged.predict(x, second.averaged.weights())["prediction"]
+    np.testing.assert_allclose(answer, wanted, atol=0.02 * wanted.std())
+
+
 def test_a_core_that_keras_cannot_build_again_is_named(tmp_path: Path) -> None:
     """A SavedModel is a graph, no architecture."""
     learned(tmp_path / "first")

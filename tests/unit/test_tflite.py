@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from learnd.errors import FormatUnavailableError
 from learnd.exporters.tflite import DynamicRangeFormat, TFLiteReader
+from learnd.exporters.tflite_int8 import Int8Format
 from learnd.exporters.tflite_training import TrainingFormat
 from learnd.exporters.verify import VerificationError, largest_difference, spread_of
 from tests.exports import candidate_of, in_plain_python, learned, rows
@@ -102,6 +103,20 @@ def test_a_row_without_a_gradient_does_not_end_learning_on_the_device(row: str, 
     assert all(np.isfinite(value).all() for value in get().values())
     losses = [float(train(x=a[None], y=b[None] + 30.0)["loss"]) for a, b in zip(x[1:], y[1:], strict=True)]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_an_anomaly_has_a_score_in_int8_too(tmp_path: Path) -> None:
+    """Far beyond all that the file was fitted to."""
+    sections = {"model": {"kind": "autoencoder"}, "task": {"kind": "reconstruction"}, "target": None}
+    pipeline = learned(tmp_path, records=600, **sections)
+    candidate = candidate_of(pipeline, pipeline.recent.x(), unroll=True)
+    Int8Format().write(candidate, tmp_path / "model.tflite")
+    usual, _ = rows(30)
+    strange = usual * 10.0
+    score = Int8Format().reader(tmp_path / "model.tflite")
+    wanted = pipeline.averaged.predict(strange, pipeline.averaged.weights())["score"]
+    assert score(strange)["score"].min() > 5.0 * score(usual)["score"].max()
+    np.testing.assert_allclose(score(strange)["score"], wanted, rtol=0.3)
 
 
 def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, capfd: Any) -> None:

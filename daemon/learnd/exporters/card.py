@@ -129,7 +129,8 @@ def _quality(document: Mapping[str, Any]) -> str:
         [name, *(_figure(judged[key][figure]) for figure in ("loss", "absolute_error", "mean_loss"))]
         for name, key in (("averaged, which are in this export", "averaged"), ("live, which go on learning", "live"))
     ]
-    table = _table(["weights", "loss, lately", "absolute error, lately", "loss, since the first sample"], rows)
+    error = "share of wrong classes" if document["classes"] else "absolute error"
+    table = _table(["weights", "loss, lately", f"{error}, lately", "loss, since the first sample"], rows)
     checks = "; ".join(
         f"{name}: {entry['difference_of_allowed']:.2g} of the allowed difference on {entry['verified_rows']} rows"
         for name, entry in document["formats"].items()

@@ -58,7 +58,10 @@ class Port(_Part):
 
 
 class Scale(_Part):
-    """How numbers are scaled inside the model, or `none`; whoever uses the model scales nothing."""
+    """How numbers are scaled inside the model, or `none`; whoever uses the model scales nothing.
+
+    The inputs of a forecast are differences to the last reading, and its target is the change from it.
+    """
 
     kind: Literal["online", "none"]
     mean: list[Any] | None

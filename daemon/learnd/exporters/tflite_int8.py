@@ -71,8 +71,11 @@ class ServedApart(Served):
             object.__delattr__(self.network, "answer")
 
 
-_EDGE_OPERATORS = {"SUB", "DIV", "MUL", "ADD", "STRIDED_SLICE", "TILE", "RESHAPE", "DEQUANTIZE"}
+_SCALING = {"SUB", "DIV", "MUL", "ADD", "MINIMUM", "MAXIMUM", "STRIDED_SLICE", "TILE", "RESHAPE", "DEQUANTIZE"}
 """What stands between raw numbers and standard units."""
+_SCORE = {"SQUARED_DIFFERENCE", "MEAN"}
+"""Of an answer and the input: in int8 the score of no anomaly could be larger than those that were fitted to."""
+_EDGE_OPERATORS = _SCALING | _SCORE
 
 
 def edges_of(file: bytes) -> list[str]:

@@ -56,6 +56,7 @@ def make_core(settings: Any, spec: CoreSpec) -> Core:
     elif settings.load is not None:
         stored = open_stored(settings, architecture=lambda: _architecture(settings, _before_the_head(settings, spec)))
     model = stored.model if stored is not None else _architecture(settings, _before_the_head(settings, spec))
+    model = _with_one_output(model)
     if spec.unroll:
         _unroll(model)
     place = "model.factory" if isinstance(settings, FactorySettings) else "model.load"
@@ -73,6 +74,16 @@ def make_core(settings: Any, spec: CoreSpec) -> Core:
         hint = "add `head: {}` to replace its last layer" if settings.head is None else "change model.head"
         raise ConfigError(Problem(place, f"gives {given} numbers, the task asks for {spec.outputs}; {hint}"))
     return Core(model, stored, given, probabilities, loss)
+
+
+def _with_one_output(model: Any) -> Any:
+    """*model*, without the name of its only output, where it has one: as in the .keras files that learnd exports."""
+    output = getattr(model, "output", None) if getattr(model, "built", False) else None
+    if not (isinstance(output, dict) and len(output) == 1):
+        return model
+    again = keras.Model(model.inputs, next(iter(output.values())), name=model.name)
+    again.loss = getattr(model, "loss", None)
+    return again
 
 
 def _before_the_head(settings: Any, spec: CoreSpec) -> CoreSpec:
