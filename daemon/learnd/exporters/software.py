@@ -11,6 +11,7 @@ import learnd
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "ai-edge-litert")
 """Those that write the files, and those that decide what is in them."""
+_OPTIONAL = ("tf2onnx", "onnx", "onnxruntime")
 
 
 def versions() -> dict[str, str]:
@@ -19,6 +20,7 @@ def versions() -> dict[str, str]:
         "learnd": learnd.__version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in LIBRARIES},
+        **{name: metadata.version(name) for name in _OPTIONAL if find_spec(name) is not None},
     }
 
 
