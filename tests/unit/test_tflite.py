@@ -128,7 +128,7 @@ def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, c
     learned(tmp_path, **sections)
     folder = tmp_path / "exports" / "latest"
     manifest = json.loads((folder / "learnd.json").read_text())
-    reason = manifest["formats"]["tflite_training"]["unavailable"]
+    reason = manifest["unavailable"]["tflite_training"]
     assert "no built-in operator StatelessRandom" in reason
     assert (folder / "model.tflite").exists()
     assert not (folder / "model_training.tflite").exists()
