@@ -237,6 +237,7 @@ class Pipeline:
 
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
+        self._settle_export()  # one that is due again as soon as it is done would else take the other's place untold
         self.export_every.reset(self.progress.samples)
         if not self.recent.rows or self.progress.samples <= self._exported_samples:
             return
@@ -268,13 +269,16 @@ class Pipeline:
         """
         while (saved := self.checkpoints.outcome()) is not None:
             self._note_saved(saved)
-        if (exported := self.exporter.outcome()) is not None:
-            self._note_exported(exported)
+        self._settle_export()
         while (uploaded := self.exporter.uploaded()) is not None:
             self._note_uploaded(uploaded)
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.retraces())
         self.beat_s = time.monotonic()
+
+    def _settle_export(self) -> None:
+        if (exported := self.exporter.outcome()) is not None:
+            self._note_exported(exported)
 
     def _note_saved(self, saved: Saved) -> None:
         self.failure = saved.error
