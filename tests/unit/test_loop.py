@@ -286,6 +286,33 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
     assert built == [(40, 3), (62, 5)]
 
 
+def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:
+    """Where an export is due as soon as another is done, nobody settles in between: a failure must not go under."""
+    script = [item for samples in (10, 10, 10) for item in (*readings(samples), Pause())]
+    pipeline = make_pipeline(settings(tmp_path), source=MemorySource(script))
+    attempts = iter(range(10))
+
+    def build(folder: Path, hurry: bool) -> None:
+        if next(attempts) == 1:
+            raise RuntimeError("no")
+        (folder / "learnd.json").write_text('{"unavailable": {}, "samples": 0}')
+
+    pipeline.exporter._build = build  # type: ignore[method-assign]
+    assert pipeline.open()
+    try:
+        for samples in (10, 20, 30):
+            _learn_until(pipeline, samples)
+            pipeline.export()
+            assert pipeline.exporter.wait(60)
+        pipeline.settle()
+    finally:
+        pipeline.close()
+    value = pipeline.metrics.registry.get_sample_value
+    assert (value("learnd_exports_total"), value("learnd_export_failures_total")) == (2, 1)
+    assert pipeline.last_exported is not None
+    assert pipeline.last_exported.samples == 30
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_last_export_has_the_time_it_takes_unless_a_stop_waits_for_it(
     stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

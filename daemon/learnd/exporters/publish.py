@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ class Exporter:
         """Held while the child is started or killed, so that none is started after it should have been killed."""
         self._child: subprocess.Popen[str] | None = None
         self._abandoned = False
-        self._outcome: Exported | None = None
+        self._outcomes: deque[Exported] = deque()
 
     def open(self) -> None:
         """Make the directory, sweep what a crash left behind, and upload what was not uploaded yet."""
@@ -133,11 +134,8 @@ class Exporter:
             self._thread.join()
 
     def outcome(self) -> Exported | None:
-        """The outcome of the last export, once."""
-        if self.busy():
-            return None
-        outcome, self._outcome = self._outcome, None
-        return outcome
+        """The outcome of the oldest export that was not told yet; each is told once."""
+        return self._outcomes.popleft() if self._outcomes else None
 
     def uploaded(self) -> Uploaded | None:
         """The outcome of an upload, once; None where there is none."""
@@ -164,9 +162,9 @@ class Exporter:
             if self._uploader is not None:
                 self._uploader.begin(self._versions.path(number))
             self._prune()
-        self._outcome = Exported(
-            number, snapshot.samples, self._clock() - started_s, error, bool(error) and self._abandoned, without
-        )
+        given_up = bool(error) and self._abandoned
+        duration_s = self._clock() - started_s
+        self._outcomes.append(Exported(number, snapshot.samples, duration_s, error, given_up, without))
 
     def _prune(self) -> None:
         try:
@@ -198,8 +196,9 @@ class Exporter:
         request = building / REQUEST
         request.mkdir(parents=True)
         examples, inputs = _apart(snapshot.probe_inputs)
-        wanted = self._answer(inputs, snapshot.weights)
-        spreads = spread_of(self._answer(snapshot.probe_inputs, snapshot.weights))
+        answers = self._answer(snapshot.probe_inputs, snapshot.weights)
+        wanted = {name: values[-len(inputs) :] for name, values in answers.items()}
+        spreads = spread_of(answers)
         arrays = {f"weight_{i}": weight for i, weight in enumerate(snapshot.weights)}
         arrays |= {f"learning_{i}": array for i, array in enumerate(snapshot.learning.values())}
         arrays |= {f"output_{name}": value for name, value in wanted.items()}

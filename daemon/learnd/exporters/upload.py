@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Uploader:
         self._next: Path | None = None
         self._current: Path | None = None
         self._busy = False
-        self._outcomes: list[Uploaded] = []
+        self._outcomes: deque[Uploaded] = deque()
         self._highest = 0
 
     def begin(self, folder: Path | None) -> None:
@@ -83,8 +84,7 @@ class Uploader:
 
     def outcome(self) -> Uploaded | None:
         """The outcome of the oldest upload that was not told yet."""
-        with self._lock:
-            return self._outcomes.pop(0) if self._outcomes else None
+        return self._outcomes.popleft() if self._outcomes else None
 
     def _run(self) -> None:
         again = True
