@@ -237,7 +237,6 @@ class Pipeline:
 
     def export(self, *, hurry: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if anything was learned since the last."""
-        self._settle_export()  # one that is due again as soon as it is done would else take the other's place untold
         self.export_every.reset(self.progress.samples)
         if not self.recent.rows or self.progress.samples <= self._exported_samples:
             return
@@ -269,16 +268,13 @@ class Pipeline:
         """
         while (saved := self.checkpoints.outcome()) is not None:
             self._note_saved(saved)
-        self._settle_export()
+        while (exported := self.exporter.outcome()) is not None:
+            self._note_exported(exported)
         while (uploaded := self.exporter.uploaded()) is not None:
             self._note_uploaded(uploaded)
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.retraces())
         self.beat_s = time.monotonic()
-
-    def _settle_export(self) -> None:
-        if (exported := self.exporter.outcome()) is not None:
-            self._note_exported(exported)
 
     def _note_saved(self, saved: Saved) -> None:
         self.failure = saved.error
@@ -289,16 +285,9 @@ class Pipeline:
             return
         self.last_saved = saved
         self.reader.acknowledge(saved.offsets)
-        self.metrics.checkpoints.inc()
-        self.metrics.checkpoint_seconds.set(saved.duration_s)
-        self.metrics.checkpoint_bytes.set(saved.size_bytes)
-        self.metrics.checkpoint_time.set_to_current_time()
-        log.info(
-            "checkpoint_saved",
-            number=saved.number,
-            duration_s=round(saved.duration_s, 3),
-            offsets=readable(saved.offsets),
-        )
+        self.metrics.saved(saved.duration_s, saved.size_bytes)
+        duration_s = round(saved.duration_s, 3)
+        log.info("checkpoint_saved", number=saved.number, duration_s=duration_s, offsets=readable(saved.offsets))
 
     def _note_failed(self, error: SaveFailedError) -> None:
         self.metrics.checkpoint_failures.inc()
@@ -313,7 +302,7 @@ class Pipeline:
             )
 
     def _note_exported(self, exported: Exported) -> None:
-        if exported.error:
+        if exported.error and not self.exporter.busy():
             # What was not published is still to be published, also when no further sample comes.
             self._exported_samples = self.exporter.newest_samples()
         if exported.given_up:
@@ -326,26 +315,16 @@ class Pipeline:
         self.last_exported = exported
         if exported.without:
             log.warning("formats_unavailable", number=exported.number, **exported.without)
-        self.metrics.exports.inc()
-        self.metrics.export_seconds.set(exported.duration_s)
-        self.metrics.export_number.set(exported.number)
-        self.metrics.export_time.set_to_current_time()
-        log.info(
-            "export_published",
-            always=True,
-            number=exported.number,
-            samples=exported.samples,
-            duration_s=round(exported.duration_s, 3),
-        )
+        self.metrics.exported(exported.number, exported.duration_s)
+        said = {"number": exported.number, "samples": exported.samples, "duration_s": round(exported.duration_s, 3)}
+        log.info("export_published", always=True, **said)
 
     def _note_uploaded(self, uploaded: Uploaded) -> None:
         if uploaded.error:
             self.metrics.upload_failures.inc()
             log.error("upload_failed", number=uploaded.number, error=uploaded.error)
             return
-        self.metrics.uploads.inc()
-        self.metrics.uploaded_number.set(uploaded.number)
-        self.metrics.upload_time.set_to_current_time()
+        self.metrics.uploaded(uploaded.number)
         log.info("export_uploaded", number=uploaded.number, duration_s=round(uploaded.duration_s, 3))
 
     def finish(self, stopped_s: Callable[[], float | None]) -> None:
@@ -371,7 +350,7 @@ class Pipeline:
         self.save(flush=not flushed)
         self.checkpoints.wait()
         self.settle()
-        while self.exporter.busy() and not _late(stopped_s()):
+        while self.exporter.busy() and not _passed(stopped_s(), STOP_S):
             self.exporter.wait(POLL_S)
             self.beat_s = time.monotonic()
         if self.exporter.busy():
@@ -413,7 +392,7 @@ def run(
                 stop_s = time.monotonic()
             return stop_s
 
-        while not pipeline.reader.finished and not _drained(stop_s):
+        while not pipeline.reader.finished and not _passed(stop_s, DRAIN_S):
             if stop_s is None and stopped_s() is not None:
                 pipeline.reader.stop()
             batch = pipeline.reader.next(timeout_s=POLL_S)  # polled and decoded ahead, on the reader's thread
@@ -430,9 +409,6 @@ def run(
         pipeline.close()
 
 
-def _late(stop_s: float | None) -> bool:
-    return stop_s is not None and time.monotonic() - stop_s > STOP_S
-
-
-def _drained(stop_s: float | None) -> bool:
-    return stop_s is not None and time.monotonic() - stop_s > DRAIN_S
+def _passed(since_s: float | None, duration_s: float) -> bool:
+    """Whether there was a *since_s*, and it is longer ago than *duration_s*."""
+    return since_s is not None and time.monotonic() - since_s > duration_s

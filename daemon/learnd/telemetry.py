@@ -62,7 +62,7 @@ class Metrics:
             buckets=(2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1, 1.0),
         )
         self._lag = gauge("consumer_lag_records", "Records waiting in the source.", ("topic", "partition"))
-        self.checkpoints = counter("checkpoints_total", "Checkpoints made durable.")
+        self._checkpoints = counter("checkpoints_total", "Checkpoints made durable.")
         self.checkpoint_failures = counter("checkpoint_failures_total", "Checkpoints that failed.")
         self.checkpoint_consecutive_failures = gauge(
             "checkpoint_consecutive_failures", "Checkpoints that failed since the last one that succeeded."
@@ -70,20 +70,20 @@ class Metrics:
         self.checkpoints_damaged = counter(
             "checkpoints_damaged_total", "Damaged checkpoints that the start had to pass over."
         )
-        self.checkpoint_seconds = gauge("checkpoint_duration_seconds", "Time of the last checkpoint.")
-        self.checkpoint_bytes = gauge("checkpoint_bytes", "Size of the last checkpoint.")
-        self.checkpoint_time = gauge(
+        self._checkpoint_seconds = gauge("checkpoint_duration_seconds", "Time of the last checkpoint.")
+        self._checkpoint_bytes = gauge("checkpoint_bytes", "Size of the last checkpoint.")
+        self._checkpoint_time = gauge(
             "checkpoint_last_success_timestamp_seconds", "When the last checkpoint became durable."
         )
-        self.exports = counter("exports_total", "Exports published.")
+        self._exports = counter("exports_total", "Exports published.")
         self.export_failures = counter("export_failures_total", "Exports that failed.")
-        self.export_seconds = gauge("export_duration_seconds", "Time of the last export.")
-        self.export_time = gauge("export_last_success_timestamp_seconds", "When the last export was published.")
-        self.export_number = gauge("export_number", "Number of the newest export.")
-        self.uploads = counter("uploads_total", "Exports copied to export.upload, its latest included.")
+        self._export_seconds = gauge("export_duration_seconds", "Time of the last export.")
+        self._export_time = gauge("export_last_success_timestamp_seconds", "When the last export was published.")
+        self._export_number = gauge("export_number", "Number of the newest export.")
+        self._uploads = counter("uploads_total", "Exports copied to export.upload, its latest included.")
         self.upload_failures = counter("upload_failures_total", "Uploads that failed; the next export tries again.")
-        self.upload_time = gauge("upload_last_success_timestamp_seconds", "When the last upload was complete.")
-        self.uploaded_number = gauge("uploaded_number", "Number of the newest export that was uploaded.")
+        self._upload_time = gauge("upload_last_success_timestamp_seconds", "When the last upload was complete.")
+        self._uploaded_number = gauge("uploaded_number", "Number of the newest export that was uploaded.")
         self.retraces = gauge("compiled_retraces", "Compilations of the update beyond the first.")
         self.classes = gauge("classes", "Classes that the model knows; 0 where it has none.")
         self._build = gauge("build_info", "What runs here, as labels; always 1.", ("name", "version", "tensorflow"))
@@ -113,6 +113,26 @@ class Metrics:
             self._live_loss.set(signal.loss)
             self._averaged_loss.set(signal.averaged_loss)
             self.absolute_error.set(signal.absolute_error)
+
+    def saved(self, duration_s: float, size_bytes: int) -> None:
+        """Count a checkpoint that became durable just now."""
+        self._checkpoints.inc()
+        self._checkpoint_seconds.set(duration_s)
+        self._checkpoint_bytes.set(size_bytes)
+        self._checkpoint_time.set_to_current_time()
+
+    def exported(self, number: int, duration_s: float) -> None:
+        """Count an export that was published just now."""
+        self._exports.inc()
+        self._export_seconds.set(duration_s)
+        self._export_number.set(number)
+        self._export_time.set_to_current_time()
+
+    def uploaded(self, number: int) -> None:
+        """Count an upload that was completed just now."""
+        self._uploads.inc()
+        self._uploaded_number.set(number)
+        self._upload_time.set_to_current_time()
 
     def lags(self, lags: Mapping[TopicPartition, int]) -> None:
         """Set the lag of each partition."""
