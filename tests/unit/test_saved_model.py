@@ -122,8 +122,9 @@ def test_a_class_that_the_export_does_not_know_is_refused(tmp_path: Path) -> Non
     x = tf.constant([[1.0, 0.0, 1.0]])
     before = serve(inputs=x)["probabilities"]
     assert before.shape == (1, 2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="it has 2 classes"):
-        learn(x=x, y=tf.constant([[2.0]]))
+    for unknown in (2.0, -1.0, 0.5):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="it has 2 classes"):
+            learn(x=x, y=tf.constant([[unknown]]))
     assert np.array_equal(serve(inputs=x)["probabilities"], before)
     learn(x=x, y=tf.constant([[1.0]]))
     assert float(serve(inputs=x)["probabilities"][0, 1]) > float(before[0, 1])
