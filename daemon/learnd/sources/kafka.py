@@ -16,17 +16,14 @@ from kafka.errors import (
     KafkaTimeoutError,
     LogTruncationError,
     OffsetOutOfRangeError,
-    RequestTimedOutError,
     RetriableError,
-    SaslAuthenticationFailedError,
     UnknownError,
     UnsupportedCodecError,
-    UnsupportedSaslMechanismError,
 )
 
 from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
 from learnd.sources import kafka_guard
-from learnd.sources.kafka_access import client_options
+from learnd.sources.kafka_access import client_options, telling, unavailable
 from learnd.sources.settings import KafkaSettings
 from learnd.types import UNREADABLE, Offsets, Records, Reject, TopicPartition
 
@@ -39,10 +36,6 @@ SILENCE_S = 3.0
 METADATA_TIMEOUT_S = 5.0
 RECONNECT_MAX_MS = 2000
 """kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
-
-_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
-_SIGNS_OF_TLS = ("Handshake failed", "SSL")
-"""kafka-python makes one class of all that goes wrong with a connection."""
 
 
 class KafkaSource:
@@ -92,7 +85,9 @@ class KafkaSource:
             self._stand(offsets, topic_ids)
         except KafkaError as error:
             self.close()
-            raise self._unavailable(error) from error
+            # kafka-python itself only says that it took too long.
+            cause = self._failure if isinstance(error, KafkaTimeoutError) and self._failure else error
+            raise unavailable(self._settings, cause) from error
         except LearndError:
             self.close()
             raise
@@ -102,38 +97,10 @@ class KafkaSource:
 
     def _note_failure(self, error: Exception) -> None:
         # The last attempt is cut short by the deadline, and a broker that refuses may also just hang up.
-        if self._failure is None or _telling(error) >= _telling(self._failure):
+        if self._failure is None or telling(error) >= telling(self._failure):
             self._failure = error
         if self._consumer is not None:  # before that, the start ends with it
             log.warning("connection_failed", error=f"{type(error).__name__}: {error}")
-
-    def _unavailable(self, error: KafkaError) -> BrokerUnavailableError:
-        """Why there is no broker, with the way out; kafka-python itself only says that it took too long."""
-        settings = self._settings
-        servers = ", ".join(settings.bootstrap_servers)
-        within = f"{servers} (source.bootstrap_servers)"
-        cause = self._failure if self._failure is not None and isinstance(error, KafkaTimeoutError) else error
-        if isinstance(cause, ConfigError):
-            return BrokerUnavailableError(f"no credentials for the broker at {servers}: {cause}")
-        if isinstance(cause, _REFUSALS):
-            return BrokerUnavailableError(
-                f"the broker at {within} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
-                "password or token"
-            )
-        if "CERTIFICATE_VERIFY_FAILED" in str(cause):
-            return BrokerUnavailableError(
-                f"the certificate of the broker at {within} is not trusted: {cause}; name the authority that signed it "
-                "in source.ssl_cafile, and the broker as the certificate names it"
-            )
-        if settings.encrypted and any(sign in str(cause) for sign in _SIGNS_OF_TLS):
-            return BrokerUnavailableError(
-                f"no TLS with the broker at {within}: {cause}; it may want a certificate (source.ssl_certfile), or "
-                "speak no TLS on that port"
-            )
-        return BrokerUnavailableError(
-            f"no broker answers at {within} within {settings.connect_timeout_s:g} s; start it, or correct the address, "
-            f"source.security_protocol or the credentials ({cause})"
-        )
 
     def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str]) -> None:
         """Assign every partition and stand at its offset; where that is gone, as ``on_data_loss`` says."""
@@ -373,14 +340,6 @@ class KafkaSource:
                 self._consumer.close(timeout_ms=2000)
             self._consumer = None
         self._positions = {}
-
-
-def _telling(error: Exception) -> int:
-    """How much *error* says of why there is no connection: nothing, that there is none, or the reason."""
-    if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
-        return 0
-    reason = isinstance(error, (ConfigError, *_REFUSALS)) or any(sign in str(error) for sign in _SIGNS_OF_TLS)
-    return 2 if reason else 1
 
 
 def _log_failed_commit(_offsets: Any, response: Any) -> None:

@@ -1,4 +1,4 @@
-"""What every client of a Kafka cluster is made with: addresses, TLS, and credentials out of files.
+"""How clients of a Kafka cluster get in: addresses, TLS, credentials out of files; and why they could not.
 
 Files are read here, when a client is made, and not by the settings: `learnd validate` needs neither certificates nor
 secrets. A token is read again at each connection, because it lives for minutes; a password, once a start.
@@ -9,11 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kafka.errors import (
+    KafkaTimeoutError,
+    RequestTimedOutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
-from learnd.errors import ConfigError, Problem
+from learnd.errors import BrokerUnavailableError, ConfigError, Problem
 from learnd.section import load_object
 from learnd.sources.settings import KafkaSettings
+
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+_SIGNS_OF_TLS = ("Handshake failed", "SSL")
+"""kafka-python makes one class of all that goes wrong with a connection."""
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -132,3 +142,38 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
             why = f"{self._provider} returned a {type(token).__name__}; it is to return a token as text"
             raise ConfigError(Problem("source.sasl_oauth_token_provider", why))
         return token
+
+
+def telling(error: Exception) -> int:
+    """How much *error* says of why there is no connection: nothing, that there is none, or the reason."""
+    if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
+        return 0
+    reason = isinstance(error, (ConfigError, *_REFUSALS)) or any(sign in str(error) for sign in _SIGNS_OF_TLS)
+    return 2 if reason else 1
+
+
+def unavailable(settings: KafkaSettings, cause: Exception) -> BrokerUnavailableError:
+    """What to say where *cause* keeps us from the broker, with the way out."""
+    servers = ", ".join(settings.bootstrap_servers)
+    within = f"{servers} (source.bootstrap_servers)"
+    if isinstance(cause, ConfigError):
+        return BrokerUnavailableError(f"no credentials for the broker at {servers}: {cause}")
+    if isinstance(cause, _REFUSALS):
+        return BrokerUnavailableError(
+            f"the broker at {within} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
+            "password or token"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+        return BrokerUnavailableError(
+            f"the certificate of the broker at {within} is not trusted: {cause}; name the authority that signed it "
+            "in source.ssl_cafile, and the broker as the certificate names it"
+        )
+    if settings.encrypted and any(sign in str(cause) for sign in _SIGNS_OF_TLS):
+        return BrokerUnavailableError(
+            f"no TLS with the broker at {within}: {cause}; it may want a certificate (source.ssl_certfile), or "
+            "speak no TLS on that port"
+        )
+    return BrokerUnavailableError(
+        f"no broker answers at {within} within {settings.connect_timeout_s:g} s; start it, or correct the address, "
+        f"source.security_protocol or the credentials ({cause})"
+    )
