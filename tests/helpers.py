@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from learnd.config import loads
+from learnd.protocols import Source
 from learnd.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,19 @@ def until(condition: Callable[[], Any], *, what: str, timeout_s: float = WAIT_S)
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited {timeout_s} s for {what}")
+
+
+def read_values(source: Source, count: int) -> list[bytes | None]:
+    """The values of the next *count* records, or of some more."""
+    values: list[bytes | None] = []
+
+    def enough() -> bool:
+        for block in source.poll(100, 0.2):
+            values.extend(block.values)
+        return len(values) >= count
+
+    until(enough, what=f"{count} records", timeout_s=30)
+    return values
 
 
 class Daemon:

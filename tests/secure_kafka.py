@@ -1,63 +1,16 @@
-"""A real broker that wants TLS, a certificate or a login, with an authority made for the occasion."""
+"""A real broker that wants TLS, a certificate or a login; and the configuration of a daemon that it lets in."""
 
-import base64
-import json
-import time
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
-
-import trustme
-from cryptography.hazmat.primitives import serialization
+from typing import Any
 
 from learnd.testing.kafka import KafkaBroker, make_broker
+from tests.certificates import USER, Files
+from tests.helpers import config_text
 
-USER = "alice"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _MODULES = "org.apache.kafka.common.security"
 REAUTHENTICATE_MS = 2000
 """How long the broker believes a token; kafka-python shows a new one a little earlier (KIP-368)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Certificates and secrets in a folder, as an operator would have them."""
-
-    authority: Path
-    other_authority: Path
-    """Which has signed nothing that the broker shows."""
-    certificate: Path
-    key: Path
-    """Of the certificate, encrypted with the password."""
-    password_file: Path
-    password: str
-
-
-def make_files(folder: Path) -> Files:
-    """An authority, another one, a client's certificate and a password that stands nowhere else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    password = f"canary-{uuid.uuid4().hex}"
-    ours, other = trustme.CA(), trustme.CA()
-    made = Files(
-        *(folder / name for name in ("ca.pem", "other-ca.pem", "client.pem", "client.key", "password")), password
-    )
-    ours.cert_pem.write_to_path(made.authority)
-    other.cert_pem.write_to_path(made.other_authority)
-    client = ours.issue_cert(f"{USER}@example.org")
-    made.certificate.write_bytes(b"".join(pem.bytes() for pem in client.cert_chain_pems))
-    made.key.write_bytes(_key(client, serialization.BestAvailableEncryption(password.encode())))
-    made.password_file.write_text(f"{password}\n")
-    for name, host in (("broker.pem", "127.0.0.1"), ("elsewhere.pem", "elsewhere.example.org")):
-        leaf = ours.issue_cert(host)
-        pems = [_key(leaf, serialization.NoEncryption()), *(pem.bytes() for pem in leaf.cert_chain_pems)]
-        (folder / name).write_bytes(b"".join(pems))
-    return made
-
-
-def _key(leaf: trustme.LeafCert, encryption: serialization.KeySerializationEncryption) -> bytes:
-    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
-    # Kafka reads keys in PKCS 8 alone.
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def make_secure_broker(folder: Path, files: Files) -> KafkaBroker:
@@ -98,9 +51,24 @@ def make_secure_broker(folder: Path, files: Files) -> KafkaBroker:
     )
 
 
-def unsigned_token(*, lifetime_s: float) -> str:
-    """A bearer token as Kafka's development login module takes it (RFC 7515, ``alg: none``)."""
-    now = time.time()
-    claims = {"sub": USER, "iat": now, "exp": now + lifetime_s}
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "none"}, claims)]
-    return b".".join([*parts, b""]).decode()
+def secure_config(
+    folder: Path, broker: KafkaBroker, topic: str, files: Files, *, source: Any = None, **sections: Any
+) -> Path:
+    """A configuration in *folder* that logs in with a password from ``KAFKA_PASSWORD``."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "config.yaml"
+    options = {
+        "kind": "kafka",
+        "bootstrap_servers": [broker.addresses["SECRET"]],
+        "topics": [topic],
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": str(files.authority),
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_username": USER,
+        "sasl_password": "${KAFKA_PASSWORD}",
+        "connect_timeout_s": 4,
+        **(source or {}),
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    config.write_text(config_text(folder / "data", source=options, **sections))
+    return config

@@ -14,24 +14,12 @@ from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, free_port
 from learnd.types import TopicPartition
-from tests.helpers import Daemon, config_text, readings, until
+from tests.helpers import Daemon, config_text, read_values, readings, until
 
 
 def _source(broker: KafkaCluster, topic: str, **options: Any) -> KafkaSource:
     settings = KafkaSettings(kind="kafka", bootstrap_servers=[broker.bootstrap], topics=[topic], **options)
     return KafkaSource(settings, group_id="learnd-tests")
-
-
-def _read(source: KafkaSource, count: int) -> list[bytes | None]:
-    values: list[bytes | None] = []
-
-    def enough() -> bool:
-        for block in source.poll(100, 0.2):
-            values.extend(block.values)
-        return len(values) >= count
-
-    until(enough, what=f"{count} records", timeout_s=30)
-    return values
 
 
 def test_bad_records_reach_the_dead_letter_topic_and_stop_nothing(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
@@ -140,7 +128,7 @@ def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> N
 
     since = _source(kafka_broker, topic, start_from=between)
     since.open({})
-    assert _read(since, 1) == [b"new"]
+    assert read_values(since, 1) == [b"new"]
     since.close()
 
     future = _source(kafka_broker, topic, start_from=between + timedelta(days=1))
@@ -152,12 +140,12 @@ def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> N
     latest.open({})
     assert latest.positions() == {partition: 2}
     kafka_broker.produce(topic, [b"later"])
-    assert _read(latest, 1) == [b"later"]
+    assert read_values(latest, 1) == [b"later"]
     latest.close()
 
     known = _source(kafka_broker, topic, start_from="latest")
     known.open({partition: 1})
-    assert _read(known, 2) == [b"new", b"later"]
+    assert read_values(known, 2) == [b"new", b"later"]
     assert known.ends() == {partition: 3}
     known.close()
 
