@@ -34,11 +34,13 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_the_readme_names_only_what_is_there() -> None:
-    """Every path in backquotes that looks like one of ours exists."""
+    """Every path that looks like one of ours exists, and so does every module that is to be run."""
     for document in ("README.md", "daemon/DESIGN.md", ".github/CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
-        for name in re.findall(r"`((?:configs|deploy|tests|daemon)/[\w./-]+)`", text):
-            assert (ROOT / name).exists(), f"{document} names {name}"
+        names = re.findall(r"(?<![\w/])(?:configs|deploy|tests|daemon)/[\w./-]*\w", text)
+        names += [f"{module.replace('.', '/')}.py" for module in re.findall(r"\btests\.\w+\.\w+", text)]
+        assert names, document
+        assert [name for name in names if not (ROOT / name).exists()] == [], document
 
 
 def test_the_readme_names_every_option() -> None:
