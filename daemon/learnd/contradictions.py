@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from learnd.decoders.settings import CsvSettings, Float32Settings
+from learnd.exporters.settings import ExportSettings
 from learnd.learners.settings import MicroBatchSettings
 from learnd.models.settings import SEQUENCE_MODELS, AutoencoderSettings, FactorySettings
 from learnd.problems import suggestion
@@ -70,10 +71,16 @@ def contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], 
             if sink is not None and sink.path is not None and sink.path == path:
                 yield (section, "path"), f"{sink.path} is the {other}'s path too; each needs a file of its own"
         paths[section] = sink.path if sink is not None else None
-    if settings.export.every_seconds is None and settings.export.every_samples is None:
-        yield ("export",), "set every_seconds or every_samples"
+    yield from _export_contradictions(settings.export)
     if settings.checkpoint.every_seconds is None and settings.checkpoint.every_samples is None:
         yield ("checkpoint",), "set every_seconds or every_samples"
+
+
+def _export_contradictions(export: ExportSettings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if export.every_seconds is None and export.every_samples is None:
+        yield ("export",), "set every_seconds or every_samples; formats: [] is how to publish nothing"
+    if not export.formats and (export.upload is not None or export.signing_key_file is not None):
+        yield ("export", "formats"), "is empty, so there is nothing to sign or to upload; name one, or take those out"
 
 
 def _model_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:

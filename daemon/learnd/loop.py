@@ -236,9 +236,10 @@ class Pipeline:
         return self.export_every.due(self.progress.samples) and not self.exporter.busy()
 
     def export(self, *, hurry: bool = False) -> None:
-        """Start an export of the averaged weights as they are now, if anything was learned since the last."""
+        """Start an export of the averaged weights as they are now, if exports are wanted and there is anything new."""
         self.export_every.reset(self.progress.samples)
-        if not self.recent.rows or self.progress.samples <= self._exported_samples:
+        nothing_new = not self.recent.rows or self.progress.samples <= self._exported_samples
+        if nothing_new or not self.exporter.enabled:
             return
         self._exported_samples = self.progress.samples
         self.exporter.begin(self._snapshot(), hurry=hurry)

@@ -79,6 +79,7 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
         ({"decode": {"kind": "csv"}}, "decode.columns: is needed"),
         ({"decode": {"kind": "csv", "columns": ["a", "b", "cc", "y"]}}, "lacks c; did you mean cc?"),
         ({"export": {"every_seconds": None}}, "set every_seconds or every_samples"),
+        ({"export": {"formats": [], "signing_key_file": "k"}}, "export.formats: is empty, so there is nothing to sign"),
         ({"source": {"kind": "kafka"}}, "source.bootstrap_servers: is missing"),
         ({"learning": {"optimizer": {"beta_1": "abc"}}}, "beta_1 is 'abc'"),
         ({"dead_letter": {"path": "x"}, "predictions": {"path": "x"}}, "x is the dead_letter's path too"),

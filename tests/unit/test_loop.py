@@ -30,6 +30,8 @@ PARTITION = TopicPartition("memory", 0)
 class NoExports:
     """Takes snapshots and publishes nothing: what is tested here is not the exporter."""
 
+    enabled = True
+
     def __init__(self, newest_samples: int = 0) -> None:
         self.snapshots: list[Snapshot] = []
         self._newest_samples = newest_samples
@@ -284,6 +286,19 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
         release.set()
         pipeline.close()
     assert built == [(40, 3), (62, 5)]
+
+
+def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:
+    """Some want the predictions alone: no process is started, neither on the way nor at the end."""
+    sections = {"export": {"every_samples": 10, "formats": []}}
+    pipeline = make_pipeline(settings(tmp_path, **sections), source=MemorySource(readings(40)))
+    started: list[Path] = []
+    pipeline.exporter._build = lambda folder, hurry: started.append(folder)  # type: ignore[method-assign]
+    run(pipeline, stopping=lambda: False)
+    assert pipeline.progress.samples == 40
+    assert started == []
+    assert pipeline.exporter.numbers() == []
+    assert pipeline.metrics.registry.get_sample_value("learnd_export_failures_total") == 0
 
 
 def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:

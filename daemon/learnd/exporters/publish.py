@@ -78,6 +78,8 @@ class Exporter:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.enabled = bool(settings.formats)
+        """Whether there is anything to publish; else no export may be begun."""
         self._versions = Versions(directory, keep=settings.keep, clock=clock, now=now)
         self._settings = settings
         self._answer = answer

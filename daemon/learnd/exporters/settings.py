@@ -3,10 +3,10 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, Secret, field_validator
+from pydantic import Secret, field_validator
 
 from learnd.section import Count, Positive, Section
 
@@ -49,9 +49,9 @@ class ExportSettings(Section):
 
     every_seconds: Positive | None = 300.0
     every_samples: Count | None = None
-    formats: Annotated[list[Format], Field(min_length=1)] = ["saved_model", "tflite"]
-    """`saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`, `tflite_training`, `keras`, `hdf5`
-    (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
+    formats: list[Format] = ["saved_model", "tflite"]
+    """`[]`: nothing is ever published. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
+    `tflite_training`, `keras`, `hdf5` (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
     keep: Count = 5
     tolerance: Positive = 1e-4
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
