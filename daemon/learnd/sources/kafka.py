@@ -169,7 +169,6 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         self._commit()
-        self._heard = False
         started_s = self._clock()
         try:
             return self._changed() or self._polled(max_records, timeout_s)
@@ -184,7 +183,9 @@ class KafkaSource:
                 f"{type(error).__name__}: {error}; correct its access rights or its state, then start again"
             ) from error
         finally:
-            self._silent_s = 0.0 if self._heard else self._silent_s + self._clock() - started_s
+            # Answers come on kafka-python's own thread, between two polls too.
+            heard, self._heard = self._heard, False
+            self._silent_s = 0.0 if heard else self._silent_s + self._clock() - started_s
 
     def _polled(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         try:
