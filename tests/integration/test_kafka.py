@@ -1,5 +1,6 @@
 """What only a real broker can show: dead letters, starting points, data loss and health."""
 
+import itertools
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
-from learnd.testing.kafka import KafkaCluster, free_port
+from learnd.testing.kafka import KafkaCluster, free_ports
 from learnd.types import TopicPartition
 from tests.helpers import Daemon, config_text, read_values, readings, until
 
@@ -74,10 +75,9 @@ def test_health_and_metrics_over_http(kafka_broker: KafkaCluster, tmp_path: Path
         kafka_broker.produce(topic, readings(500, seed=partition), partition=partition)
     config = tmp_path / "config.yaml"
     source = {"kind": "kafka", "bootstrap_servers": [kafka_broker.bootstrap], "topics": [topic]}
-    config.write_text(config_text(tmp_path / "data", source=source, export={"every_samples": 600}))
+    config.write_text(config_text(tmp_path / "data", source=source))
     with Daemon(config) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 1000, what="1000 samples")
-        until(lambda: daemon.metric("learnd_exports_total"), what="an export")
         assert daemon.get("/livez")[0] == daemon.get("/readyz")[0] == 200
         for path in ("/", "/metric", "/metrics/x", "/../etc/passwd"):
             assert daemon.get(path)[0] == 404
@@ -114,6 +114,24 @@ def test_a_dead_letter_that_the_topic_finds_too_large_arrives_cut(kafka_broker: 
     sink.close()
     records = {len(record.value): dict(record.headers) for record in kafka_broker.consume(topic, count=2)}
     assert records == {5: {}, 1000: {"reason": b"oversized", "learnd.value.bytes": b"50000"}}
+
+
+def test_an_answer_between_two_polls_is_a_sign_of_life(kafka_broker: KafkaCluster) -> None:
+    """kafka-python hears it on a thread of its own; the poll that finds the records ready need not hear another."""
+    topic = kafka_broker.create_topic()
+    servers = [kafka_broker.bootstrap]
+    # The broker holds the fetch of the first poll back until there is a record.
+    settings = KafkaSettings(kind="kafka", bootstrap_servers=servers, topics=[topic], fetch_max_wait_ms=20_000)
+    looks = itertools.count()
+    source = KafkaSource(settings, group_id="learnd-tests", clock=lambda: 100.0 * next(looks))
+    source.open({})
+    assert source.poll(10, 2.0) == []
+    assert not source.connected(), "that poll took 100 s by this clock"
+    kafka_broker.produce(topic, [b"one"])
+    until(lambda: source._consumer._fetcher._completed_fetches, what="the answer", timeout_s=15)
+    assert [value for block in source.poll(10, 0.0) for value in block.values] == [b"one"]
+    assert source.connected()
+    source.close()
 
 
 def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> None:
@@ -172,7 +190,7 @@ def test_a_topic_that_does_not_exist_is_a_configuration_error(kafka_broker: Kafk
 
 def test_no_broker_is_exit_code_69(tmp_path: Path) -> None:
     """The error names the address and the way out."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_ports()[0]}"
     source = {"kind": "kafka", "bootstrap_servers": [address], "topics": ["t"], "connect_timeout_s": 1}
     config = tmp_path / "config.yaml"
     config.write_text(config_text(tmp_path / "data", source=source))

@@ -177,9 +177,10 @@ def test_tokens_and_certificates_are_read_again_at_each_connection(
     told("SaslAuthenticationFailedError")
     authority.write_bytes(access_files.other_authority.read_bytes())
     told("CERTIFICATE_VERIFY_FAILED")
-    token_file.write_text(unsigned_token(lifetime_s=600))
+    # Only then: a connection that has not shown the old token yet would show the new one, and stay.
     until(lambda: source.poll(10, 0.2) or not source.connected(), what="the silence to be noticed")
     assert not source.connected()
+    token_file.write_text(unsigned_token(lifetime_s=600))
     authority.write_bytes(access_files.authority.read_bytes())
     secure_cluster.produce(topic, [b"two"])
     assert read_values(source, 1) == [b"two"]

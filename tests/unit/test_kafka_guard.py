@@ -14,7 +14,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 
 from learnd.sources import kafka_guard
 from learnd.sources.kafka_guard import BatchTooLargeError, UnreadableBatchError, resume_offset
-from learnd.testing.kafka import free_port
+from learnd.testing.kafka import free_ports
 
 CODECS = {"gzip": (1, True), "snappy": (2, False), "lz4": (3, False), "zstd": (4, False)}
 PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
@@ -135,7 +135,7 @@ def test_a_dead_iterator_is_dropped_with_its_error() -> None:
 def test_a_connection_that_fails_is_told() -> None:
     """With its reason; kafka-python itself says no more than that it took too long."""
     failures: list[Exception] = []
-    port = free_port()
+    port = free_ports()[0]
     with pytest.raises(KafkaTimeoutError, match="Unable to bootstrap"):
         kafka_guard.make_consumer(failures.append, bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=300)
     assert "ECONNREFUSED" in str(failures[0])

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import fcntl
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -53,14 +54,15 @@ class KafkaBroker:
         self._java = java
         self._classpath = classpath
         self._process: subprocess.Popen[bytes] | None = None
-        self._ports = (port or free_port(), free_port())
+        client, controller, behind, proxy, *others = free_ports(4 + len(listeners))
+        self._ports = (port or client, controller)
         self.bootstrap = f"127.0.0.1:{self._ports[0]}"
         self._listeners = listeners
         self._more_properties = properties
         self._format_arguments = format_arguments
-        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in listeners}
+        self.addresses = {name: f"127.0.0.1:{other}" for name, other in zip(listeners, others, strict=True)}
         """Where each of the further listeners is to be found."""
-        self.behind_proxy = (free_port(), free_port())
+        self.behind_proxy = (behind, proxy)
         """A second listener, and the port at which it tells clients to find it: a test may put a proxy there."""
 
     def start(self) -> None:
@@ -226,11 +228,20 @@ def wait_for_broker(
     raise RuntimeError(f"the broker at {bootstrap} does not answer\n{tail}")
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int = 1) -> list[int]:
+    """*count* different loopback ports that were free a moment ago.
+
+    All below 32 768, where Linux begins to take the near ends of outgoing connections from: a test that opens hundreds
+    of them would sooner or later take a port in the seconds until the broker listens on it.
+    """
+    free: list[int] = []
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise RuntimeError(f"no {count} free ports on 127.0.0.1 among a thousand from 10000 to 32767")
 
 
 @contextlib.contextmanager
