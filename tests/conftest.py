@@ -4,15 +4,28 @@ from pathlib import Path
 
 import pytest
 
+from tests import compile_cache
 from tests.certificates import Files, make_files
-from tests.stored_models import write_old_files
 
 pytest_plugins = ["learnd.testing.kafka"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the workers are started: they inherit the folder."""
+    if (made := compile_cache.make()) is not None:
+        config.add_cleanup(made.cleanup)
+
+
+def pytest_collection_finish() -> None:
+    """After the tests' modules were imported."""
+    compile_cache.share()
 
 
 @pytest.fixture(scope="session")
 def old_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of files that the real Keras 2 wrote; see `tests.legacy_models`."""
+    from tests.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
+
     return write_old_files(tmp_path_factory.mktemp("keras-2"))
 
 

@@ -16,7 +16,7 @@ from learnd.loop import Pipeline
 from learnd.settings import LearningRecipe
 from learnd.sources.memory import MemorySource
 from learnd.types import Float32Array
-from tests.helpers import readings, settings
+from tests.helpers import SAVED_MODEL, readings, settings
 
 PLAIN = "import sys; sys.modules['keras'] = sys.modules['learnd'] = None  # nobody may lean on them\n"
 
@@ -34,9 +34,8 @@ def learned(
     Without XLA: a test then starts in a second rather than four. Update and network are the same.
     """
     learning = {"compile": False, "mode": "per_sample", **sections.pop("learning", {})}
-    chosen = settings(
-        data_dir, **{"decode": {"kind": "json", "time": "t", "key": "k"}, "learning": learning, **sections}
-    )
+    defaults = {"decode": {"kind": "json", "time": "t", "key": "k"}, "export": SAVED_MODEL}
+    chosen = settings(data_dir, **{**defaults, "learning": learning, **sections})
     source = None if simulated else MemorySource(script if script is not None else readings(records))
     pipeline = make_pipeline(chosen, source=source)
     pipeline.exporter._build = lambda building, hurry: export_worker.build_export(building)  # type: ignore[method-assign]

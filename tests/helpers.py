@@ -25,6 +25,8 @@ from learnd.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 LEARND = Path(sys.executable).with_name("learnd")
 WAIT_S = 120.0
+SAVED_MODEL: dict[str, Any] = {"formats": ["saved_model"]}
+"""The section ``export`` of tests that need an export; each takes seconds, so others have none."""
 
 
 def settings(data_dir: Path, **sections: Any) -> Settings:
@@ -44,7 +46,7 @@ def config_text(data_dir: Path, **sections: Any) -> str:
         "model": {"kind": "mlp", "hidden": [8]},
         "averaging": {"kind": "window", "size": 4, "every_samples": 10},
         "checkpoint": {"every_seconds": None, "every_samples": 100},
-        "export": {"every_seconds": 3600, "formats": ["saved_model"]},
+        "export": {"formats": []},
         "http": {"port": 0},
         **sections,
     }

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from learnd.models import to_bytes
-from tests.helpers import ROOT, Daemon, config_text
+from tests.helpers import ROOT, SAVED_MODEL, Daemon, config_text
 
 CLASSES = ["red", "green", "blue"]
 FEATURES = ["a", "b", "c", "d"]
@@ -126,7 +126,7 @@ def _own(folder: Path) -> dict[str, Trained]:
             task={"kind": "classification", "classes": CLASSES},
             model={"kind": "mlp", "hidden": [6, 5]},
             averaging={"kind": "none"},
-            export={"every_seconds": 3600, "formats": ["saved_model"]},
+            export=SAVED_MODEL,
         )
     )
     with Daemon(config, "--once") as daemon:

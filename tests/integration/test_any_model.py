@@ -18,7 +18,7 @@ from learnd.checkpoint import read_arrays
 from learnd.export_worker import build_export
 from learnd.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
-from tests.helpers import same_arrays, settings
+from tests.helpers import SAVED_MODEL, same_arrays, settings
 from tests.stored_models import CLASSES, FEATURES, Trained, readings, write_all
 
 SOURCES = (
@@ -91,7 +91,7 @@ def _sections(trained: Trained, use: str) -> dict[str, Any]:
         },
         "averaging": {"kind": "ema", "every_samples": BATCH},
         "checkpoint": {"every_seconds": None, "every_samples": 64},
-        "export": {"every_seconds": 3600, "formats": ["saved_model"]},
+        "export": SAVED_MODEL,
     }
 
 

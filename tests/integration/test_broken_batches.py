@@ -54,7 +54,6 @@ def _config(folder: Path, bootstrap: str, topic: str, **source: Any) -> Path:
         config_text(
             folder / "data",
             source={"kind": "kafka", "bootstrap_servers": [bootstrap], "topics": [topic], **source},
-            export={"every_seconds": 3600, "formats": ["saved_model"]},
             dead_letter={"path": str(folder / "dead.jsonl")},
             predictions={"path": str(folder / "predictions.jsonl")},
         )

@@ -14,7 +14,8 @@ import pytest
 from learnd import faults, statecodec
 from learnd.checkpoint import read_arrays
 from learnd.testing.kafka import KafkaCluster
-from tests.helpers import Daemon, config_text, readings, same_arrays, until
+from tests import compile_cache
+from tests.helpers import SAVED_MODEL, Daemon, config_text, readings, same_arrays, until
 
 RECORDS = 60_000
 PORTION, PORTION_S = 500, 0.3
@@ -30,7 +31,7 @@ SAVING = (
 )
 PUBLISHING = ("export.before-rename", "export.after-rename", "export.before-pointer")
 VARIANTS: dict[str, dict[str, Any]] = {
-    "per_sample": {},
+    "per_sample": {"export": SAVED_MODEL},
     "micro_batch_of_windows": {
         "decode": {"kind": "json", "key": "k", "time": "t"},
         "target": None,
@@ -145,15 +146,20 @@ def _processes_of(folder: Path) -> list[int]:
     return found
 
 
+def _daemon(config: Path, *arguments: str, kill_at: str = "") -> Daemon:
+    """As it is without tests: it compiles by itself at every start."""
+    return Daemon(config, *arguments, environ={**compile_cache.WITHOUT, faults.VARIABLE: kill_at})
+
+
 def _kill_at(config: Path, point: str, *arguments: str) -> None:
     """The daemon's own SIGKILL, at *point*."""
-    with Daemon(config, *arguments, environ={faults.VARIABLE: point}) as daemon:
+    with _daemon(config, *arguments, kill_at=point) as daemon:
         daemon.finish(code=-signal.SIGKILL)
 
 
 def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> None:
     reached = _newest_checkpoint(config.parent)
-    with Daemon(config) as daemon:
+    with _daemon(config) as daemon:
         until(lambda: _newest_checkpoint(config.parent) > reached, what="a checkpoint")
         time.sleep(random.uniform(0.0, 2 * PORTION_S))
         assert daemon.process.poll() is None, daemon.log()
@@ -162,7 +168,7 @@ def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> N
 
 def _kill_at_any_time(config: Path, random: np.random.Generator) -> str:
     """From the first moment of the process on; some come in its start, most while it learns."""
-    with Daemon(config) as daemon:
+    with _daemon(config) as daemon:
         if in_the_start := random.random() < 0.2:
             time.sleep(random.uniform(0.0, 5.0))
         else:
@@ -177,12 +183,12 @@ def _compare_with_an_uninterrupted_run(
     broken: Path, broker: KafkaCluster, topic: str, records: int, sections: dict[str, Any]
 ) -> None:
     """Both to the end of the stream; then everything that either has on disk."""
-    with Daemon(broken, "--once") as daemon:
+    with _daemon(broken, "--once") as daemon:
         daemon.finish()
         assert not daemon.events("checkpoint_damaged"), "a crash is no damage"
     folder = broken.parent.parent
     whole = _config(folder / "whole", broker, topic, **sections)
-    with Daemon(whole, "--once") as daemon:
+    with _daemon(whole, "--once") as daemon:
         daemon.finish()
     arrays, state = read_arrays(folder / "whole" / "data" / "checkpoints")
     arrays_again, state_again = read_arrays(folder / "broken" / "data" / "checkpoints")
@@ -201,7 +207,7 @@ def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaClus
     """Exit code 0 within 25 s with a checkpoint and an export; records that come later are learned later."""
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, readings(3000))
-    config = _config(tmp_path / "run", kafka_broker, topic, name="stops-and-goes-on")
+    config = _config(tmp_path / "run", kafka_broker, topic, name="stops-and-goes-on", export=SAVED_MODEL)
     with Daemon(config) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 3000, what="3000 samples")
         assert daemon.terminate() < 25.0

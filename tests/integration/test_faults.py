@@ -19,6 +19,7 @@ from kafka import TopicPartition as TheirPartition
 
 from learnd.errors import BrokerUnavailableError, DataLossError
 from learnd.testing.kafka import KafkaCluster
+from tests import compile_cache
 from tests.faults import Proxy
 from tests.helpers import Daemon, config_text, readings, until
 
@@ -31,7 +32,6 @@ def _config(folder: Path, bootstrap: str, topics: Sequence[str], *, source: Any 
     config = folder / "config.yaml"
     common: dict[str, Any] = {
         "name": topics[0],
-        "export": {"every_seconds": 3600, "formats": ["saved_model"]},
         "checkpoint": {"every_seconds": 1},
         "source": {"kind": "kafka", "bootstrap_servers": [bootstrap], "topics": list(topics), **(source or {})},
         "predictions": {"path": str(folder / "predictions.jsonl")},
@@ -364,11 +364,11 @@ def test_sigterm_while_the_model_is_compiled_ends_in_time(kafka_broker: KafkaClu
     task = {"kind": "forecast", "window": 48}
     slow = {"decode": {"kind": "json", "key": "k", "time": "t"}, "model": model, "task": task, "target": None}
     config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic], **slow)
-    with Daemon(config) as daemon:
+    with Daemon(config, environ=compile_cache.WITHOUT) as daemon:
         daemon.wait_for("http_listening")
         assert not daemon.events("finished")
         assert daemon.terminate() < STOP_S
-    with Daemon(config) as daemon:
+    with Daemon(config, environ=compile_cache.WITHOUT) as daemon:
         daemon.wait_for("http_listening")
         daemon.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)

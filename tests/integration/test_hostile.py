@@ -31,6 +31,7 @@ def _learn(folder: Path, corpus: Corpus, script: list[Item]) -> tuple[Any, dict[
     sections: dict[str, Any] = {
         **corpus.sections,
         "model": {"kind": "linear"},
+        "learning": {"compile": False, **corpus.sections.get("learning", {})},
         "checkpoint": {"every_seconds": 3600},
         "dead_letter": {"path": str(path)},
     }

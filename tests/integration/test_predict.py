@@ -28,7 +28,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a model that was exported in every format that can be run."""
     folder = tmp_path_factory.mktemp("data")
     formats = sorted(READERS)
-    learned(folder, model={"kind": "mlp", "hidden": [40, 40]}, export={"every_seconds": 3600, "formats": formats})
+    learned(folder, model={"kind": "mlp", "hidden": [40, 40]}, export={"formats": formats})
     return folder
 
 

@@ -18,7 +18,7 @@ from learnd.errors import ConfigError
 from learnd.loop import Pipeline, run
 from learnd.models import from_bytes, to_bytes
 from learnd.models.stored.slots import assign_slots, slots_of
-from tests.helpers import ROOT, Daemon, config_text, run_cli
+from tests.helpers import ROOT, SAVED_MODEL, Daemon, config_text, run_cli
 from tests.unit.test_loop import NoExports
 
 EXAMPLE = ROOT / "tests" / "example"
@@ -62,7 +62,7 @@ def configuration(folder: Path, readings: Path, **sections: Any) -> str:
             "features": ["a", "b", "c", "d"],
             "target": "wear",
             "averaging": {"kind": "none"},
-            "export": {"every_seconds": 3600, "formats": ["saved_model"]},
+            "export": SAVED_MODEL,
             **sections,
         },
     )
@@ -383,7 +383,7 @@ def test_a_loaded_recurrent_model_runs_on_an_edge_device(tmp_path: Path) -> None
             model={"load": str(tmp_path / "memory.keras")},
             task={"kind": "regression", "window": 6},
             learning={"compile": False},
-            export={"every_seconds": 3600, "formats": ["saved_model", "tflite"]},
+            export={"formats": ["saved_model", "tflite"]},
         )
     )
     with Daemon(config) as daemon:

@@ -113,7 +113,7 @@ def test_saves_that_were_not_durable_push_out_none_that_was(tmp_path: Path, disk
 
 
 def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
-    pipeline = make_pipeline(settings(folder, **sections), source=source)
+    pipeline = make_pipeline(settings(folder, learning={"compile": False}, **sections), source=source)
     pipeline.exporter = NoExports()  # type: ignore[assignment]
     return pipeline
 

@@ -26,7 +26,7 @@ steps = int(model.optimizer.iterations)
 losses = [float(model.train_on_batch(arrays["x"], {"prediction": arrays["y"]})) for _ in range(100)]
 print(json.dumps({**before, "steps": steps, "losses": losses}))
 """
-EXPORT = {"every_seconds": 3600, "formats": ["saved_model", "keras", "hdf5"]}
+EXPORT = {"formats": ["saved_model", "keras", "hdf5"]}
 
 
 def test_it_goes_on_learning_where_there_is_keras_and_no_learnd(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from learnd.loop import Pipeline, run
 from learnd.reader import BATCH_RECORDS
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
 from learnd.types import Snapshot, TopicPartition
-from tests.helpers import readings, same_arrays, settings
+from tests.helpers import SAVED_MODEL, readings, same_arrays, settings
 from tests.unit.test_checkpoint_faults import POINTS, Killed
 
 PARTITION = TopicPartition("memory", 0)
@@ -60,9 +60,15 @@ class NoExports:
 
 
 def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
-    pipeline = make_pipeline(settings(folder, **sections), source=source)
+    pipeline = _make(folder, source, **sections)
     pipeline.exporter = NoExports()  # type: ignore[assignment]
     return pipeline
+
+
+def _make(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
+    """Without XLA, as it starts in a second rather than three; what is tested here is not the update."""
+    learning = {"compile": False, "mode": "per_sample", **sections.pop("learning", {})}
+    return make_pipeline(settings(folder, learning=learning, **sections), source=source)
 
 
 def _run(folder: Path, script: Iterable[Any], **sections: Any) -> tuple[Pipeline, MemorySource]:
@@ -252,9 +258,8 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
         [json.dumps({"a": 1.0, "b": 2.0, "c": 3.0, "k": f"new-{i}"}).encode(), *readings(10, seed=i)] for i in (1, 2)
     ]
     source = MemorySource([*readings(40), Pause(), *later[0], Pause(), *later[1]])
-    pipeline = make_pipeline(
-        settings(tmp_path, target="k", task={"kind": "classification", "classes": "dynamic"}), source=source
-    )
+    task = {"kind": "classification", "classes": "dynamic"}
+    pipeline = _make(tmp_path, source, target="k", task=task, export=SAVED_MODEL)
     release, building, built = threading.Event(), threading.Event(), []
 
     def build(folder: Path, hurry: bool) -> None:
@@ -291,7 +296,7 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
 def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:
     """Some want the predictions alone: no process is started, neither on the way nor at the end."""
     sections = {"export": {"every_samples": 10, "formats": []}}
-    pipeline = make_pipeline(settings(tmp_path, **sections), source=MemorySource(readings(40)))
+    pipeline = _make(tmp_path, MemorySource(readings(40)), **sections)
     started: list[Path] = []
     pipeline.exporter._build = lambda folder, hurry: started.append(folder)  # type: ignore[method-assign]
     run(pipeline, stopping=lambda: False)
@@ -304,7 +309,7 @@ def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:
 def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:
     """Where an export is due as soon as another is done, nobody settles in between: a failure must not go under."""
     script = [item for samples in (10, 10, 10) for item in (*readings(samples), Pause())]
-    pipeline = make_pipeline(settings(tmp_path), source=MemorySource(script))
+    pipeline = _make(tmp_path, MemorySource(script), export=SAVED_MODEL)
     attempts = iter(range(10))
 
     def build(folder: Path, hurry: bool) -> None:
@@ -334,7 +339,7 @@ def test_the_last_export_has_the_time_it_takes_unless_a_stop_waits_for_it(
 ) -> None:
     """A stream that ends by itself ends with an export, however long its formats take; a stop has its 25 s."""
     monkeypatch.setattr(loop, "STOP_S", 0.0)
-    pipeline = make_pipeline(settings(tmp_path), source=MemorySource(readings(40)))
+    pipeline = _make(tmp_path, MemorySource(readings(40)), export=SAVED_MODEL)
     polls, release, building = iter(range(10**9)), threading.Event(), threading.Event()
 
     def build(folder: Path, hurry: bool) -> None:

@@ -26,7 +26,7 @@ from learnd.exporters.software import code_hashes
 from learnd.settings import Settings
 from learnd.types import Signal, Snapshot
 from tests.exports import learned
-from tests.helpers import run_cli, settings
+from tests.helpers import SAVED_MODEL, run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
 SCHEMA = json.loads(manifest.SCHEMA_FILE.read_text())
@@ -177,7 +177,7 @@ def test_the_code_in_the_card_runs(published: Path) -> None:
 def test_the_card_loads_the_other_formats_too_and_says_which_there_are_not(tmp_path: Path) -> None:
     """A small model has nothing for `tflite_dynamic` to round; who misses the file finds the reason."""
     formats = ["tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training", "keras", "hdf5", "onnx"]
-    learned(tmp_path, export={"every_seconds": 3600, "formats": formats})
+    learned(tmp_path, export={"formats": formats})
     folder = tmp_path / "exports" / "latest"
     _run_the_code_in_the_card(folder, blocks=5)
     assert "No tflite_dynamic: no weight of the model has" in (folder / card.FILE_NAME).read_text()
@@ -218,7 +218,7 @@ def test_every_task_has_a_manifest_that_fits_and_a_card(
     sections: dict[str, Any], scales: dict[str, tuple[int, ...]], said: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Windows, scores, classes and users' models too."""
-    chosen = settings(tmp_path / "data", **sections)
+    chosen = settings(tmp_path / "data", export=SAVED_MODEL, **sections)
     pipeline = make_pipeline(chosen)
     weights = pipeline.averaged.weights()
     x = np.ones((9, *pipeline.averaged._network.row_shape), np.float32)

@@ -31,11 +31,11 @@ def _is_subclass(value: Any, base: type) -> bool:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_every_optimizer_learns_in_the_compiled_step(kind: str, tmp_path: Path) -> None:
-    """It compiles with XLA, changes the weights, and keeps them finite."""
-    pipeline = make_pipeline(
-        settings(tmp_path, model={"kind": "linear"}, learning={"optimizer": {"kind": kind, "learning_rate": 0.01}})
-    )
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_every_optimizer_learns_in_the_compiled_step(compiled: bool, kind: str, tmp_path: Path) -> None:
+    """It compiles, with XLA too, changes the weights, and keeps them finite."""
+    learning = {"compile": compiled, "optimizer": {"kind": kind, "learning_rate": 0.01}}
+    pipeline = make_pipeline(settings(tmp_path, model={"kind": "linear"}, learning=learning))
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 3)).astype(np.float32)
     origins = np.empty(200, dtype=object)

@@ -247,7 +247,7 @@ def test_rules_work_in_the_pipeline_and_their_rejects_are_dead_letters(tmp_path:
             "c": {"stuck_after": 4, "max_change": 50},
         },
         task={"kind": "regression", "window": 2},
-        learning={"mode": "micro_batch", "batch_size": 4},
+        learning={"mode": "micro_batch", "batch_size": 4, "compile": False},
         dead_letter={"path": str(letters)},
     )
     values = [json.dumps(row).encode() for row in rows]

@@ -50,7 +50,7 @@ print(json.dumps(said))
 
 def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
     """With the interpreter alone: no TensorFlow, no Keras, none of us. What `get` gave, another `set` goes on from."""
-    sections = {"model": {"kind": "mlp", "hidden": [40, 40]}, "export": {"every_seconds": 3600, "formats": ALL}}
+    sections = {"model": {"kind": "mlp", "hidden": [40, 40]}, "export": {"formats": ALL}}
     pipeline = learned(tmp_path, records=600, **sections)
     x, y = rows(150)
     y += 20.0
@@ -94,7 +94,7 @@ def test_training_on_the_device_is_the_daemons_own_update(kind: str, tmp_path: P
 @pytest.mark.parametrize("row", ["not a number", "fits exactly"])
 def test_a_row_without_a_gradient_does_not_end_learning_on_the_device(row: str, tmp_path: Path) -> None:
     """Clipping divides by the gradients' norm, which is 0 then; the optimizer's slots must stay finite."""
-    learned(tmp_path, export={"every_seconds": 3600, "formats": ["tflite_training"]})
+    learned(tmp_path, export={"formats": ["tflite_training"]})
     interpreter = Interpreter(model_path=str(tmp_path / "exports" / "latest" / "model_training.tflite"))
     train, get, infer = map(interpreter.get_signature_runner, ("train", "get", "infer"))
     x, y = rows(100)
@@ -123,7 +123,7 @@ def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, c
     """Dropout draws at random, for which devices have nothing: the manifest and the log say so."""
     sections = {
         "model": {"kind": "mlp", "hidden": [8], "dropout": 0.1},
-        "export": {"every_seconds": 3600, "formats": ["tflite", "tflite_training"]},
+        "export": {"formats": ["tflite", "tflite_training"]},
     }
     learned(tmp_path, **sections)
     folder = tmp_path / "exports" / "latest"

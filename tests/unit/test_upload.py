@@ -23,7 +23,7 @@ from learnd.exporters.settings import UploadSettings
 from learnd.exporters.upload import Uploaded, Uploader
 from learnd.exporters.versions import YOUNG_S
 from learnd.sources.memory import MemorySource
-from tests.helpers import config_text, readings, settings
+from tests.helpers import SAVED_MODEL, config_text, readings, settings
 from tests.integration.test_publishing import PUBLISHER
 from tests.unit.test_config import _problems
 from tests.unit.test_loop import _learn_until
@@ -111,7 +111,7 @@ def _whole(store: Any, root: str, number: int, original: Path) -> bool:
 @pytest.mark.parametrize("protocol", ["memory", "file"])
 def test_an_export_arrives_whole_and_latest_names_it(protocol: str, tmp_path: Path) -> None:
     """In fsspec's own file systems; the copy passes `inspect --verify`."""
-    chosen = settings(tmp_path / "data")
+    chosen = settings(tmp_path / "data", export=SAVED_MODEL)
     pipeline = make_pipeline(chosen)
     url = f"{protocol}://{tmp_path}/there"
     maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child())
@@ -175,7 +175,7 @@ def test_a_file_that_arrives_cut_off_is_noticed(tmp_path: Path, store: FaultySto
 
 def test_a_store_that_hangs_holds_no_export_up_and_the_newest_wins(tmp_path: Path, store: FaultyStore) -> None:
     """Local versions go on coming; of those that could not be sent meanwhile only the newest is, and it is spared."""
-    chosen = settings(tmp_path / "data", export={"keep": 1})
+    chosen = settings(tmp_path / "data", export={**SAVED_MODEL, "keep": 1})
     pipeline = make_pipeline(chosen)
     clock = Clock()
     maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child(), clock)
@@ -208,7 +208,7 @@ def test_a_store_that_hangs_holds_no_export_up_and_the_newest_wins(tmp_path: Pat
 
 def test_after_a_restored_backup_the_store_tells_which_numbers_are_used(tmp_path: Path, store: FaultyStore) -> None:
     """Even where the clock is wrong: nothing there is overwritten, and the next export goes above it."""
-    chosen = settings(tmp_path / "data")
+    chosen = settings(tmp_path / "data", export=SAVED_MODEL)
     pipeline = make_pipeline(chosen)
     others = _version(tmp_path / "before", 41)
     _upload(Uploader(UploadSettings(url="faulty://bucket/exports")), others)
@@ -226,7 +226,7 @@ def test_after_a_restored_backup_the_store_tells_which_numbers_are_used(tmp_path
 
 def test_a_start_asks_the_store_before_the_first_export(tmp_path: Path, store: FaultyStore) -> None:
     """Also where nothing is left here: the disk was lost, and the clock is wrong."""
-    chosen = settings(tmp_path / "data")
+    chosen = settings(tmp_path / "data", export=SAVED_MODEL)
     pipeline = make_pipeline(chosen)
     _upload(Uploader(UploadSettings(url="faulty://bucket/exports")), _version(tmp_path / "before", 41))
     maker = _exporter(tmp_path / "exports", chosen, pipeline, _Child())
@@ -250,7 +250,7 @@ def test_another_export_of_the_same_number_is_never_overwritten(tmp_path: Path, 
 
 def test_what_was_published_before_a_start_is_uploaded_at_the_start(tmp_path: Path, store: FaultyStore) -> None:
     """The last export of a stop may have come too late for it."""
-    chosen = settings(tmp_path / "data")
+    chosen = settings(tmp_path / "data", export=SAVED_MODEL)
     pipeline = make_pipeline(chosen)
     assert _export(_exporter(tmp_path / "exports", chosen, pipeline, _Child()), _snapshot(chosen, pipeline)).number == 1
     again = _exporter(tmp_path / "exports", chosen, pipeline, _Child())
