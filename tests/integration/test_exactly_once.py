@@ -107,8 +107,12 @@ def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_fifty_kills_lose_nothing_and_repeat_nothing(variant: str, kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+def test_fifty_kills_lose_nothing_and_repeat_nothing(
+    variant: str, kafka_broker: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same, killed fifty times: at every named point, in the start, and whenever chance will have it."""
+    for name, value in compile_cache.WITHOUT.items():
+        monkeypatch.setenv(name, value)  # as it is without tests: each start compiles by itself
     feed = Feed(kafka_broker, MANY_RECORDS, MANY_PORTION_S)
     sections = {
         **VARIANTS[variant],
@@ -146,20 +150,15 @@ def _processes_of(folder: Path) -> list[int]:
     return found
 
 
-def _daemon(config: Path, *arguments: str, kill_at: str = "") -> Daemon:
-    """As it is without tests: it compiles by itself at every start."""
-    return Daemon(config, *arguments, environ={**compile_cache.WITHOUT, faults.VARIABLE: kill_at})
-
-
 def _kill_at(config: Path, point: str, *arguments: str) -> None:
     """The daemon's own SIGKILL, at *point*."""
-    with _daemon(config, *arguments, kill_at=point) as daemon:
+    with Daemon(config, *arguments, environ={faults.VARIABLE: point}) as daemon:
         daemon.finish(code=-signal.SIGKILL)
 
 
 def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> None:
     reached = _newest_checkpoint(config.parent)
-    with _daemon(config) as daemon:
+    with Daemon(config) as daemon:
         until(lambda: _newest_checkpoint(config.parent) > reached, what="a checkpoint")
         time.sleep(random.uniform(0.0, 2 * PORTION_S))
         assert daemon.process.poll() is None, daemon.log()
@@ -168,7 +167,7 @@ def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> N
 
 def _kill_at_any_time(config: Path, random: np.random.Generator) -> str:
     """From the first moment of the process on; some come in its start, most while it learns."""
-    with _daemon(config) as daemon:
+    with Daemon(config) as daemon:
         if in_the_start := random.random() < 0.2:
             time.sleep(random.uniform(0.0, 5.0))
         else:
@@ -183,12 +182,12 @@ def _compare_with_an_uninterrupted_run(
     broken: Path, broker: KafkaCluster, topic: str, records: int, sections: dict[str, Any]
 ) -> None:
     """Both to the end of the stream; then everything that either has on disk."""
-    with _daemon(broken, "--once") as daemon:
+    with Daemon(broken, "--once") as daemon:
         daemon.finish()
         assert not daemon.events("checkpoint_damaged"), "a crash is no damage"
     folder = broken.parent.parent
     whole = _config(folder / "whole", broker, topic, **sections)
-    with _daemon(whole, "--once") as daemon:
+    with Daemon(whole, "--once") as daemon:
         daemon.finish()
     arrays, state = read_arrays(folder / "whole" / "data" / "checkpoints")
     arrays_again, state_again = read_arrays(folder / "broken" / "data" / "checkpoints")

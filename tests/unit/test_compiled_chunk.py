@@ -48,16 +48,10 @@ def _learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int]) -> tuple[n
     )
 
 
-@pytest.mark.parametrize("mode", ["per_sample", "micro_batch"])
-@pytest.mark.parametrize("averager", ["window", "ema", "none"])
-@hypothesis_settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
-@given(cuts=st.lists(st.integers(1, ROWS - 1), max_size=12))
-def test_weights_do_not_depend_on_how_the_stream_is_cut(
-    tmp_path: Path, mode: str, averager: str, cuts: list[int]
-) -> None:
-    """Every variable, prediction and loss is equal to the last bit for any cutting."""
+@pytest.fixture
+def pipeline(request: pytest.FixtureRequest, tmp_path: Path) -> Pipeline:
+    """Of one mode and averager; compiled once for all the cuttings of a test."""
+    mode, averager = request.param
     # XLA takes seconds per case; the window, which has the most to do, has it on.
     learning: dict[str, Any] = {"mode": mode, "compile": averager == "window"}
     sections: dict[str, Any] = {"averaging": {"kind": averager}, "learning": learning}
@@ -65,22 +59,50 @@ def test_weights_do_not_depend_on_how_the_stream_is_cut(
         sections["averaging"]["every_samples"] = 7
     if mode == "micro_batch":
         learning["batch_size"] = 8
+    return _pipeline(tmp_path, **sections)
+
+
+MODES = [(mode, averager) for mode in ("per_sample", "micro_batch") for averager in ("window", "ema", "none")]
+
+
+@pytest.mark.parametrize("pipeline", MODES, ids="-".join, indirect=True)
+@hypothesis_settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@given(cuts=st.lists(st.integers(1, ROWS - 1), max_size=12))
+def test_weights_do_not_depend_on_how_the_stream_is_cut(pipeline: Pipeline, cuts: list[int]) -> None:
+    """Every variable, prediction and loss is equal to the last bit for any cutting."""
     samples = _samples(ROWS)
-    whole, cut = _pipeline(tmp_path, **sections), _pipeline(tmp_path, **sections)
-    results, results_cut = _learn(whole, samples, []), _learn(cut, samples, cuts)
-    assert same_arrays(_arrays(whole), _arrays(cut)) == []
+    start = _arrays(pipeline)
+    results = _learn(pipeline, samples, [])
+    whole = _arrays(pipeline)
+    assert int(whole["learned"]) == ROWS
+    _start_over(pipeline, start)
+    results_cut = _learn(pipeline, samples, cuts)
+    assert same_arrays(whole, _arrays(pipeline)) == []
     for one, other in zip(results, results_cut, strict=True):
         np.testing.assert_array_equal(one, other)
+    _start_over(pipeline, start)
+
+
+def _start_over(pipeline: Pipeline, start: dict[str, Any]) -> None:
+    """Everything that a checkpoint holds is again what it was at the *start*."""
+    for name, variable in pipeline.checkpoints._live.items():
+        variable.assign(start[name])
+    pipeline.learner.restore({})
 
 
 def test_chunks_larger_than_one_call_keep_the_order(tmp_path: Path) -> None:
     """A batch of several compiled calls gives what single samples give."""
     samples = _samples(CHUNK_ROWS * 2 + 17)
-    whole, cut = _pipeline(tmp_path), _pipeline(tmp_path)
-    _learn(whole, samples, [])
-    _learn(cut, samples, list(range(100, len(samples), 331)))
-    assert same_arrays(_arrays(whole), _arrays(cut)) == []
-    assert whole.retraces() == cut.retraces() == 0
+    pipeline = _pipeline(tmp_path)
+    start = _arrays(pipeline)
+    _learn(pipeline, samples, [])
+    whole = _arrays(pipeline)
+    _start_over(pipeline, start)
+    _learn(pipeline, samples, list(range(100, len(samples), 331)))
+    assert same_arrays(whole, _arrays(pipeline)) == []
+    assert pipeline.retraces() == 0
 
 
 def test_a_sample_is_predicted_before_it_is_learned(tmp_path: Path) -> None:
@@ -135,7 +157,7 @@ def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size
 
 def test_micro_batch_waits_for_its_last_sample(tmp_path: Path) -> None:
     """An incomplete group is neither learned nor lost, and survives a restore of the learner's state."""
-    learning = {"mode": "micro_batch", "batch_size": 8}
+    learning = {"mode": "micro_batch", "batch_size": 8, "compile": False}
     first, second = _pipeline(tmp_path, learning=learning), _pipeline(tmp_path, learning=learning)
     samples = _samples(12)
     assert len(first.learner.learn(samples).samples) == 8
