@@ -5,8 +5,9 @@
 //   learnd_edge follow EXPORTS                     predicts until SIGTERM or SIGINT, always by the newest version
 //
 // EXPORT is a folder of data_dir/exports. A row is one line of numbers, in the order of the features; a window is its
-// readings one after the other, the oldest first. STATE is a path prefix, as TensorFlow's checkpoints have them.
-// Exit status: 0, 64 for wrong usage, 65 for a bad row, 70 where TensorFlow reports an error.
+// readings one after the other, the oldest first. A line that is no row is named on standard error and left out.
+// STATE is a path prefix, as TensorFlow's checkpoints have them.
+// Exit status: 0, 64 for wrong usage, 65 if lines were left out, 70 where TensorFlow reports an error.
 
 #include <atomic>
 #include <chrono>
@@ -138,12 +139,15 @@ class Newest {
   explicit Newest(std::string exports) : exports_(std::move(exports)) {
     if (!Look()) throw Failure(70, "no version in " + exports_);
     watcher_ = std::thread([this] {
+      std::string told;
       while (!stopping_) {
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
         try {
           Look();
+          told.clear();
         } catch (const std::exception& error) {  // the older version goes on; the next look tries again
-          std::cerr << error.what() << std::endl;
+          if (told != error.what()) std::cerr << error.what() << std::endl;
+          told = error.what();
         }
       }
     });
@@ -184,46 +188,48 @@ class Newest {
   std::thread watcher_;
 };
 
-std::vector<Row> ReadRows(int64_t width) {
-  std::vector<Row> rows;
+// Gives `take` every row of standard input, each as soon as it is there; returns 65 if lines were left out, else 0.
+template <typename Take>
+int EachRow(int64_t width, Take take) {
+  int status = 0;
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     std::istringstream fields(line);
     Row row;
     for (float value; fields >> value;) row.push_back(value);
-    if (!fields.eof() || static_cast<int64_t>(row.size()) != width) {
-      throw Failure(65, "line " + std::to_string(number) + ": expected " + std::to_string(width) + " numbers, got " +
-                            std::to_string(row.size()) + (fields.eof() ? "" : " and then something else"));
+    if (fields.eof() && static_cast<int64_t>(row.size()) == width) {
+      take(row);
+      continue;
     }
-    rows.push_back(std::move(row));
+    std::cerr << "line " << number << ": expected " << width << " numbers, got " << row.size()
+              << (fields.eof() ? "" : " and then something else") << std::endl;
+    status = 65;
   }
-  return rows;
+  return status;
 }
 
-void Predict(const std::string& folder, bool lite) {
+int Predict(const std::string& folder, bool lite) {
   const Model model(folder, lite);
-  const std::vector<Row> rows = ReadRows(model.Width("serving_default", "inputs"));
-  const Tensors answers = model.Predict(rows);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    for (const auto& [name, tensor] : answers) {
+  return EachRow(model.Width("serving_default", "inputs"), [&](const Row& row) {
+    for (const auto& [name, tensor] : model.Predict({row})) {
       const auto values = tensor.flat<float>();
-      const int64_t width = values.size() / static_cast<int64_t>(rows.size());
       std::cout << name;
-      for (int64_t j = 0; j < width; ++j) std::cout << ' ' << values(static_cast<int64_t>(i) * width + j);
+      for (int64_t i = 0; i < values.size(); ++i) std::cout << ' ' << values(i);
       std::cout << '\n';
     }
-  }
+  });
 }
 
-void Learn(const std::string& folder, const std::string& to, const std::string& from) {
+int Learn(const std::string& folder, const std::string& to, const std::string& from) {
   const Model model(folder);
   if (!from.empty()) model.Restore(from);
   const int64_t inputs = model.Width("learn", "x"), targets = model.Width("learn", "y");
-  for (const Row& row : ReadRows(inputs + targets)) {
+  const int status = EachRow(inputs + targets, [&](const Row& row) {
     const Row x(row.begin(), row.begin() + inputs), y(row.begin() + inputs, row.end());
     std::cout << model.Learn({x}, {y}) << '\n';
-  }
+  });
   model.Save(to);
+  return status;
 }
 
 volatile std::sig_atomic_t stopped = 0;
@@ -262,9 +268,9 @@ int main(int argc, char** argv) {
   std::cout << std::setprecision(9);  // a float comes back bit by bit
   try {
     if (command == "predict" && (count == 2 || (count == 3 && words[2] == "--lite"))) {
-      Predict(words[1], count == 3);
+      return Predict(words[1], count == 3);
     } else if (command == "learn" && (count == 3 || (count == 5 && words[3] == "--from"))) {
-      Learn(words[1], words[2], count == 5 ? words[4] : "");
+      return Learn(words[1], words[2], count == 5 ? words[4] : "");
     } else if (command == "follow" && count == 2) {
       Follow(words[1]);
     } else {

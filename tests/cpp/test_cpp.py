@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,20 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir / "exports"
 
 
+def _done(program: Path, *arguments: object, lines: str = "") -> "subprocess.CompletedProcess[str]":
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300, check=False)
+
+
 def _run(program: Path, *arguments: object, lines: str = "", code: int = 0) -> str:
-    done = subprocess.run(
-        [str(program), *map(str, arguments)], input=lines, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = _done(program, *arguments, lines=lines)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
+
+
+def _told(errors: str, beginning: str) -> list[str]:
+    """What the program itself said there; TensorFlow says much."""
+    return [line for line in errors.splitlines() if line.startswith(beginning)]
 
 
 def _lines(numbers: np.ndarray) -> str:
@@ -82,11 +91,12 @@ def test_it_learns_and_python_goes_on_with_what_it_saved(program: Path, exports:
 
 
 def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports: Path, tmp_path: Path) -> None:
-    """It predicts without pause while four versions appear and the old ones go."""
+    """It predicts without pause while four versions appear and the old ones go; one that does not load is told once."""
     folder = tmp_path / "exports"
     folder.mkdir()
     shutil.copytree(exports / "latest", folder / "1")
-    process = subprocess.Popen([str(program), "follow", str(folder)], stdout=subprocess.PIPE, text=True)
+    command = [str(program), "follow", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "version 1\n"
@@ -95,19 +105,42 @@ def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports
             (folder / f".building-{number}").rename(folder / str(number))
             assert process.stdout.readline() == f"version {number}\n"
             shutil.rmtree(folder / str(number - 1))
+        (folder / "6").mkdir()  # somebody else's doing: learnd publishes nothing that does not load
+        time.sleep(1.0)  # some ten looks
         process.terminate()
-        said = process.stdout.read().split()
+        output, errors = process.communicate()
     finally:
         process.kill()
         process.wait()
+    said = output.split()
     assert said[0] == "calls" and int(said[1]) > 100
     assert said[2:] == ["failed", "0"]
+    assert len(_told(errors, f"loading {folder}/6/saved_model")) == 1
 
 
-def test_wrong_input_is_named(program: Path, exports: Path, tmp_path: Path) -> None:
-    """A bad row by its line, an export that is not there by its path, a wrong command by the usage."""
-    assert "line 2: expected 3 numbers, got 1 and then something else" in _run(
-        program, "predict", exports / "latest", lines="1 2 3\n4 five 6\n", code=65
-    )
+def test_a_line_that_is_no_row_is_named_and_takes_nothing_along(program: Path, exports: Path, tmp_path: Path) -> None:
+    """The rows before and behind it are answered, and learned; the status tells."""
+    x, y = rows(2)
+    wrong = "4 five 6\n1 2\n1 nan 3\n1 1e99 3\n\n"
+    good = _run(program, "predict", exports / "latest", lines=_lines(x))
+    done = _done(program, "predict", exports / "latest", lines=_lines(x[:1]) + wrong + _lines(x[1:]))
+    assert (done.returncode, done.stdout) == (65, good)
+    assert _told(done.stderr, "line ") == [
+        "line 2: expected 3 numbers, got 1 and then something else",
+        "line 3: expected 3 numbers, got 2",
+        "line 4: expected 3 numbers, got 1 and then something else",
+        "line 5: expected 3 numbers, got 1 and then something else",
+        "line 6: expected 3 numbers, got 0",
+    ]
+    pairs = _lines(np.concatenate([x, y], axis=1))
+    for state, lines, code in (("clean", pairs, 0), ("dirty", wrong + pairs, 65)):
+        assert _done(program, "learn", exports / "latest", tmp_path / state, lines=lines).returncode == code
+    clean, dirty = (tf.train.load_checkpoint(str(tmp_path / state)) for state in ("clean", "dirty"))
+    for name in clean.get_variable_to_shape_map():
+        np.testing.assert_array_equal(clean.get_tensor(name), dirty.get_tensor(name), err_msg=name)
+
+
+def test_wrong_usage_is_named(program: Path, tmp_path: Path) -> None:
+    """An export that is not there by its path, a wrong command by the usage."""
     assert str(tmp_path / "gone") in _run(program, "predict", tmp_path / "gone", code=70)
     assert "usage" in _run(program, "retrain", code=64)
