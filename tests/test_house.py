@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from learnd.config import json_schema
+from learnd.reference import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {
@@ -43,12 +44,15 @@ def test_the_readme_names_only_what_is_there() -> None:
         assert [name for name in names if not (ROOT / name).exists()] == [], document
 
 
-def test_the_readme_names_every_option() -> None:
-    """What a user can write, a user can read about."""
-    text = (ROOT / "README.md").read_text()
-    for section, definition in json_schema()["$defs"].items():
-        for option in definition.get("properties", {}):
-            assert re.search(rf"\b{option}\b", text), f"{section}: {option}"
+def test_the_reference_of_the_configuration_is_that_of_the_code() -> None:
+    """What a user can write, a user can read about: every option, with what it does."""
+    schema = json_schema()
+    written = (ROOT / "configs" / "README.md").read_text()
+    assert written == markdown(schema), "learnd schema --markdown > configs/README.md"
+    for section, definition in {"": schema, **schema["$defs"]}.items():
+        for option, value in definition.get("properties", {}).items():
+            assert value.get("description") or "const" in value, f"{section}.{option} has no docstring"
+            assert re.search(rf"\b{option}\b", written), f"{section}.{option}"
 
 
 def test_continuous_integration_runs_the_command_of_the_readme() -> None:

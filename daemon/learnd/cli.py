@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(command=_validate)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration, or of a manifest")
-    schema.add_argument("--manifest", action="store_true", help="of learnd.json, which lies in every export")
+    form = schema.add_mutually_exclusive_group()
+    form.add_argument("--manifest", action="store_true", help="of learnd.json, which lies in every export")
+    form.add_argument("--markdown", action="store_true", help="of the configuration, as a page to read")
     schema.set_defaults(command=_schema)
 
     init = commands.add_parser("init", help="write a commented configuration to start from")
@@ -104,6 +106,11 @@ def _schema(options: argparse.Namespace) -> int:
         from learnd.exporters.manifest import SCHEMA_FILE
 
         print(SCHEMA_FILE.read_text(encoding="utf-8"), end="")
+        return 0
+    if options.markdown:
+        from learnd.reference import markdown
+
+        print(markdown(json_schema()), end="")
         return 0
     print(json.dumps(json_schema(), indent=2))
     return 0

@@ -100,8 +100,9 @@ def json_schema() -> dict[str, Any]:
     properties = schema["properties"]
     schema["required"] = [name for name in schema["required"] if name != "decode"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-    properties["features"] = {"anyOf": [names, properties["features"]]}
-    properties["target"] = {"anyOf": [{"type": "string"}, properties["target"]]}
+    for name, brief in (("features", names), ("target", {"type": "string"})):
+        said = {key: properties[name].pop(key) for key in ("description", "default") if key in properties[name]}
+        properties[name] = {"anyOf": [brief, properties[name]], **said}
     for section, key, default in _DEFAULT_KINDS:
         for reference in properties[section].get("oneOf", []):
             definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]

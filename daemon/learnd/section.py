@@ -12,7 +12,7 @@ from learnd.errors import ConfigError, Problem
 class Section(BaseModel):
     """One section of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 Positive = Annotated[float, Field(gt=0)]

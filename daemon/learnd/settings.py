@@ -25,18 +25,19 @@ class FeatureSettings(Section):
     """What is known of one feature: a reading that does not fit is a fault of its sensor."""
 
     min: float | None = None
+    """A reading below is a fault."""
     max: float | None = None
-    """A reading outside is a fault."""
+    """A reading above is a fault."""
     missing: float | None = None
-    """Stands in for a missing field or a null; such records are rejected where absent."""
+    """Stands in for a missing field or a null, a reading like any other. Absent: such a record is rejected."""
     max_change: Positive | None = None
-    """A reading further from its key's last good one is a fault, until the new level has shown to be one."""
+    """A reading further from its key's last good one is a fault, until `recover_after` others make a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None
     """Of so many equal readings of a key in a row the last, and every further one, is a fault."""
     recover_after: Annotated[int, Field(ge=2)] = 100
-    """So many readings in a row, each within max_change of the one before, are a new level and no fault."""
+    """So many readings in a row, each within `max_change` of the one before, are a new level and no fault."""
     on_fault: Literal["reject", "hold", "mean"] = "reject"
-    """The record goes to the dead letters; or its key's last good reading, or the mean of those, stands in."""
+    """The record goes to the dead letters; or the key's last good reading, or the mean of those, stands in."""
 
     @property
     def has_rule(self) -> bool:
@@ -47,9 +48,11 @@ class CheckpointSettings(Section):
     """When the state is saved, and how many saves are kept."""
 
     every_seconds: Positive | None = 30.0
+    """Whichever of the two comes first; null: that one never."""
     every_samples: Count | None = None
+    """Learned samples from one checkpoint to the next."""
     keep: Annotated[int, Field(ge=2)] = 5
-    """At least two: the older one stays until the newer is known to be on disk."""
+    """The newest so many. At least two: the older one stays until the newer is known to be on disk."""
     max_failures: Count | None = 3
     """So many failures in a row end learning with exit code 70; null: never, learning goes on without a net."""
     retry_seconds: Positive = 10.0
@@ -60,6 +63,7 @@ class HttpSettings(Section):
     """Where metrics and health are served."""
 
     host: str = "127.0.0.1"
+    """The address that is listened on; there is neither a password nor TLS."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """0 takes any free port and logs it."""
 
@@ -72,21 +76,26 @@ class ScalingSettings(Section):
     """
 
     inputs: Literal["online", "none"] | None = None
+    """Absent: `online`, but `none` for a loaded model."""
     target: Literal["online", "none"] | None = None
+    """Absent: `online`, but `none` for a loaded model that keeps its head."""
 
 
 class ModelRecipe(Section):
     """What the network is built from."""
 
     seed: int = 0
-    """Of the first weights."""
+    """Of the first weights, and of whatever is drawn while learning."""
     features: Annotated[dict[str, FeatureSettings], Field(min_length=1)]
-    """Names, as a list or as a mapping with options; the order is the order of the model's inputs."""
+    """Names, as a list or as a mapping with options; their order is the order of the model's inputs."""
     target: list[str] = []
-    """What a regression predicts, one name or several; or the one field with the class."""
+    """What a regression predicts, one name or several; or the one field with the class. Else absent."""
     task: AnyTask = RegressionSettings(kind="regression")
+    """What is predicted from what."""
     model: AnyModel
+    """What learns: built in, made by your code, or loaded."""
     scaling: ScalingSettings = ScalingSettings()
+    """Standardisation of numbers on their way into the model and out of it."""
 
     @property
     def scale_inputs(self) -> bool:
@@ -119,6 +128,7 @@ class LearningRecipe(ModelRecipe):
     """What an exporting process needs to build the network and its update; holds no secret."""
 
     learning: AnyLearner = PerSampleSettings(mode="per_sample")
+    """How each update goes."""
 
 
 class Settings(LearningRecipe):
@@ -129,13 +139,21 @@ class Settings(LearningRecipe):
     data_dir: Path = Path("data")
     """Holds checkpoints, exports and the lock; one daemon at a time."""
     source: AnySource
+    """Where records come from."""
     decode: AnyDecoder
+    """How a record becomes numbers. Absent: `csv` for a CSV file, else `json`."""
     averaging: AnyAverager = WindowSettings(kind="window")
+    """Of the weights; what is exported are the averaged ones."""
     checkpoint: CheckpointSettings = CheckpointSettings()
+    """When the state is saved."""
     export: ExportSettings = ExportSettings()
+    """What is published, and when."""
     dead_letter: SinkSettings | None = None
+    """Where rejected records go, whole. Absent: they are counted and logged only."""
     predictions: SinkSettings | None = None
+    """Where each sample's origin, key, time, prediction, truth, and scores of live and averaged weights go."""
     http: HttpSettings = HttpSettings()
+    """For Prometheus, and for whatever watches over the process."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -48,12 +48,13 @@ class Metrics:
         self.model_samples = gauge("model_samples", "Samples that the model has learned in all its life.")
         loss = gauge(
             "prequential_loss",
-            "Mean squared error in standard deviations, over the last 1000 samples.",
+            "Mean loss of the last 1000 samples before they were learned (squared error in standard deviations).",
             ("weights",),
         )
         self._live_loss, self._averaged_loss = loss.labels("live"), loss.labels("averaged")
         self.absolute_error = gauge(
-            "prequential_absolute_error", "Mean absolute error in the target's units, last 1000 samples."
+            "prequential_absolute_error",
+            "The same as an absolute error in the target's units; of classes the share wrong.",
         )
         self.update_seconds = Histogram(
             "learnd_update_duration_seconds",

@@ -8,6 +8,7 @@ import yaml
 from learnd.config import load
 from learnd.errors import ConfigError, DataDirLockedError, UsageError
 from learnd.loop import STOP_S
+from learnd.telemetry import Metrics
 from tests.helpers import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
@@ -54,3 +55,20 @@ def test_prometheus_scrapes_what_compose_runs() -> None:
     """The target is learnd's service and port."""
     scrape = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text())["scrape_configs"][0]
     assert scrape["static_configs"][0]["targets"] == ["learnd:9464"]
+
+
+def test_every_metric_is_told() -> None:
+    """Name, labels and meaning, as a scrape has them."""
+    metrics = Metrics(reject_reasons=(), skip_reasons=())
+    rows = [
+        f"| `{family.name}{'_total' * (family.type == 'counter')}` | {labels} | {family.documentation} |"
+        for collector in metrics.registry._collector_to_names
+        for family in collector.collect()
+        for labels in [", ".join(f"`{name}`" for name in getattr(collector, "_labelnames", ()))]
+        if family.name.startswith("learnd_")
+    ]
+    assert len(rows) > 30
+    text = (ROOT / "deploy" / "README.md").read_text()
+    assert [row for row in rows if row not in text] == []
+    told = set(re.findall(r"^\| `(learnd_\w+)`", text, re.MULTILINE))
+    assert told == {row.split("`")[1] for row in rows}

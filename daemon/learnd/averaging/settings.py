@@ -12,7 +12,9 @@ class WindowSettings(Section):
 
     kind: Literal["window"]
     size: Count = 20
+    """Snapshots."""
     every_samples: Count = 100
+    """Learned samples from one snapshot to the next."""
     warmup: Annotated[float, Field(gt=0, le=1)] = 0.5
     """While young, average over this share of all snapshots so far: the oldest are hardly trained."""
 
@@ -22,7 +24,9 @@ class EmaSettings(Section):
 
     kind: Literal["ema"]
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """What remains of the average at each snapshot."""
     every_samples: Count = 100
+    """Learned samples from one snapshot to the next."""
 
 
 class NoneSettings(Section):

@@ -14,12 +14,13 @@ class _Common(Section):
     time: str | None = None
     """The field with the event time: ISO 8601, or a number of `time_unit`; the record's own time where absent."""
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Of a `time` that is a number, since 1970 UTC."""
     key: str | None = None
-    """The field that names the machine; ``__key__`` is the record's own key; absent: one series a partition."""
+    """The field that names the machine; `__key__` is the record's own key. Absent: one series a partition."""
     max_bytes: Count = 1_048_576
     """A longer record is rejected undecoded."""
     max_ahead_s: Positive | None = 86_400.0
-    """An event time further ahead of the record's own time is a reject; a day, for zones that nobody wrote down."""
+    """An event time further ahead of the record's own (Kafka's) is a reject; a day, for unwritten zones."""
 
 
 class JsonSettings(_Common):
@@ -43,8 +44,11 @@ class Float32Settings(_Common):
 
     kind: Literal["float32"]
     time: None = None
+    """There is none in such a record; its own time counts."""
     max_ahead_s: None = None
+    """Without effect."""
     key: Literal["__key__"] | None = None
+    """The record's own key. Absent: one series a partition."""
 
 
 AnyDecoder = Annotated[JsonSettings | CsvSettings | Float32Settings, Field(discriminator="kind")]

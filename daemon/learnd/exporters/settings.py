@@ -48,11 +48,14 @@ class ExportSettings(Section):
     """When and what to publish under ``data_dir/exports/<number>/``."""
 
     every_seconds: Positive | None = 300.0
+    """Whichever of the two comes first; null: that one never."""
     every_samples: Count | None = None
+    """Learned samples from one export to the next."""
     formats: list[Format] = ["saved_model", "tflite"]
     """`[]`: nothing is ever published. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
     `tflite_training`, `keras`, `hdf5` (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
     keep: Count = 5
+    """The newest so many; besides, whatever is younger than 60 s or named by `latest`."""
     tolerance: Positive = 1e-4
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
     tolerances: dict[Format, Positive] = {}

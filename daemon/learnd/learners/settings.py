@@ -79,14 +79,14 @@ def _canonical(name: str, known: Sequence[str], what: str) -> str:
 class OptimizerSettings(BaseModel):
     """Any Keras optimizer by name, or the user's own; further keys are its arguments, checked when it is built."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     kind: str = "Adam"
-    """A name of Keras', in any case, or ``package.module:Class``."""
+    """A name of Keras', in any case, or `package.module:Class`. Further keys are its arguments."""
     learning_rate: Positive | dict[str, Any] = 0.001
-    """A number, or a Keras schedule: ``{kind: ExponentialDecay, initial_learning_rate: 0.01, ...}``."""
+    """A number, or a Keras schedule: `{kind: ExponentialDecay, initial_learning_rate: 0.01, ...}`."""
     global_clipnorm: Positive | None = 5.0
-    """One surprising sample moves the weights by no more than this gradient norm allows."""
+    """One surprising sample moves the weights by no more than this gradient norm allows; null: without bound."""
 
     @field_validator("kind")
     @classmethod
@@ -133,20 +133,21 @@ class _Common(Section):
     loss: str | None = None
     """A Keras name or `package.module:object`; absent: the loaded or made model's own, else what fits the task."""
     sample_weight: str | None = None
-    """The field that says how much a sample counts."""
+    """The field that says how much a sample counts, from 0 to 10^6."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """How much the samples of each class count; ``balanced``: the rarer so far, the more."""
+    """How much the samples of each class count; `balanced`: the rarer so far, the more."""
     passes: Annotated[int, Field(ge=1, le=64)] = 1
     """Updates in a row on the same samples."""
     replay: ReplaySettings | None = None
+    """Mixes samples of before into every update, against forgetting."""
     elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """After each update the weights move this share of the way to their average."""
     layer_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Factors on the updates of layers by name (``*`` and ``?`` as in file names): a learning rate per group."""
+    """Factors on the updates of layers by name (`*` and `?` as in file names): a learning rate per group."""
     max_step: Positive | None = 1.0
     """An update whose steps are larger (root mean square over all weights) is refused, as one that is not finite is."""
     max_refused: Count | None = 100
-    """After so many refusals in a row the weights go back to their average, and the optimizer begins anew."""
+    """After so many refusals in a row the weights go back to their average; null: never."""
     update: Address | None = None
     """The user's own update, `package.module:function`, called with model, optimizer, x, y; returns the loss."""
 
@@ -167,6 +168,7 @@ class MicroBatchSettings(_Common):
 
     mode: Literal["micro_batch"]
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
+    """Samples an update; an incomplete group waits, in the checkpoint, for those that fill it."""
 
 
 AnyLearner = Annotated[PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]

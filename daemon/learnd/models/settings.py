@@ -36,7 +36,7 @@ class FreezeSettings(Section):
     all_but_last: Count | None = None
     """Only the last so many layers with weights learn."""
     layers: list[str] = []
-    """Layers by name; ``*`` and ``?`` stand for any letters, as in file names."""
+    """Layers by name; `*` and `?` stand for any letters, as in file names."""
     until_samples: Count | None = None
     """They learn once the model has learned so many samples; absent: never."""
 
@@ -45,7 +45,9 @@ class _Reshapable(Section):
     load: Path | None = None
     """Weights to begin with: a file or folder of one of the formats in the README."""
     head: HeadSettings | None = None
+    """Takes the last layers off and puts new ones in their place; `{}` is one dense layer, as the task wants it."""
     freeze: FreezeSettings | None = None
+    """Which layers do not learn."""
     code: list[Address] = []
     """Modules, or classes as `package.module:Class`, that the loaded file needs."""
     allow_lambda: list[str] = []
@@ -68,7 +70,9 @@ class LinearSettings(_Reshapable):
 
     kind: Literal["linear"]
     l1: Strength = 0.0
+    """Penalty on the sum of the kernel's absolute values."""
     l2: Strength = 0.0
+    """Penalty on the sum of the kernel's squares."""
 
 
 class MlpSettings(_Regularized):
@@ -76,7 +80,9 @@ class MlpSettings(_Regularized):
 
     kind: Literal["mlp"]
     hidden: Widths = [32, 16]
+    """Widths of the layers."""
     activation: Activation = "relu"
+    """Behind each of them."""
 
 
 class AutoencoderSettings(_Regularized):
@@ -84,7 +90,9 @@ class AutoencoderSettings(_Regularized):
 
     kind: Literal["autoencoder"]
     hidden: Widths = [16, 4]
+    """Widths on the way down; the last is the bottleneck."""
     activation: Activation = "tanh"
+    """Behind each of them."""
 
 
 class LstmSettings(_Regularized):
@@ -92,6 +100,7 @@ class LstmSettings(_Regularized):
 
     kind: Literal["lstm"]
     units: Count = 32
+    """Width of its state."""
 
 
 class GruSettings(_Regularized):
@@ -99,6 +108,7 @@ class GruSettings(_Regularized):
 
     kind: Literal["gru"]
     units: Count = 32
+    """Width of its state."""
 
 
 class Conv1dSettings(_Regularized):
@@ -106,8 +116,11 @@ class Conv1dSettings(_Regularized):
 
     kind: Literal["conv1d"]
     filters: Widths = [16]
+    """Of each convolution."""
     kernel_size: Count = 5
+    """Steps that one looks back over."""
     activation: Activation = "relu"
+    """Behind each of them."""
 
 
 class TcnSettings(_Regularized):
@@ -115,10 +128,13 @@ class TcnSettings(_Regularized):
 
     kind: Literal["tcn"]
     filters: Count = 16
+    """Of every convolution."""
     kernel_size: Annotated[int, Field(ge=2)] = 3
+    """Steps that one looks back over."""
     blocks: Count | None = None
     """Absent: as many as it takes to see the whole window."""
     activation: Activation = "relu"
+    """Behind each convolution."""
 
 
 class FactorySettings(_Reshapable):
@@ -126,7 +142,7 @@ class FactorySettings(_Reshapable):
 
     kind: Literal["factory"]
     factory: Address
-    """``package.module:function``, on the Python path."""
+    """`package.module:function`, on the Python path."""
     arguments: dict[str, Any] = {}
     """Further keyword arguments for it."""
 
@@ -136,6 +152,7 @@ class LoadSettings(_Reshapable):
 
     kind: Literal["load"]
     load: Path
+    """A file or folder of one of the formats in the README; it is copied into the `data_dir` at the first start."""
     architecture: Path | None = None
     """A Keras architecture as JSON (`model.to_json()`), where `load` holds weights alone."""
     signature: str = "serving_default"

@@ -11,7 +11,9 @@ class SinkSettings(Section):
     """A topic of the source's Kafka cluster, or a JSON Lines file."""
 
     topic: str | None = None
+    """Of the source's cluster; gets each line at least once."""
     path: Path | None = None
+    """A JSON Lines file; has each line exactly once, also after a crash."""
 
     @model_validator(mode="after")
     def _one(self) -> "SinkSettings":

@@ -15,38 +15,50 @@ class KafkaSettings(Section):
 
     kind: Literal["kafka"]
     bootstrap_servers: Annotated[list[str], Field(min_length=1)]
+    """`host:port` of some brokers; the others are found through them."""
     topics: Annotated[list[str], Field(min_length=1)]
+    """All of their partitions are learned from."""
     start_from: Literal["earliest", "latest"] | datetime = "earliest"
     """Where a partition begins that no checkpoint holds an offset for; a timestamp without zone is UTC."""
     group_id: str | None = None
-    """Offsets are committed to this group after each checkpoint, for lag tools; learnd never reads them."""
+    """Offsets are committed to it after each checkpoint, for lag tools alone. Absent: `learnd-<name>`."""
     isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted"
+    """Whether records of transactions that are not, or never, committed are learned."""
     max_partition_fetch_bytes: Count = 4_194_304
-    """Kafka's own default of 1 MiB leaves the consumer waiting for half the time (`tests/bench/kafka_path.py`)."""
+    """Fetched ahead. Kafka's own 1 MiB leaves the consumer waiting for half the time (`tests/bench/kafka_path.py`)."""
     fetch_max_wait_ms: Count = 100
+    """How long the broker may hold back an answer without records."""
     connect_timeout_s: Positive = 10.0
+    """A start without a broker fails, or is tried again, after so long."""
     startup: Literal["retry", "fail"] = "fail"
-    """Without a broker at the start: wait for it, not ready, or end with status 69 after ``connect_timeout_s``."""
+    """Without a broker at the start: wait for it, `/readyz` 503; or end with status 69: a wrong address shows."""
     discover_every_s: Positive = 60.0
     """New partitions of the topics are looked for so often, and learned from their beginning."""
     errors: Literal["stop", "dead_letter"] = "stop"
-    """What to do with a record batch that cannot be read: damaged, too large, of a codec that is not installed."""
+    """Of a batch that cannot be read (damaged, too large, of a codec that is not installed), after three attempts:
+    stop, for it may be good, and what is passed over never comes again; or leave it out and tell the dead letters."""
     on_data_loss: Literal["stop", "continue"] = "stop"
-    """What to do when the broker no longer holds the offset that is wanted next."""
+    """When the broker no longer holds the next offset: stop, or go on at the oldest one left and count the gap."""
     max_batch_bytes: Annotated[int, Field(ge=1024)] = 67_108_864
     """Of a record batch once decompressed; a larger one is not read. Memory for two copies of it is needed."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """SASL_PLAINTEXT only with `allow_insecure: true`."""
     ssl_cafile: Path | None = None
     """Certificates (PEM) of the authorities that may have signed the broker's; the system's where absent."""
     ssl_certfile: Path | None = None
     """Our own certificate (PEM), for a broker that wants one; the key may stand in it too."""
     ssl_keyfile: Path | None = None
+    """Its key (PEM)."""
     ssl_password: SecretStr | None = None
     """Of an encrypted key."""
     ssl_password_file: Path | None = None
+    """Holds that password, and nothing else."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    """OAUTHBEARER takes a token, the others name and password."""
     sasl_username: str | None = None
+    """Whom to log in as."""
     sasl_password: SecretStr | None = None
+    """From the environment: `"${KAFKA_PASSWORD}"`; or from a file, by the next option."""
     sasl_password_file: Path | None = None
     """Read once a start; it holds the password, and nothing else."""
     sasl_oauth_token_file: Path | None = None
@@ -111,6 +123,7 @@ class FileSettings(Section):
 
     kind: Literal["file"]
     path: Path
+    """`.csv`, `.tsv`, `.jsonl` or `.ndjson`, with or without `.gz`."""
     format: Literal["csv", "jsonl"] | None = None
     """Read off the file's name where absent."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -142,12 +155,17 @@ class FileSettings(Section):
 
 
 class SimulatorSettings(Section):
-    """A fleet of machines that wear, drift and fail, with the truth beside each reading (see the README)."""
+    """A fleet of machines that wear, drift and fail. Each record has the time `ts`, the `machine`, its sensors
+    (temperature, pressure, vibration, current, speed, torque, temperature_2, ...), its `wear`, and the `truth` beside
+    it: `fault` and `drift`."""
 
     kind: Literal["simulator"]
     seed: int = 0
+    """Equal ones give equal records."""
     machines: Count = 5
+    """They take turns."""
     sensors: Count = 6
+    """Of each machine."""
     interval_s: Positive = 60.0
     """Event time between two readings of one machine."""
     records: Count | None = None
@@ -159,6 +177,7 @@ class SimulatorSettings(Section):
     fault_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of a machine's time in which one sensor is at fault."""
     noise: Annotated[float, Field(ge=0)] = 0.3
+    """Of a reading, in standard deviations of its sensor."""
 
 
 AnySource = Annotated[KafkaSettings | FileSettings | SimulatorSettings, Field(discriminator="kind")]

@@ -21,6 +21,7 @@ class RegressionSettings(_Windowed):
 
     kind: Literal["regression"]
     window: Count | None = None
+    """Readings of the key that the model sees. Absent: the newest one alone."""
 
 
 class ClassificationSettings(_Windowed):
@@ -28,8 +29,9 @@ class ClassificationSettings(_Windowed):
 
     kind: Literal["classification"]
     window: Count | None = None
+    """Readings of the key that the model sees. Absent: the newest one alone."""
     classes: Literal["dynamic"] | Annotated[list[str], Field(min_length=2)] = "dynamic"
-    """All there are, or ``dynamic``: a label never seen before becomes a class of its own."""
+    """All there are, or `dynamic`: a label never seen before becomes a class of its own."""
     known: list[str] = []
     """Of dynamic classes, those that the loaded model knows already, in the order of its outputs."""
     max_classes: Annotated[int, Field(ge=2, le=4096)] = 32
@@ -74,6 +76,7 @@ class ReconstructionSettings(_Windowed):
 
     kind: Literal["reconstruction"]
     window: Count | None = None
+    """Readings of the key that the model sees. Absent: the newest one alone."""
 
 
 class ForecastSettings(_Windowed):
@@ -81,6 +84,7 @@ class ForecastSettings(_Windowed):
 
     kind: Literal["forecast"]
     window: Annotated[int, Field(ge=2)] = 24
+    """Readings of the key that the model sees."""
     horizon: Count = 1
     """How many readings ahead."""
 
