@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import UserScramCredentialUpsertion
 from structlog.testing import capture_logs
 
 from learnd.errors import BrokerUnavailableError
@@ -103,6 +105,28 @@ def test_consumer_and_producer_get_in(
     source = KafkaSource(settings, group_id="learnd-tests")
     source.open({})
     assert read_values(source, 2) == [b"one", b"two"]
+    source.close()
+
+
+def test_a_name_with_a_comma_or_an_equals_sign_gets_in(
+    secure_broker: KafkaBroker, secure_cluster: KafkaCluster, access_files: Files, tmp_path: Path
+) -> None:
+    """SCRAM parts its messages there, and wants both written otherwise (RFC 5802, 5.1)."""
+    name = "press,line=7"
+    admin = KafkaAdminClient(bootstrap_servers=secure_cluster.bootstrap)
+    try:
+        wanted = UserScramCredentialUpsertion(name, "SCRAM-SHA-512", access_files.password)
+        admin.alter_user_scram_credentials([wanted])
+    finally:
+        admin.close()
+    listener, options = _access("SCRAM-SHA-512", access_files, tmp_path)
+    topic = secure_cluster.create_topic()
+    secure_cluster.produce(topic, [b"one"])
+    source = KafkaSource(
+        _settings(secure_broker, listener, topic, **{**options, "sasl_username": name}), group_id="learnd-tests"
+    )
+    source.open({})
+    assert read_values(source, 1) == [b"one"]
     source.close()
 
 

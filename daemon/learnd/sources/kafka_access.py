@@ -84,7 +84,10 @@ def _sasl_options(settings: KafkaSettings) -> dict[str, Any]:
             tokens.token()  # what is wrong with the file shows now, rather than as a broker that does not answer
         options["sasl_oauth_token_provider"] = tokens
     else:
-        options["sasl_plain_username"] = settings.sasl_username
+        name = settings.sasl_username or ""
+        if settings.sasl_mechanism != "PLAIN":
+            name = name.replace("=", "=3D").replace(",", "=2C")  # RFC 5802, 5.1; kafka-python sends it as it stands
+        options["sasl_plain_username"] = name
         options["sasl_plain_password"] = _secret(settings, "sasl_password")
     return options
 
