@@ -1,7 +1,7 @@
 """The values that flow, in the order in which they flow. All are frozen; arrays in them are not written to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,28 +121,22 @@ class Samples:
 
     @staticmethod
     def concat(parts: "Sequence[Samples]") -> "Samples":
-        """The rows of all *parts* (at least one), in order; all have the same columns."""
-        if len(parts) == 1:
-            return parts[0]
-        columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
+        """The rows of all *parts* (at least one), in order; where only some have weights, those of the others are 1."""
+        filled = [part for part in parts if len(part)] or parts[:1]
+        if len(filled) == 1:
+            return filled[0]
+        if any(part.weights is not None for part in filled):
+            filled = [part if part.weights is not None else replace(part, weights=_ones(part)) for part in filled]
+        columns = {name: [getattr(part, name) for part in filled] for name in _COLUMNS}
         joined: Any = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return Samples(**joined)
 
-    @staticmethod
-    def empty(x_shape: tuple[int, ...], targets: int) -> "Samples":
-        """No rows, of the given row shapes."""
-        none = np.empty(0, dtype=object)
-        return Samples(
-            np.empty((0, *x_shape), np.float32),
-            np.empty((0, targets), np.float32),
-            np.empty(0, np.float64),
-            none,
-            none,
-            np.empty(0, np.int64),
-        )
-
 
 _COLUMNS = tuple(column.name for column in fields(Samples))
+
+
+def _ones(samples: Samples) -> Float32Array:
+    return np.ones(len(samples), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

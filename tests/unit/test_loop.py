@@ -205,6 +205,28 @@ def test_bad_records_are_written_to_the_file_once_each_across_a_crash(tmp_path: 
     assert pipeline.progress.records == 63
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_poll_of_bad_records_alone_does_not_disturb_a_group_that_waits(window: int | None, tmp_path: Path) -> None:
+    """It has no rows, and all the columns; weights of samples are one that not every stream has."""
+    sections: dict[str, Any] = {
+        "task": {"kind": "regression", "window": window},
+        "learning": {"mode": "micro_batch", "batch_size": 4, "sample_weight": "w"},
+    }
+    good = [value.replace(b"{", b'{"w": 2.0, ') for value in readings(10)]
+    pipeline, _ = _run(tmp_path, [*good[:3], Pause(), b"junk", Pause(), *good[3:]], **sections)
+    assert (pipeline.progress.records, pipeline.progress.samples) == (11, 8)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_weights_of_samples_may_come_and_go_while_a_group_waits(before: bool, tmp_path: Path) -> None:
+    """What waits in the checkpoint has them or not; either goes on."""
+    good = [value.replace(b"{", b'{"w": 2.0, ') for value in readings(12)]
+    for count, weighted in ((6, before), (12, not before)):
+        learning = {"mode": "micro_batch", "batch_size": 4, "sample_weight": "w" if weighted else None}
+        pipeline, _ = _run(tmp_path, good[:count], learning=learning)
+    assert pipeline.progress.samples == 12
+
+
 def test_bad_records_change_nothing_that_is_learned(tmp_path: Path) -> None:
     """The weights are those of the good records alone."""
     good = readings(100)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learnd.types import Batch, Float32Array, Float64Array, Samples, State
+from learnd.types import Batch, Float32Array, Float64Array, State
 
 DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS = "duplicate_time", "window_filling", "too_many_keys"
 SKIP_REASONS = (DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS)
@@ -65,8 +65,8 @@ class Windows:
     def __call__(self, batch: Batch) -> Batch:
         samples = batch.samples
         if not len(samples):
-            empty = Samples.empty((self._window, self._features), self._targets)
-            return replace(batch, samples=empty)
+            x = np.empty((0, self._window, self._features), np.float32)
+            return replace(batch, samples=replace(samples, x=x, y=np.empty((0, self._targets), np.float32)))
         spans = np.empty((len(samples), self._span, self._features), np.float32)
         ready = np.zeros(len(samples), bool)
         skipped = dict.fromkeys(SKIP_REASONS, 0)
