@@ -151,6 +151,32 @@ def test_a_codec_that_is_not_installed_stops_or_is_left_out(
     assert all(reject.reason == "unreadable" for block in blocks for reject in block.rejects)
 
 
+def test_several_partitions_that_cannot_be_read_are_each_given_up(
+    kafka_broker: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python meets them in turn; the attempts at one do not begin anew with the other's."""
+    topic = kafka_broker.create_topic(partitions=3, configs={"compression.type": "snappy"})
+    for partition in range(3):
+        kafka_broker.produce(topic, [b"%d" % i for i in range(10)], partition=partition)
+    monkeypatch.setattr(kafka.codec, "snappy", None)
+    stops = _source(kafka_broker.bootstrap, topic)
+    stops.open({})
+    with pytest.raises(UnreadableError, match="the batch at offset 0 cannot be read"):
+        until(lambda: stops.poll(100, 0.2), what="a stop", timeout_s=20)
+    stops.close()
+    goes_on = _source(kafka_broker.bootstrap, topic, errors="dead_letter")
+    goes_on.open({})
+    left_out: dict[int, int] = {}
+
+    def all_left_out() -> bool:
+        for block in goes_on.poll(100, 0.2):
+            left_out[block.origin.partition] = left_out.get(block.origin.partition, 0) + block.unreadable
+        return left_out == {0: 10, 1: 10, 2: 10}
+
+    until(all_left_out, what="the end of all three", timeout_s=20)
+    goes_on.close()
+
+
 @pytest.mark.parametrize(
     "codec", [pytest.param(GZIP, id="gzip"), pytest.param(ZSTD, marks=pytest.mark.slow, id="zstd")]
 )

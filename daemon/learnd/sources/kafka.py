@@ -52,7 +52,8 @@ class KafkaSource:
         self._positions: dict[TopicPartition, int] = {}
         self._topic_ids: dict[str, str] = {}
         self._changes: list[Records] = []
-        self._failed: tuple[TopicPartition, int, int] | None = None
+        self._failed: dict[TopicPartition, tuple[int, int]] = {}
+        """Where a batch could not be read: its offset, and how often. kafka-python meets several broken ones in turn."""
         self._failure: Exception | None = None
         self._heard = False
         self._silent_s = 0.0
@@ -107,6 +108,7 @@ class KafkaSource:
         partitions = self._partitions()
         self._topic_ids = dict(topic_ids)
         self._changes = []
+        self._failed = {}
         known = {partition.topic for partition in offsets}
         starts = {
             **self._starts([p for p in partitions if p.topic not in known]),
@@ -201,6 +203,7 @@ class KafkaSource:
         blocks = [_records(theirs, records) for theirs, records in polled.items()]
         for block in blocks:
             self._positions[block.origin] = block.next_offset
+            self._failed.pop(block.origin, None)
         for partition, position in self._positions.items():
             high = self._consumer.highwater(_theirs(partition))
             if high is not None:
@@ -275,8 +278,9 @@ class KafkaSource:
     def _pass_over(self, broken: kafka_guard.UnreadableBatchError) -> list[Records]:
         """Try again, for it may have broken on the way; then stop or leave the batch out, as ``errors`` says."""
         partition, offset = _ours(broken.partition), broken.offset
-        tries = self._failed[2] + 1 if self._failed is not None and self._failed[:2] == (partition, offset) else 1
-        self._failed = (partition, offset, tries)
+        failed_at, tries = self._failed.get(partition, (offset, 0))
+        tries = tries + 1 if failed_at == offset else 1
+        self._failed[partition] = (offset, tries)
         if tries < TRIES:
             log.warning(
                 "batch_failed", topic=partition.topic, partition=partition.partition, offset=offset, error=str(broken)
