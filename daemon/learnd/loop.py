@@ -122,12 +122,17 @@ class Pipeline:
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
         self.progress.offsets = {**self.reader.positions(), **self.progress.offsets}
         self.progress.topic_ids = {**self.reader.topic_ids(), **self.progress.topic_ids}
-        if state is None:
+        if state is None or self._sinks_differ(state):
             self._save_the_start()
         self.checkpoint_every.reset(self.progress.samples)
         self.export_every.reset(self.progress.samples)
         self.ready = True
         return True
+
+    def _sinks_differ(self, state: Mapping[str, Any]) -> bool:
+        """Whether they are not, or do not hold, what *state* says: other files, or shorter ones."""
+        sinks = {"dead_letters": self.dead_letters, "predictions": self.predictions}
+        return any(sink.state() != state[name] for name, sink in sinks.items())
 
     def _connect(self, attempt: Callable[[], None], stopping: Callable[[], bool]) -> bool:
         """*attempt*, again and again while there is no broker, if that is wanted; False if *stopping* came first."""

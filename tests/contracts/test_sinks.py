@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from learnd.errors import ConfigError
 from learnd.protocols import DeadLetters, Predictions
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
@@ -106,3 +108,47 @@ def test_files_take_back_what_came_after_the_state(tmp_path: Path) -> None:
     rotated.put([REJECT])
     rotated.close()
     assert _lines(path)(1) == 1
+
+
+PENDING = {"pending": [[b'{"offset":5}', b"key", [["__connect.errors.offset", b"5"]]]]}
+
+
+def test_another_file_keeps_what_it_holds(tmp_path: Path) -> None:
+    """A configuration may name another one, and go back: the state is that of the file that it was taken of."""
+    monday, tuesday = (FileDeadLetters(tmp_path / f"{day}.jsonl", "test") for day in ("monday", "tuesday"))
+    for sink, count in ((monday, 5), (tuesday, 1)):
+        sink.open()
+        sink.put([REJECT] * count)
+        sink.flush()
+    monday.restore(tuesday.state())
+    assert monday.state() != tuesday.state()
+    assert _lines(tmp_path / "monday.jsonl")(5) == 5
+    for sink in (monday, tuesday):
+        sink.close()
+
+
+def test_what_a_topic_has_not_taken_comes_into_the_file_that_takes_its_place(tmp_path: Path) -> None:
+    """Nothing is lost by the change; where there is no sink any more, it is told."""
+    letters = FileDeadLetters(tmp_path / "dead.jsonl", "test")
+    predictions = FilePredictions(tmp_path / "predictions.jsonl", LINES)
+    for sink in (letters, predictions):
+        sink.open()
+        sink.restore(PENDING)
+        sink.close()
+    assert json.loads((tmp_path / "dead.jsonl").read_text()) == {
+        "headers": {"__connect.errors.offset": "5"},
+        "timestamp_ms": -1,
+        "key": "key",
+        "value": '{"offset":5}',
+    }
+    assert json.loads((tmp_path / "predictions.jsonl").read_text()) == {"offset": 5}
+    with capture_logs() as logs:
+        DroppedDeadLetters().restore(PENDING)
+        NoPredictions().restore(PENDING)
+    assert [(log["event"], log["records"]) for log in logs] == [("deliveries_dropped", 1)] * 2
+
+
+def test_what_keeps_no_lines_is_refused() -> None:
+    """Nothing could be taken back there after a crash."""
+    with pytest.raises(ConfigError, match=r"predictions.path: /dev/null is no file"):
+        FilePredictions(Path("/dev/null"), LINES).open()

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from learnd import faults
 from learnd.exporters.versions import LATEST, YOUNG_S
-from tests.helpers import WAIT_S, Daemon, config_text, run_cli, until
+from tests.helpers import SAVED_MODEL, WAIT_S, Daemon, config_text, run_cli, until
 from tests.unit.test_versions import POINTS
 
 EXPORTS = 200
@@ -199,7 +199,7 @@ def test_real_exports_load_whenever_they_are_seen(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     folder = tmp_path / "data" / "exports"
     sections = {"features": ["temperature"], "target": "wear", "source": {"kind": "simulator", "records": 10_000}}
-    config.write_text(config_text(tmp_path / "data", **sections))
+    config.write_text(config_text(tmp_path / "data", **sections, export=SAVED_MODEL))
     with Reader(folder, _Loads(), young_s=YOUNG_S, listed_every_s=LISTED_EVERY_S) as reader:
         for published, point in enumerate(("before-rename", "before-pointer", "after-rename", None)):
             while not _published_or_killed(config, point):

@@ -178,7 +178,7 @@ def test_a_full_disk_under_the_lines_loses_and_repeats_none(tmp_path: Path) -> N
         lines.flush()
         text = (disk / "lines.jsonl").read_text()
         assert text == "".join(f"{number}\n" for number in range(5100))
-        assert state == {"bytes": len("".join(f"{number}\n" for number in range(5000)))}
+        assert state["bytes"] == len("".join(f"{number}\n" for number in range(5000)))
         lines.close()
 
 

@@ -227,6 +227,28 @@ def test_weights_of_samples_may_come_and_go_while_a_group_waits(before: bool, tm
     assert pipeline.progress.samples == 12
 
 
+@pytest.mark.parametrize("gone", ["rotated", "another one is configured"])
+def test_lines_are_not_repeated_by_a_crash_right_after_their_file_changed(gone: str, tmp_path: Path) -> None:
+    """The state of such a start is saved at once: until then nobody knows how long the file was."""
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    _run(tmp_path / "data", readings(40), predictions={"path": str(first)})
+    if gone == "rotated":
+        first.rename(tmp_path / "first.jsonl.1")
+    else:
+        second.write_bytes(first.read_bytes()[:5000] + b"\n")
+    path = first if gone == "rotated" else second
+    before = path.read_bytes() if path.exists() else b""
+    source = MemorySource([*readings(60), Crash(), *readings(10, seed=1)])
+    for _ in range(2):
+        pipeline = _pipeline(tmp_path / "data", source, predictions={"path": str(path)})
+        with contextlib.suppress(ScriptedCrash):
+            run(pipeline, stopping=lambda: False)
+    written = path.read_bytes()
+    assert written.startswith(before)
+    offsets = [json.loads(line)["offset"] for line in written[len(before) :].splitlines()]
+    assert offsets == list(range(40, 70))
+
+
 def test_bad_records_change_nothing_that_is_learned(tmp_path: Path) -> None:
     """The weights are those of the good records alone."""
     good = readings(100)

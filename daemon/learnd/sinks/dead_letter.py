@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from learnd.sinks.files import LinesFile
+from learnd.sinks.files import LinesFile, tell_dropped
 from learnd.types import Reject, State
 
 log = structlog.get_logger()
@@ -65,7 +65,8 @@ class DroppedDeadLetters:
     def state(self) -> State:
         return {}
 
-    def restore(self, state: State) -> None: ...
+    def restore(self, state: State) -> None:
+        tell_dropped(state, "dead_letter")
 
 
 class FileDeadLetters:
@@ -75,21 +76,29 @@ class FileDeadLetters:
         self._lines = LinesFile(path, key="dead_letter.path")
         self._connector = connector
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state, self.restore = self._lines.state, self._lines.restore
+        self.state = self._lines.state
 
     def put(self, rejects: Sequence[Reject]) -> None:
         _log(rejects)
         if rejects:
-            self._lines.append(self._line(reject) for reject in rejects)
+            self._lines.append(_line(r.value, r.key, headers(r, self._connector), r.timestamp_ms) for r in rejects)
 
-    def _line(self, reject: Reject) -> dict[str, Any]:
-        line: dict[str, Any] = {
-            "headers": {name: text.decode() for name, text in headers(reject, self._connector)},
-            "timestamp_ms": reject.timestamp_ms,
-        }
-        for name, data in (("key", reject.key), ("value", reject.value)):
-            line.update(_text_or_base64(name, data))
-        return line
+    def restore(self, state: State) -> None:
+        """As `LinesFile.restore`; what a topic in its place had not taken yet comes here, its timestamps gone."""
+        self._lines.restore(state)
+        self._lines.append(_line(value, key, found, -1) for value, key, found in state.get("pending", ()))
+
+
+def _line(
+    value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]], timestamp_ms: int
+) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "headers": {name: text.decode(errors="replace") for name, text in headers},
+        "timestamp_ms": timestamp_ms,
+    }
+    for name, data in (("key", key), ("value", value)):
+        line.update(_text_or_base64(name, data))
+    return line
 
 
 class TopicDeadLetters:

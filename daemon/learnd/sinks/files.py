@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+import structlog
 
 from learnd.durable import fsync, make_folder
 from learnd.errors import ConfigError, FileLostError, SaveFailedError
 from learnd.types import State
 
+log = structlog.get_logger()
+
 MAX_WAITING_BYTES = 64 << 20
 """What a disk does not take waits in memory for the next attempt, but not without end."""
+
+
+def tell_dropped(state: State, section: str) -> None:
+    """Say what a topic had not taken yet when *section* was taken out of the configuration."""
+    if pending := state.get("pending"):
+        note = f"the topic had not taken them yet, and {section} is no longer configured"
+        log.error("deliveries_dropped", records=len(pending), note=note)
 
 
 class LinesFile:
@@ -34,6 +44,8 @@ class LinesFile:
         self._encode = msgspec.json.Encoder().encode
 
     def open(self) -> None:
+        if self._path.exists() and not self._path.is_file():
+            raise ConfigError(f"{self._key}: {self._path} is no file that keeps lines; name one, or a topic")
         try:
             make_folder(self._path.parent)
             # Without Python's buffer: a write that failed halfway says how far it came.
@@ -95,13 +107,19 @@ class LinesFile:
     def state(self) -> State:
         assert self._file is not None
         with self._lock:
-            return {"bytes": self._file.tell() + len(self._waiting)}
+            return {"path": str(self._path), "bytes": self._file.tell() + len(self._waiting)}
 
     def restore(self, state: State) -> None:
+        """Cut what came after *state*, if it is that of this file.
+
+        Another one, whose name the configuration has had since, keeps all it holds; so does one that is shorter, which
+        somebody rotated or emptied. `state` then differs from what was restored.
+        """
         assert self._file is not None
         size_bytes = state.get("bytes")
-        # A file that somebody rotated or emptied is shorter than the state says, and left alone.
-        if size_bytes is not None and size_bytes < self._path.stat().st_size:
+        if size_bytes is None or state.get("path") != str(self._path):
+            return
+        if size_bytes < self._path.stat().st_size:
             self._file.truncate(size_bytes)
             self._file.seek(0, os.SEEK_END)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from learnd.sinks.files import LinesFile
+from learnd.sinks.files import LinesFile, tell_dropped
 from learnd.types import State, StepResult
 
 
@@ -86,7 +86,8 @@ class NoPredictions:
     def state(self) -> State:
         return {}
 
-    def restore(self, state: State) -> None: ...
+    def restore(self, state: State) -> None:
+        tell_dropped(state, "predictions")
 
 
 class FilePredictions:
@@ -96,11 +97,16 @@ class FilePredictions:
         self._lines = LinesFile(path, key="predictions.path")
         self._describe = lines
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state, self.restore = self._lines.state, self._lines.restore
+        self.state = self._lines.state
 
     def put(self, result: StepResult) -> None:
         if len(result.samples):
             self._lines.append(self._describe(result))
+
+    def restore(self, state: State) -> None:
+        """As `LinesFile.restore`; what a topic in its place had not taken yet comes here."""
+        self._lines.restore(state)
+        self._lines.append(msgspec.Raw(value) for value, _, _ in state.get("pending", ()))
 
 
 class TopicPredictions:

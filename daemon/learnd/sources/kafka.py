@@ -53,7 +53,7 @@ class KafkaSource:
         self._topic_ids: dict[str, str] = {}
         self._changes: list[Records] = []
         self._failed: dict[TopicPartition, tuple[int, int]] = {}
-        """Where a batch could not be read: its offset, and how often. kafka-python meets several broken ones in turn."""
+        """Where a batch could not be read: its offset, and how often. Several broken ones are met in turn."""
         self._failure: Exception | None = None
         self._heard = False
         self._silent_s = 0.0
