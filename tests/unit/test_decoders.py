@@ -78,6 +78,8 @@ BAD_JSON = {
     "bad time": (_json(t="yesterday"), "bad_time"),
     "nanoseconds for seconds": (_json(t=1_386_018_900_000_000_000), "bad_time"),
     "time beyond all years": (_json(t="99999-01-01"), "bad_time"),
+    "time before the year 1, by its zone": (_json(t="0001-01-01T00:00:00+01:00"), "bad_time"),
+    "time that rounds to the year 10000": (_json(t="9999-12-31T23:59:59.9999999"), "bad_time"),
 }
 
 

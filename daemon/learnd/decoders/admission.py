@@ -99,8 +99,9 @@ def time_s(value: Any, unit: str) -> float:
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        seconds = float(value) * _UNITS_S[unit]
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        else:
+            seconds = float(value) * _UNITS_S[unit]
         if _FIRST_S <= seconds <= _LAST_S:
             return seconds
     except (ValueError, OverflowError, TypeError):
