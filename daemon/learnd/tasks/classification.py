@@ -38,9 +38,14 @@ class ClassificationNetwork(Network):
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        known = self.known.value if self._final is None else self._final
-        probabilities = self._log_probabilities(self.answer(x, training=False), self.known.value)
-        return {"probabilities": tf.exp(probabilities)[:, :known]}
+        z = self.answer(x, training=False)
+        if self._final is None:
+            known = self.known.value
+            return {"probabilities": tf.exp(self._log_probabilities(z, known))[:, :known]}
+        # Left out rather than masked: in int8, where a tensor has one scale, the mask would drown all other logits.
+        if not self._single and self._final < self.outputs_per_row:
+            z = tf.slice(z, [0, 0], [-1, self._final])
+        return {"probabilities": tf.exp(self._log_probabilities(z, None))}
 
     def settle(self) -> None:
         self._final = int(self.known.numpy())
@@ -85,12 +90,15 @@ class ClassificationNetwork(Network):
         return -tf.reduce_sum(tf.where(chosen > 0.0, log_probabilities, 0.0), axis=1)
 
     def _log_probabilities(self, z: Any, known: Any) -> Any:
+        """Of the classes up to *known*, those beyond it masked; None: all that *z* has are."""
         if self._single:
             return self._of_two(z)
-        absent = tf.range(self.outputs_per_row) >= known
         if self._probabilities:
-            return tf.where(absent, _NEVER, tf.math.log(tf.maximum(z, _SMALLEST)))
-        return tf.nn.log_softmax(tf.where(absent, _NEVER, z), axis=1)
+            return self._masked(tf.math.log(tf.maximum(z, _SMALLEST)), known)
+        return tf.nn.log_softmax(self._masked(z, known), axis=1)
+
+    def _masked(self, z: Any, known: Any) -> Any:
+        return z if known is None else tf.where(tf.range(self.outputs_per_row) >= known, _NEVER, z)
 
     def _of_two(self, z: Any) -> Any:
         if self._probabilities:
