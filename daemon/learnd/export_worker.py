@@ -5,6 +5,7 @@ otherwise its last line on standard error says why. ``FOLDER/.request/format`` n
 finds that the process died of it.
 """
 
+import functools
 import json
 import os
 import sys
@@ -86,7 +87,6 @@ class _Job:
         self._arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
         self.inputs = self._arrays["inputs"]
         self.wanted = self._named("output_")
-        self.spreads = self._named("spread_")
         self._candidates: dict[bool, Candidate] = {}
 
     def candidate(self, *, unroll: bool) -> Candidate:
@@ -95,6 +95,12 @@ class _Job:
             names = self.asked["learning"]
             self._candidates[unroll] = make_candidate(self.recipe, names, self._arrays, unroll=unroll)
         return self._candidates[unroll]
+
+    @functools.cached_property
+    def spreads(self) -> dict[str, Any]:
+        """What counts as a standard deviation of the answers: that of the recent ones, or what the model knows."""
+        least = self.candidate(unroll=False).network.least_spreads(self.wanted)
+        return {name: np.maximum(spread, least[name]) for name, spread in self._named("spread_").items()}
 
     def _named(self, prefix: str) -> dict[str, Any]:
         return {name.removeprefix(prefix): self._arrays[name] for name in self._arrays if name.startswith(prefix)}

@@ -76,6 +76,9 @@ class Pipeline:
     """How many in a row."""
     beat_s: float = field(default_factory=time.monotonic)
     _exported_samples: int = 0
+    """How many this model had learned when its last export was begun, or is still to be tried again."""
+    _published_samples: int = 0
+    """The same of its last export that came out."""
     _known_classes: int | None = None
     _known_refusals: tuple[int, int] = (0, 0)
 
@@ -118,7 +121,10 @@ class Pipeline:
         self.signal = self.evaluator.signal()
         self._known_classes = len(self.classes())
         self._known_refusals = self.refusals()
-        self._exported_samples = self.exporter.newest_samples()
+        if state is None:
+            self.progress.exports_before = max(self.exporter.numbers(), default=0)
+        published = self.exporter.newest_samples(above=self.progress.exports_before)
+        self._published_samples = self._exported_samples = published
         # Where a partition begins is state too: one that brings nothing before the first stop must not begin anew.
         self.progress.offsets = {**self.reader.positions(), **self.progress.offsets}
         self.progress.topic_ids = {**self.reader.topic_ids(), **self.progress.topic_ids}
@@ -310,7 +316,7 @@ class Pipeline:
     def _note_exported(self, exported: Exported) -> None:
         if exported.error and not self.exporter.busy():
             # What was not published is still to be published, also when no further sample comes.
-            self._exported_samples = self.exporter.newest_samples()
+            self._exported_samples = self._published_samples
         if exported.given_up:
             log.info("export_given_up", number=exported.number)
             return
@@ -319,6 +325,7 @@ class Pipeline:
             log.error("export_failed", number=exported.number, error=exported.error)
             return
         self.last_exported = exported
+        self._published_samples = exported.samples
         if exported.without:
             log.warning("formats_unavailable", number=exported.number, **exported.without)
         self.metrics.exported(exported.number, exported.duration_s)

@@ -26,6 +26,8 @@ class Progress:
     updates: int = 0
     first_time_s: float = math.inf
     last_time_s: float = -math.inf
+    exports_before: int = 0
+    """The newest export when this model began: those up to it are another one's."""
 
     def advance(self, batch: Batch, result: StepResult) -> None:
         """Take one learned batch into account."""
@@ -39,7 +41,7 @@ class Progress:
             self.last_time_s = max(self.last_time_s, float(result.samples.times_s.max()))
 
     def state(self) -> State:
-        names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s")
+        names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s", "exports_before")
         return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: State) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,7 +37,10 @@ class NoExports:
         self.snapshots: list[Snapshot] = []
         self._newest_samples = newest_samples
 
-    def newest_samples(self) -> int:
+    def numbers(self) -> list[int]:
+        return []
+
+    def newest_samples(self, *, above: int = 0) -> int:
         return self._newest_samples
 
     def open(self) -> None: ...
@@ -335,6 +339,29 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
         release.set()
         pipeline.close()
     assert built == [(40, 3), (62, 5)]
+
+
+def test_a_model_that_begins_afresh_is_published_again(tmp_path: Path) -> None:
+    """Though it has learned less than the last export, which is that of the model whose checkpoints were taken away."""
+
+    def learn(records: int) -> list[int]:
+        pipeline = _make(tmp_path, MemorySource(readings(records)), export=SAVED_MODEL)
+        pipeline.exporter._build = lambda folder, hurry: _written(folder)  # type: ignore[method-assign]
+        run(pipeline, stopping=lambda: False)
+        return [json.loads(path.read_text())["samples"] for path in sorted(tmp_path.glob("exports/[0-9]*/*.json"))]
+
+    assert learn(50) == [50]
+    assert learn(50) == [50], "nothing new"
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert learn(20) == [50, 20]
+    assert learn(20) == [50, 20], "nothing new"
+    assert learn(30) == [50, 20, 30]
+
+
+def _written(folder: Path) -> None:
+    """As much of an export as the loop reads."""
+    request = json.loads((folder / ".request" / "request.json").read_text())
+    (folder / "learnd.json").write_text(json.dumps({"samples": request["manifest"]["samples"], "unavailable": {}}))
 
 
 def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from learnd.exporters.verify import VerificationError, largest_difference, sprea
 from learnd.exporters.versions import YOUNG_S, Versions
 from learnd.settings import ModelRecipe, Settings
 from learnd.types import Signal, Snapshot, TopicPartition
+from tests.exports import learned
 from tests.helpers import settings, until
 from tests.unit.test_versions import Clock
 
@@ -248,6 +249,20 @@ def test_a_version_that_cannot_be_pruned_is_no_failed_export(
     exporter = _exporter(tmp_path, chosen, pipeline, _Child())
     assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
     assert exporter.numbers() == [1]
+
+
+def test_a_machine_that_stands_still_is_published_too(tmp_path: Path) -> None:
+    """Its newest answers hardly vary, so that rounding is many times their spread; no reason to fail an export."""
+    random = np.random.default_rng(0)
+
+    def record(speed: float, load: float) -> bytes:
+        return json.dumps({"a": speed, "b": load, "c": 0.0, "y": speed * load * 10.0, "k": "m", "t": 0.0}).encode()
+
+    script = [record(random.uniform(500, 3000), random.uniform()) for _ in range(1500)]
+    script += [record(1e-3 * random.normal(), 0.0) for _ in range(600)]
+    options = {"task": {"kind": "regression", "duplicates": "keep"}, "export": {"formats": ["saved_model", "tflite"]}}
+    learning = {"optimizer": {"kind": "adam", "learning_rate": 0.003}}
+    learned(tmp_path, script=script, learning=learning, model={"kind": "mlp"}, **options)
 
 
 @pytest.mark.parametrize(

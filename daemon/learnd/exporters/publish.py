@@ -183,10 +183,10 @@ class Exporter:
         """The published numbers, ascending."""
         return self._versions.numbers()
 
-    def newest_samples(self) -> int:
-        """How many samples the newest export has learned; 0 where there is none."""
+    def newest_samples(self, *, above: int = 0) -> int:
+        """How many samples the newest export has learned; 0 where there is none with a number *above* that."""
         newest = self._versions.newest()
-        if newest is None:
+        if newest is None or int(newest.name) <= above:
             return 0
         path = newest / manifest.FILE_NAME
         try:

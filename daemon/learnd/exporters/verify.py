@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from learnd.errors import LearndError
-from learnd.types import Float32Array
+from learnd.types import Float32Array, Float64Array
 
 _ROUNDING = 1e-6
 
@@ -14,11 +14,18 @@ class VerificationError(LearndError):
     """The export is not what it should be; it is not published."""
 
 
-def spread_of(answers: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
-    """The standard deviation of every number of an answer over the rows; its size, for fewer than 8 rows."""
+def spread_of(answers: Mapping[str, Float32Array]) -> dict[str, Float64Array]:
+    """The standard deviation of every number of an answer over the rows; its size, for fewer than 8 rows.
+
+    float64, in which the squares of no float32 are infinite.
+
+    >>> f"{spread_of({'y': np.array([1e30, 3e30] * 4, np.float32)})['y']:.3g}"
+    '1e+30'
+    """
+    wide = {name: value.astype(np.float64) for name, value in answers.items()}
     return {
         name: value.std(axis=0) if len(value) >= 8 else np.abs(value).max(axis=0, initial=0.0)
-        for name, value in answers.items()
+        for name, value in wide.items()
     }
 
 
@@ -26,7 +33,7 @@ def largest_difference(
     what: str,
     got: Mapping[str, Float32Array],
     wanted: Mapping[str, Float32Array],
-    spreads: Mapping[str, Float32Array],
+    spreads: Mapping[str, Float64Array],
     *,
     tolerance: float,
     mean: bool = False,

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, spread_in
 
 
 class ForecastNetwork(Network):
@@ -39,6 +39,9 @@ class ForecastNetwork(Network):
 
     def standard(self, x: Any, predictions: Any) -> Any:
         return self.change_scaler(predictions - self._from_level(x))
+
+    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"prediction": spread_in(self.change_scaler)}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         newest = keras.layers.Cropping1D((self.row_shape[0] - 1, 0))(x)

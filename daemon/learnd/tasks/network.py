@@ -149,6 +149,13 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
         return {part.name: part.described() for part in parts}
 
+    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """By output, what counts as a standard deviation of *answers* at the least, however little they vary now.
+
+        While a machine stands still its newest answers hardly do, and rounding would be many times their spread.
+        """
+        raise NotImplementedError
+
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         """`call` in Keras' own layers around *core*, for the Keras input *x*; losses by output, and their weights.
 
@@ -168,6 +175,11 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
     """A standardiser, or what stands in for one where numbers stay as they are."""
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
+
+
+def spread_in(scale: Any) -> Any:
+    """The standard deviations of all that *scale* has seen; 0 where it does not scale."""
+    return scale.spread.numpy() if hasattr(scale, "spread") else np.float32(0.0)
 
 
 def in_spreads(scale: Any) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, scaler, spread_in
 
 
 class ReconstructionNetwork(Network):
@@ -45,6 +45,10 @@ class ReconstructionNetwork(Network):
 
     def _rows(self, z: Any) -> Any:
         return tf.reshape(z, (-1, *self.row_shape))
+
+    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A score's is its own size: that an anomaly stands out matters, not how equal all others are."""
+        return {"reconstruction": spread_in(self.inputs_scaler), "score": answers["score"].mean()}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         z = self.inputs_scaler.symbolic(x)

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, spread_in
 
 
 class RegressionNetwork(Network):
@@ -31,6 +31,9 @@ class RegressionNetwork(Network):
 
     def standard(self, x: Any, predictions: Any) -> Any:
         return self.target_scaler(predictions)
+
+    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"prediction": spread_in(self.target_scaler)}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         prediction = self.target_scaler.symbolic_restore(core(self.inputs_scaler.symbolic(x)))
