@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from learnd.errors import FormatUnavailableError
-from learnd.exporters.keras_file import Hdf5Format, KerasFormat
+from learnd.exporters.keras_file import Hdf5Format, KerasFormat, optimizer_pairs
+from learnd.learners.settings import OPTIMIZERS
 from tests.exports import candidate_of, in_plain_python, learned, rows
 
 GOES_ON = """
@@ -68,6 +69,51 @@ def test_every_built_in_model_is_made_of_keras_own_layers(kind: str, tmp_path: P
     candidate.learn(x, y, observe=False)
     for ours, theirs in zip(candidate.network.trainable_variables, model.trainable_variables, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adafactor"])
+def test_layers_that_are_frozen_for_a_while_are_frozen_in_the_file(kind: str, tmp_path: Path) -> None:
+    """The optimizer has slots for all of them already; those of what learns now come along."""
+    optimizer = {"kind": kind, "learning_rate": 0.01}
+    model = {"kind": "mlp", "hidden": [8, 8], "freeze": {"all_but_last": 1, "until_samples": 10_000}}
+    pipeline = learned(tmp_path, learning={"optimizer": optimizer}, model=model)
+    x, y = rows(1)
+    candidate = candidate_of(pipeline, x, unroll=False)
+    for write in (KerasFormat(), Hdf5Format()):
+        write.write(candidate, tmp_path / write.file_name)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert len(loaded.trainable_variables) == 2 < len(loaded.variables)
+    assert int(loaded.optimizer.iterations) == 300
+    loaded.train_on_batch(x, {"prediction": y})
+    candidate.learn(x, y, observe=False)
+    for ours, theirs in zip(candidate.network.trainable_variables, loaded.trainable_variables, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5, err_msg=ours.path)
+
+
+class ByName(keras.optimizers.SGD):
+    """A user's own, that keeps its slots in no list."""
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.slots = {v.path: self.add_variable_from_reference(v, name="slot") for v in variables}
+
+
+@pytest.mark.parametrize("kind", [*OPTIMIZERS, ByName])
+def test_slots_go_to_whom_they_belong_or_leave_the_format_out(kind: Any) -> None:
+    """Of every optimizer of Keras', where only the last of three variables learns."""
+    make = getattr(keras.optimizers, kind) if isinstance(kind, str) else kind
+    variables = [keras.Variable(np.ones((3, 4), np.float32), name=f"v{i}") for i in range(3)]
+    old, new = make(), make()
+    old.build(variables)
+    new.build(variables[2:])
+    if kind is ByName:
+        with pytest.raises(FormatUnavailableError, match=r"ByName does not tell.*freeze\.until_samples"):
+            optimizer_pairs(new, old, variables[2:])
+        return
+    pairs = optimizer_pairs(new, old, variables[2:])
+    assert {id(mine) for mine, _ in pairs} == {id(variable) for variable in new.variables}
+    assert {theirs.name.partition("_")[0] for _, theirs in pairs} & {"v0", "v1"} == set()
+    assert all(mine.name == theirs.name for mine, theirs in pairs if mine.name.startswith("v2"))
 
 
 def test_an_autoencoder_goes_on_learning_from_the_file(tmp_path: Path) -> None:

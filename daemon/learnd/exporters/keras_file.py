@@ -4,7 +4,7 @@ Both hold a model of Keras' own layers: raw values in, raw values out, nothing o
 the user wrote have to be there when it is loaded, as Keras has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,10 +91,39 @@ def compiled(candidate: Candidate) -> Any:
     model = keras.Model(inputs, outputs, name="learnd")
     optimizer = type(candidate.optimizer).from_config(candidate.optimizer.get_config())
     optimizer.build(model.trainable_variables)
-    for new, old in zip(optimizer.variables, candidate.optimizer.variables, strict=True):
+    for new, old in optimizer_pairs(optimizer, candidate.optimizer, network.trainable_variables):
         new.assign(old)
     model.compile(optimizer, loss=losses, loss_weights=weights)
     return model
+
+
+def optimizer_pairs(new: Any, old: Any, learning: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Each variable of the *new* optimizer with the *old* one's, of which *learning* are those that learn now.
+
+    Layers that are frozen for a while have slots in the old one already, but a file of Keras' holds those of what
+    learns, and nothing else.
+
+    Raises
+    ------
+    FormatUnavailableError
+        if it cannot be told which of the old one's are meant.
+    """
+    if len(new.variables) == len(old.variables):
+        return list(zip(new.variables, old.variables, strict=True))
+    position = {id(variable): i for i, variable in enumerate(old._trainable_variables)}
+    chosen = [position[id(variable)] for variable in learning]
+    found: list[tuple[Any, Any]] = []
+    for name, mine in vars(new).items():
+        theirs = getattr(old, name)
+        if isinstance(mine, list) and len(mine) == len(chosen) and len(theirs) == len(position):
+            found += zip(mine, (theirs[i] for i in chosen), strict=True)
+        elif isinstance(mine, keras.Variable):
+            found.append((mine, theirs))
+    slots = [(a, b) for a, b in found if id(a) in {id(v) for v in new.variables}]
+    if len(slots) < len(new.variables):
+        kind = type(new).__name__
+        raise FormatUnavailableError(f"{kind} does not tell whose slots are whose while freeze.until_samples holds")
+    return slots
 
 
 def _plain(core: Any) -> Any:
