@@ -363,6 +363,7 @@ class Pipeline:
         self.save(flush=not flushed)
         self.checkpoints.wait()
         self.settle()
+        self._let_go()  # while the export is under way: a broker that hangs takes its time for this
         while self.exporter.busy() and not _passed(stopped_s(), STOP_S):
             self.exporter.wait(POLL_S)
             self.beat_s = time.monotonic()
@@ -380,6 +381,9 @@ class Pipeline:
         self.ready = False
         self.exporter.abandon()
         self.checkpoints.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.reader.close()
         self.dead_letters.close()
         self.predictions.close()

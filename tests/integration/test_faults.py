@@ -21,7 +21,7 @@ from learnd.errors import BrokerUnavailableError, DataLossError
 from learnd.testing.kafka import KafkaCluster
 from tests import compile_cache
 from tests.faults import Proxy
-from tests.helpers import Daemon, config_text, readings, until
+from tests.helpers import SAVED_MODEL, Daemon, config_text, readings, until
 
 RESUME_S = 30.0
 STOP_S = 25.0
@@ -353,6 +353,37 @@ def test_sigterm_with_the_broker_gone_saves_what_was_read(
     letters = kafka_broker.consume(dead, count=40)
     told = {dict(letter.headers)["__connect.errors.offset"] for letter in letters}
     assert told == {str(offset).encode() for offset in range(300, 340)}
+
+
+@pytest.mark.slow
+def test_sigterm_ends_in_time_though_the_broker_hangs_and_an_export_too(
+    kafka_broker: KafkaCluster, proxy: Proxy, tmp_path: Path
+) -> None:
+    """All that must be waited for at an end has to fit: both topics, the commit, the export, and letting go."""
+    topic, dead, predictions = (kafka_broker.create_topic(name) for name in ("hangs", "dead", "predictions"))
+    kafka_broker.produce(topic, [record for good in readings(20_000) for record in (good, b"no json")])
+    (tmp_path / "sleepy.py").write_text(
+        "import sys, time, keras\n"
+        "def make(input_shape, outputs):\n"
+        "    if any('export_child' in word for word in sys.argv): time.sleep(60)\n"
+        "    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(outputs)])\n"
+    )
+    config = _config(
+        tmp_path / "run",
+        proxy.bootstrap,
+        [topic],
+        model={"factory": "sleepy:make"},
+        dead_letter={"topic": dead},
+        predictions={"topic": predictions},
+        export=SAVED_MODEL,
+    )
+    with Daemon(config, environ={"PYTHONPATH": str(tmp_path)}) as daemon:
+        until(lambda: daemon.metric("learnd_samples_learned_total"), what="samples")
+        proxy.deaf = True
+        took_s = daemon.terminate()
+        print(f"ended after {took_s:.1f} s with the broker and an export hanging")
+        assert took_s < STOP_S
+        assert "Traceback" not in daemon.log()
 
 
 @pytest.mark.slow

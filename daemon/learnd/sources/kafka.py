@@ -34,6 +34,8 @@ TRIES = 3
 SILENCE_S = 3.0
 """The broker counts as gone so long after an answer was due; it answers an idle fetch every `fetch_max_wait_ms`."""
 METADATA_TIMEOUT_S = 5.0
+LAST_COMMIT_MS, CLOSE_MS = 1500, 1000
+"""At a clean end, whose 25 s a broker that hangs must not use up: the commit is for lag tools alone."""
 RECONNECT_MAX_MS = 2000
 """kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
 
@@ -331,7 +333,7 @@ class KafkaSource:
         theirs = {_theirs(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items() if p in self._positions}
         try:
             if wait:
-                self._consumer.commit(theirs, timeout_ms=3000)
+                self._consumer.commit(theirs, timeout_ms=LAST_COMMIT_MS)
             else:
                 self._consumer.commit_async(theirs, callback=_log_failed_commit)
         except KafkaError as error:
@@ -342,7 +344,7 @@ class KafkaSource:
             if self.connected():
                 self._commit(wait=True)
             with contextlib.suppress(KafkaError):
-                self._consumer.close(timeout_ms=2000)
+                self._consumer.close(timeout_ms=CLOSE_MS)
             self._consumer = None
         self._positions = {}
 
