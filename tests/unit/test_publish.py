@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from learnd import export_worker
 from learnd.build import describe, make_pipeline
-from learnd.exporters import EXPORTERS
+from learnd.exporters import EXPORTERS, versions
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.settings import Format
 from learnd.exporters.verify import VerificationError, largest_difference, spread_of
@@ -52,7 +52,7 @@ def _exporter(
     folder: Path,
     chosen: Settings,
     pipeline: Any,
-    child: _Child | None = None,
+    child: Callable[[Path, bool], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Exporter:
     exporter = Exporter(
@@ -263,6 +263,22 @@ def test_a_machine_that_stands_still_is_published_too(tmp_path: Path) -> None:
     options = {"task": {"kind": "regression", "duplicates": "keep"}, "export": {"formats": ["saved_model", "tflite"]}}
     learning = {"optimizer": {"kind": "adam", "learning_rate": 0.003}}
     learned(tmp_path, script=script, learning=learning, model={"kind": "mlp"}, **options)
+
+
+def test_versions_are_pruned_although_latest_cannot_be_moved(
+    tmp_path: Path, chosen: Settings, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup that was restored with its links followed has a folder of that name: the disk must not fill up."""
+    monkeypatch.setattr(versions, "YOUNG_S", 0.0)
+    exporter = _exporter(tmp_path, chosen, pipeline, lambda building, hurry: _manifest(building))
+    (tmp_path / "latest").mkdir()
+    for _ in range(chosen.export.keep + 3):
+        assert "nothing else may have that name" in _export(exporter, _snapshot(chosen, pipeline)).error
+    assert len(exporter.numbers()) == chosen.export.keep
+
+
+def _manifest(building: Path) -> None:
+    (building / "learnd.json").write_text('{"unavailable": {}}')
 
 
 @pytest.mark.parametrize(

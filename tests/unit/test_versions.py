@@ -1,6 +1,7 @@
 """The folder of exports: numbers never come back, the pointer is never wrong, nothing is half made or half gone."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,9 @@ def test_whatever_a_crash_leaves_the_next_start_mends(point: str, tmp_path: Path
     clock = Clock()
     opened = _versions(tmp_path, keep=1, clock=clock)
     first = _publish(opened)
-    clock.at_s += YOUNG_S
     with killed_at(point), pytest.raises(Killed):
         _publish(opened)
+        clock.at_s += YOUNG_S
         opened.prune()
     listed = opened.numbers()
     assert listed == {
@@ -131,8 +132,8 @@ def test_every_crash_point_of_publishing_is_tested(tmp_path: Path, monkeypatch: 
     opened = _versions(tmp_path, keep=1, clock=clock)
     for _ in range(2):
         _publish(opened)
-        opened.prune()
         clock.at_s += YOUNG_S
+        opened.prune()
     assert set(reached) == set(POINTS)
 
 
@@ -152,12 +153,12 @@ def test_what_is_renamed_was_synced_and_names_are_synced_before_files_go(
     clock = Clock()
     opened = _versions(tmp_path / "exports", keep=1, clock=clock)
     _publish(opened)
-    clock.at_s += YOUNG_S
     monkeypatch.setattr(versions, "fsync", note("sync", versions.fsync))
     monkeypatch.setattr(Path, "rename", note("rename", Path.rename))
     monkeypatch.setattr(Path, "replace", note("rename", Path.replace))
     monkeypatch.setattr(shutil, "rmtree", note("remove", shutil.rmtree))
     _publish(opened)
+    clock.at_s += YOUNG_S
     opened.prune()
     assert done == [
         "rename .last-number.new .last-number",
@@ -187,20 +188,31 @@ def test_a_version_younger_than_a_minute_is_never_pruned(tmp_path: Path) -> None
     assert opened.numbers() == [4, 5]
 
 
-@pytest.mark.parametrize("clock_is_ahead", [False, True])
-def test_the_age_of_a_version_outlives_its_process(tmp_path: Path, clock_is_ahead: bool) -> None:
-    """By the time of its files; and where that lies in the future, by how long this process knows of it."""
+def test_what_latest_named_stays_for_a_minute_after_it_moved_on(tmp_path: Path) -> None:
+    """Whoever resolved it a moment before opens its files now, however long ago it was published."""
+    clock = Clock()
+    opened = _versions(tmp_path, keep=1, clock=clock)
+    _publish(opened)
+    clock.at_s = 300.0
+    found = (tmp_path / LATEST).resolve()
+    _publish(opened)
+    for clock.at_s, there in ((300.0, True), (300.0 + YOUNG_S - 0.5, True), (300.0 + YOUNG_S, False)):
+        opened.prune()
+        assert found.exists() == there
+
+
+@pytest.mark.parametrize("set_by_s", [-1e6, 0.0, 1e6])
+def test_a_version_from_before_this_process_stays_for_a_minute(tmp_path: Path, set_by_s: float) -> None:
+    """Nobody knows when it was found last; the system's time says nothing, for it may have been set in between."""
     opened = _versions(tmp_path, keep=1)
     for _ in range(2):
         _publish(opened)
-    born_s = max(opened.path(1).stat().st_ctime, opened.path(1).stat().st_mtime)
-    clock, now = Clock(100.0), Clock(born_s - 1e6 if clock_is_ahead else born_s)
-    moving = clock if clock_is_ahead else now
-    again = _versions(tmp_path, keep=1, clock=clock, now=now)
-    moving.at_s += YOUNG_S - 0.5
+    clock = Clock(100.0)
+    again = _versions(tmp_path, keep=1, clock=clock, now=Clock(time.time() + set_by_s))
+    clock.at_s += YOUNG_S - 0.5
     again.prune()
     assert again.numbers() == [1, 2]
-    moving.at_s += 1.0
+    clock.at_s += 1.0
     again.prune()
     assert again.numbers() == [2]
 

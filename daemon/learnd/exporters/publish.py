@@ -161,7 +161,7 @@ class Exporter:
         except Exception as failure:
             error = str(failure) or type(failure).__name__
             self._versions.discard(number)
-        else:
+        if number in self._versions.numbers():  # also where `latest` could not be moved to it
             if self._uploader is not None:
                 self._uploader.begin(self._versions.path(number))
             self._prune()

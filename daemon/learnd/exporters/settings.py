@@ -55,7 +55,7 @@ class ExportSettings(Section):
     """`[]`: nothing is ever published. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
     `tflite_training`, `keras`, `hdf5` (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
     keep: Count = 5
-    """The newest so many; besides, whatever is younger than 60 s or named by `latest`."""
+    """The newest so many; besides, whatever was the newest within the last 60 s, or is named by `latest`."""
     tolerance: Positive = 1e-4
     """Largest difference to the live averaged model, relative to the spread of its outputs."""
     tolerances: dict[Format, Positive] = {}

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 LATEST = "latest"
 YOUNG_S = 60.0
-"""Whoever has just found a version under its name, or under ``latest``, may take so long to read all of it."""
+"""Whoever found a version as the newest, or by ``latest``, may take so long from then on to read all of it."""
 _UNSEEN = ".building-"
 """Begins every name that is half made or half removed; no reader's pattern matches it, and a start sweeps it."""
 _LAST_NUMBER = ".last-number"
@@ -41,8 +41,8 @@ class Versions:
     Parameters
     ----------
     keep : the newest so many stay
-    clock : measures how long ago this process published a version; never goes back
-    now : seconds since 1970, the floor of new numbers, and the age of versions from before this process
+    clock : measures how long ago somebody could last find a version; never goes back
+    now : seconds since 1970, the floor of new numbers
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Versions:
         self._clock = clock
         self._now = now
         self._opened_s = 0.0
-        self._published_s: dict[int, float] = {}
+        self._found_s: dict[int, float] = {}
+        """When a version could last be found as the newest, or by `latest`."""
 
     def open(self) -> None:
         """Make the folder, sweep what a crash left behind, and point at the newest version."""
@@ -115,15 +116,24 @@ class Versions:
         return self._directory / f"{_UNSEEN}{number}"
 
     def publish(self, number: int) -> None:
-        """Make what was built appear under its number, then under ``latest``; durable in this order."""
+        """Make what was built appear under its number, then under ``latest``; durable in this order.
+
+        Raises
+        ------
+        ExportError
+            if ``latest`` cannot be moved; the version is out under its number all the same.
+        """
         building = self.building(number)
         _fsync_folders(building)
+        before = self.numbers()[-1:] + [found for found in [self.latest()] if found is not None]
         faults.reached("export.before-rename")
         building.rename(self.path(number))
-        self._published_s[number] = self._clock()
-        faults.reached("export.after-rename")
-        fsync(self._directory)
-        self._point(number)
+        try:
+            faults.reached("export.after-rename")
+            fsync(self._directory)
+            self._point(number)
+        finally:
+            self._found_s |= dict.fromkeys({number, *before}, self._clock())
 
     def discard(self, number: int) -> None:
         """Take away what was built of *number* and not published."""
@@ -133,7 +143,9 @@ class Versions:
         """Remove all but the newest, the young, the one that ``latest`` names, and those *needed*."""
         spared = {self.latest(), *needed}
         for number in self.numbers()[: -self._keep]:
-            if number in spared or self._age_s(number) < YOUNG_S:
+            # Those from before this process may have been found until it began; the system's time could have been set.
+            unfound_s = self._clock() - self._found_s.get(number, self._opened_s)
+            if number in spared or unfound_s < YOUNG_S:
                 continue
             doomed = self._directory / f"{_UNSEEN}pruned-{number}"
             self.path(number).rename(doomed)
@@ -141,14 +153,7 @@ class Versions:
             fsync(self._directory)
             faults.reached("export.half-pruned")
             shutil.rmtree(doomed, ignore_errors=True)
-            self._published_s.pop(number, None)
-
-    def _age_s(self, number: int) -> float:
-        if number in self._published_s:
-            return self._clock() - self._published_s[number]
-        # From before this process: by the file system's time, or ours if that went back in between.
-        status = self.path(number).stat()
-        return max(self._now() - max(status.st_mtime, status.st_ctime), self._clock() - self._opened_s)
+            self._found_s.pop(number, None)
 
     def _point(self, number: int) -> None:
         pointer = self._directory / LATEST
