@@ -196,6 +196,7 @@ def test_a_store_that_hangs_holds_no_export_up_and_the_newest_wins(tmp_path: Pat
         assert (outcome.number, outcome.error) == (number, "")
         assert hanging.wait(60)
         clock.at_s += YOUNG_S
+    maker._prune()
     assert maker.numbers() == [1, 3], "the one that is being read is not pruned"
     assert uploader.needed() == [1, 3]
     assert not maker.wait(0.01)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from learnd.errors import ExportError
 from learnd.exporters import versions
-from learnd.exporters.versions import LATEST, YOUNG_S, Versions
+from learnd.exporters.versions import LATEST, MOST_YOUNG, YOUNG_S, Versions
 from tests.unit.test_checkpoint_faults import Killed, killed_at
 
 POINTS = (
@@ -215,6 +215,15 @@ def test_a_version_from_before_this_process_stays_for_a_minute(tmp_path: Path, s
     clock.at_s += 1.0
     again.prune()
     assert again.numbers() == [2]
+
+
+def test_a_process_that_ends_again_and_again_does_not_fill_the_disk(tmp_path: Path) -> None:
+    """None of its lives lasts for a minute, after which it would know that nobody looks at the older ones."""
+    for _ in range(MOST_YOUNG + 20):
+        opened = _versions(tmp_path, keep=3)
+        _publish(opened)
+        opened.prune()
+    assert len(opened.numbers()) == MOST_YOUNG + 3
 
 
 def test_the_champion_is_never_pruned(tmp_path: Path) -> None:

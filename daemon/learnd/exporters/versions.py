@@ -1,5 +1,6 @@
 """The folder of published exports: ascending whole numbers as names, and ``latest`` for those who do not list."""
 
+import math
 import re
 import shutil
 import time
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 LATEST = "latest"
 YOUNG_S = 60.0
 """Whoever found a version as the newest, or by ``latest``, may take so long from then on to read all of it."""
+MOST_YOUNG = 60
+"""Versions that can have been the newest within that time: an export takes more than a second."""
 _UNSEEN = ".building-"
 """Begins every name that is half made or half removed; no reader's pattern matches it, and a start sweeps it."""
 _LAST_NUMBER = ".last-number"
@@ -142,10 +145,12 @@ class Versions:
     def prune(self, *, needed: Collection[int | None] = ()) -> None:
         """Remove all but the newest, the young, the one that ``latest`` names, and those *needed*."""
         spared = {self.latest(), *needed}
-        for number in self.numbers()[: -self._keep]:
-            # Those from before this process may have been found until it began; the system's time could have been set.
-            unfound_s = self._clock() - self._found_s.get(number, self._opened_s)
-            if number in spared or unfound_s < YOUNG_S:
+        beyond = self.numbers()[: -self._keep]
+        for number in beyond:
+            # Those from before this process may have been found until it began (the system's time could have been set,
+            # and tells nothing); but no more of them: a daemon that ends again and again must not fill the disk.
+            found_s = self._found_s.get(number, self._opened_s if number in beyond[-MOST_YOUNG:] else -math.inf)
+            if number in spared or self._clock() - found_s < YOUNG_S:
                 continue
             doomed = self._directory / f"{_UNSEEN}pruned-{number}"
             self.path(number).rename(doomed)
