@@ -88,8 +88,17 @@ def pipeline(chosen: Settings) -> Any:
     return make_pipeline(chosen)
 
 
-def test_an_export_is_published_by_a_child_process(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
-    """Both formats and a manifest that is true; nothing temporary stays."""
+def test_an_export_is_published_by_a_child_process(
+    tmp_path: Path,
+    chosen: Settings,
+    pipeline: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Both formats and a manifest that is true; nothing temporary stays. What lies where learnd runs is not run."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "signal.py").write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(elsewhere)
     outcome = _export(_exporter(tmp_path, chosen, pipeline), _snapshot(chosen, pipeline))
     assert outcome.error == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == [".last-number", "1", "latest"]

@@ -226,8 +226,15 @@ class Exporter:
         (request / "request.json").write_text(text, encoding="utf-8")
 
     def _build(self, building: Path, hurry: bool) -> None:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), str(building)]
+        environment = {
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        # It finds the modules that we find, the user's own too; without -P those that happen to lie in the working
+        # directory would come before all others.
+        command = [sys.executable, "-P", "-m", "learnd.export_child", str(os.getpid()), str(building)]
         if not hurry:
             command.append("--nice")
         with self._lock:
