@@ -122,6 +122,19 @@ def damage(broker: KafkaBroker, topic: str, number: int, *, partition: int = 0) 
     return range(first, last + 1)
 
 
+def cut_back(broker: KafkaBroker, topic: str, number: int, *, partition: int = 0) -> None:
+    """Cut a batch, and all behind it, off the files of a broker that is down, as one that never had them."""
+    path = broker.log_files(topic, partition)[0]
+    begin, _, _, _ = list(batches(path))[number]
+    with path.open("r+b") as file:
+        file.truncate(begin)
+    for derived in (".index", ".timeindex", ".snapshot"):
+        for found in path.parent.glob(f"*{derived}"):
+            found.unlink()
+    for noted in ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", ".kafka_cleanshutdown"):
+        (path.parent.parent / noted).unlink(missing_ok=True)
+
+
 def bomb(size_bytes: int, *, codec: int = GZIP) -> bytes:
     """A record batch whose checksum is right, with one record whose value is so many zeros."""
     if codec == ZSTD:

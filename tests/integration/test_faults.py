@@ -18,10 +18,12 @@ from kafka import KafkaAdminClient
 from kafka import TopicPartition as TheirPartition
 
 from learnd.errors import BrokerUnavailableError, DataLossError
-from learnd.testing.kafka import KafkaCluster
+from learnd.sources.kafka import KafkaSource
+from learnd.sources.settings import KafkaSettings
+from learnd.testing.kafka import KafkaCluster, make_broker
 from tests import compile_cache
-from tests.faults import Proxy
-from tests.helpers import SAVED_MODEL, Daemon, config_text, readings, until
+from tests.faults import Proxy, cut_back
+from tests.helpers import SAVED_MODEL, Daemon, config_text, read_values, readings, until
 
 RESUME_S = 30.0
 STOP_S = 25.0
@@ -199,6 +201,49 @@ def test_records_that_aged_out_stop_the_daemon_or_are_counted(kafka_broker: Kafk
         assert (event["offset"], event["resume"]) == (100, 130)
         lost = _once_each(topic, 130) - _once_each(topic, 100)
         _has_learned(daemon, config, _once_each(topic, 200) - lost)
+
+
+@pytest.mark.slow
+def test_logs_that_were_cut_back_are_noticed_in_every_partition(tmp_path: Path) -> None:
+    """As by an unclean election: nothing above the cut is passed over, and what was learned is not learned again."""
+    broker = make_broker(tmp_path / "broker")
+    (tmp_path / "broker").mkdir()
+    broker.start()
+    try:
+        cluster = KafkaCluster(broker.bootstrap, broker)
+        topic = cluster.create_topic(partitions=3)
+        for partition in range(3):
+            for start in range(0, 100, 10):
+                values = [b"%d" % offset for offset in range(start, start + 10)]
+                cluster.produce(topic, values, partition=partition)
+        settings = {"kind": "kafka", "bootstrap_servers": [broker.bootstrap], "topics": [topic]}
+        told = {p: KafkaSource(KafkaSettings(**settings, on_data_loss=p), group_id=p) for p in ("stop", "continue")}
+        for source in told.values():
+            source.open({})
+            assert len(read_values(source, 300)) == 300
+        broker.stop()
+        for partition, batch in ((0, 6), (1, 7)):  # the third one stays
+            cut_back(broker, topic, batch, partition=partition)
+        broker.start()
+        for partition in range(3):
+            cluster.produce(topic, [b"new"] * 50, partition=partition)
+        with pytest.raises(DataLossError, match=rf"{topic}/[01]: .* is 100, but the log was cut back to (60|70)"):
+            until(lambda: told["stop"].poll(100, 0.2), what="a stop")
+        lost: dict[int, int] = {}
+        new: dict[int, int] = {}
+
+        def all_there() -> bool:
+            for block in told["continue"].poll(100, 0.2):
+                lost[block.origin.partition] = lost.get(block.origin.partition, 0) + block.lost
+                new[block.origin.partition] = new.get(block.origin.partition, 0) + block.values.count(b"new")
+            return new == {0: 50, 1: 50, 2: 50}
+
+        until(all_there, what="the new records of all partitions")
+        assert lost == {0: 40, 1: 30, 2: 0}
+        for source in told.values():
+            source.close()
+    finally:
+        broker.stop()
 
 
 @pytest.mark.parametrize(

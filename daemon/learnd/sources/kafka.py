@@ -200,8 +200,7 @@ class KafkaSource:
             theirs, _ = next(iter(error.args[0].items()))
             return self._out_of_range(_ours(theirs))
         except LogTruncationError as error:
-            theirs, end = kafka_guard.truncation(error)
-            return self._out_of_range(_ours(theirs), end)
+            return self._cut_back({_ours(p): end for p, end in kafka_guard.truncations(error).items()})
         blocks = [_records(theirs, records) for theirs, records in polled.items()]
         for block in blocks:
             self._positions[block.origin] = block.next_offset
@@ -249,13 +248,28 @@ class KafkaSource:
             for p in sorted({*old, *first})
         ]
 
-    def _out_of_range(self, partition: TopicPartition, end: int | None = None) -> list[Records]:
+    def _cut_back(self, ends: Mapping[TopicPartition, int | None]) -> list[Records]:
+        """Logs ended below our offsets, and may have grown again since: what was learned is no longer what is there.
+
+        kafka-python says so once, of all partitions together, and goes on at the old offsets.
+        """
+        kafka_guard.refresh(self._consumer, METADATA_TIMEOUT_S)
+        if blocks := self._changed():
+            return blocks
+        gone = {p: end for p, end in ends.items() if end is None or end < self._positions[p]}
+        ways = {
+            p: f"the log was cut back to {'an offset that is not known' if end is None else end}"
+            for p, end in gone.items()
+        }
+        return [self._go_on(p, self._positions[p] if end is None else end, ways[p]) for p, end in gone.items()]
+
+    def _out_of_range(self, partition: TopicPartition) -> list[Records]:
         """The broker no longer holds the wanted offset: was it deleted, cut off, or is it another topic?"""
         kafka_guard.refresh(self._consumer, METADATA_TIMEOUT_S)
         if blocks := self._changed():
             return blocks
         first = self._first([partition])[partition]
-        last = self._consumer.end_offsets([_theirs(partition)])[_theirs(partition)] if end is None else end
+        last = self._consumer.end_offsets([_theirs(partition)])[_theirs(partition)]
         there_is = f"the broker holds {first} to {last}"
         if self._positions[partition] < first:
             return [self._go_on(partition, first, there_is)]

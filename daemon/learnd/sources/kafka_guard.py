@@ -160,10 +160,9 @@ def known_partitions(consumer: Any, topic: str) -> set[int]:
     return set(consumer._cluster.partitions_for_topic(topic) or ())
 
 
-def truncation(error: LogTruncationError) -> tuple[Any, int | None]:
-    """The first partition whose log was cut back, and where (None: not known)."""
-    partition, end = next(iter(error.divergent_offsets.items()))
-    return partition, None if end is None else int(end.offset)
+def truncations(error: LogTruncationError) -> dict[Any, int | None]:
+    """The partitions whose logs were cut back, and where each was (None: not known)."""
+    return {p: None if end is None else int(end.offset) for p, end in error.divergent_offsets.items()}
 
 
 class _Bounds:
