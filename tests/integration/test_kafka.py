@@ -134,6 +134,14 @@ def test_an_answer_between_two_polls_is_a_sign_of_life(kafka_broker: KafkaCluste
     source.close()
 
 
+def test_a_sinks_topic_that_is_not_there_is_a_mistake_of_the_configuration(kafka_broker: KafkaCluster) -> None:
+    """No broker that is away: waiting for it would not help."""
+    sink = TopicSink("not-there", {"bootstrap_servers": kafka_broker.bootstrap}, key="predictions.topic")
+    with pytest.raises(ConfigError, match=r"predictions\.topic: not-there does not exist; create it first"):
+        sink.open()
+    sink.close()
+
+
 def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> None:
     """Only where no offset is known; a known one wins."""
     topic = kafka_broker.create_topic()

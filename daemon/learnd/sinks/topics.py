@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from learnd.errors import BrokerUnavailableError, ConfigError, SaveFailedError
@@ -64,9 +64,27 @@ class TopicSink:
             )
             partitions = self._producer.partitions_for(self._topic)
         except KafkaError as error:
-            raise BrokerUnavailableError(f"no broker for the topic {self._topic}: {error}") from error
+            # kafka-python waits for a topic that is not there as for a broker that does not answer.
+            missing = self._producer is not None and self._is_missing()
+            self.close()  # or one more would be there after each attempt
+            if not missing:
+                raise BrokerUnavailableError(f"no broker for the topic {self._topic}: {error}") from error
+            partitions = None
         if not partitions:
             raise ConfigError(f"{self._key}: {self._topic} does not exist; create it first")
+
+    def _is_missing(self) -> bool:
+        """Whether the broker answers, and says that there is no such topic."""
+        try:
+            admin = KafkaAdminClient(**self._options)
+        except KafkaError:
+            return False
+        try:
+            return self._topic not in admin.list_topics()
+        except KafkaError:
+            return False
+        finally:
+            admin.close()
 
     def send(self, messages: Iterable[Message]) -> None:
         for message in messages:
