@@ -149,14 +149,21 @@ class Checkpoints:
 
     def _require_same_arrays(self, reader: Any) -> None:
         """Options of an optimizer can add and take away slots; that is a change, not damage."""
-        saved = {_plain_name(name) for name in reader.get_variable_to_shape_map() if name.startswith(_PREFIX)}
-        if changed := sorted(saved ^ set(self._shadow)):
-            verb = "lacks" if changed[0] in self._shadow else "has"
-            section = "learning.optimizer" if changed[0].startswith("optimizer/") else "model"
-            raise ConfigError(
-                f"{section}: the checkpoint under {self._directory} {verb} {changed[0]}, so it was learned with other "
-                "options; change them back, or use another data_dir"
-            )
+        shapes = reader.get_variable_to_shape_map()
+        saved = {_plain_name(name): list(shape) for name, shape in shapes.items() if name.startswith(_PREFIX)}
+        wanted = {name: list(variable.shape) for name, variable in self._shadow.items()}
+        if changed := sorted(saved.keys() ^ wanted.keys()):
+            raise self._changed(changed[0], f"{'lacks' if changed[0] in wanted else 'has'} {changed[0]}")
+        if changed := sorted(name for name in saved if saved[name] != wanted[name]):
+            name = changed[0]
+            raise self._changed(name, f"has {name} of shape {saved[name]}, where the model now has {wanted[name]}")
+
+    def _changed(self, name: str, what: str) -> ConfigError:
+        section = "learning.optimizer" if name.startswith("optimizer/") else "model"
+        return ConfigError(
+            f"{section}: the checkpoint under {self._directory} {what}, so it was learned with other options, or other "
+            "code; change them back, or use another data_dir"
+        )
 
     def _require_same(self, saved: dict[str, Any]) -> None:
         changed = [key for key in self._fingerprint if saved.get(key) != self._fingerprint[key]]

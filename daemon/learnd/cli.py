@@ -255,6 +255,8 @@ def _rounded(**figures: float) -> dict[str, float | None]:
 
 
 def _alive(pipeline: "Pipeline") -> tuple[bool, str]:
+    if pipeline.beat_s is None:
+        return True, "starting"
     idle_s = time.monotonic() - pipeline.beat_s
     return idle_s < STALLED_S, f"the main loop came round {idle_s:.1f} s ago"
 

@@ -18,6 +18,8 @@ _COLLECTION_TAGS = {f"{_YAML}map", f"{_YAML}seq"}
 MAX_VALUES = 100_000
 """Aliases of aliases make billions of values out of ten lines; an honest configuration has some hundred."""
 _SECRET = re.compile(r"(password|token)$")
+_ALL_SECRET = ("export", "upload", "options")
+"""Which of them are secrets is each store's own business."""
 
 
 @dataclass(slots=True)
@@ -32,8 +34,10 @@ class Document:
     """What stands in the file where a value came from the environment; errors show this, never the value."""
 
     def shown(self, path: Sequence[str | int], value: Any) -> str:
-        """*value* as an error may show it: without what came from the environment."""
-        return f"the value of {written}" if (written := self.written.get(tuple(path))) is not None else repr(value)
+        """*value* as an error may show it: no secret, and nothing that came from the environment."""
+        if (written := self.written.get(tuple(path))) is not None:
+            return f"the value of {written}"
+        return "the value" if is_secret(path) else repr(value)
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """The line of *path*, or of its nearest ancestor that is written down."""
@@ -64,8 +68,10 @@ def is_secret(path: Sequence[str | int]) -> bool:
 
     >>> is_secret(("source", "sasl_password")), is_secret(("source", "sasl_password_file"))
     (True, False)
+    >>> is_secret(("export", "upload", "options", "key"))
+    True
     """
-    return any(_SECRET.search(str(part)) for part in path)
+    return tuple(path[:3]) == _ALL_SECRET or any(_SECRET.search(str(part)) for part in path)
 
 
 def parse(text: str, *, file: str, environ: Mapping[str, str]) -> Document:

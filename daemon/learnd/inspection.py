@@ -8,7 +8,7 @@ from typing import Any
 
 from learnd import checkpoint_files
 from learnd.checkpoint import read_checkpoint
-from learnd.errors import StateDamagedError, UsageError
+from learnd.errors import ExportDamagedError, StateDamagedError, UsageError
 from learnd.exporters import manifest, versions
 
 
@@ -19,6 +19,8 @@ def describe(path: Path) -> dict[str, Any]:
     ------
     UsageError
         if *path* is neither.
+    ExportDamagedError
+        if the manifest cannot be read.
     """
     if (path / manifest.FILE_NAME).is_file():
         return _export(path)
@@ -29,7 +31,9 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _data_dir(path: Path) -> dict[str, Any]:
     directory = path / "checkpoints"
-    checkpoints = [_checkpoint(directory, number) for number in reversed(checkpoint_files.numbers(directory))]
+    looked_at = [_checkpoint(directory, number) for number in reversed(checkpoint_files.numbers(directory))]
+    still_there = checkpoint_files.numbers(directory)  # a daemon may be at work, and prune
+    checkpoints = [checkpoint for checkpoint in looked_at if checkpoint["number"] in still_there]
     shown: dict[str, Any] = {
         "checkpoints": checkpoints,
         "set_aside": sorted(p.name for p in directory.glob(f"{checkpoint_files.SET_ASIDE}*")),
@@ -77,6 +81,13 @@ def _of_an_older_learnd(directory: Path, number: int) -> tuple[str, dict[str, An
 
 
 def _export(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((path / manifest.FILE_NAME).read_text(encoding="utf-8"))
-    document["sound"] = manifest.hash_files(path, durable=False) == document["files"]
+    try:
+        document: dict[str, Any] = json.loads((path / manifest.FILE_NAME).read_text(encoding="utf-8"))
+        named = document["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportDamagedError(
+            f"{path / manifest.FILE_NAME} is no manifest any more ({type(error).__name__}: {error}); "
+            "take another export, or this one from a backup"
+        ) from error
+    document["sound"] = manifest.hash_files(path, durable=False) == named
     return document

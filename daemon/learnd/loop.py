@@ -74,7 +74,8 @@ class Pipeline:
     """Why the last checkpoint failed; None once one has succeeded."""
     failures: int = 0
     """How many in a row."""
-    beat_s: float = field(default_factory=time.monotonic)
+    beat_s: float | None = None
+    """When the main loop came round last; None before it began: a start may have much to compile, or to skip."""
     _exported_samples: int = 0
     """How many this model had learned when its last export was begun, or is still to be tried again."""
     _published_samples: int = 0
@@ -150,7 +151,6 @@ class Pipeline:
                     raise
                 log.warning("broker_unavailable", error=str(error))
                 time.sleep(RECONNECT_S)
-                self.beat_s = time.monotonic()
             else:
                 return True
         return False

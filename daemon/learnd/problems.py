@@ -33,6 +33,8 @@ def translate(details: Any, document: Document) -> Problem:
         message = f"{shown} is not one of {', '.join(tags)}{suggestion(str(context['tag']), tags)}"
     elif kind == "value_error":
         message = str(context["error"])
+    elif is_secret(path) and path[0] == "export":
+        message = "must hold names, each with a text or a number"
     elif is_secret(path):
         message = 'must be text; put it in quotes, "${VARIABLE}" too'
     else:

@@ -167,6 +167,14 @@ def test_a_checkpoint_of_another_configuration_is_refused(five_saves: Path) -> N
         _checkpoints(five_saves, _variables(), model="lstm").restore()
 
 
+def test_arrays_of_another_shape_are_a_change_not_damage(five_saves: Path) -> None:
+    """Say of a factory whose code was edited: the files are whole, and nothing is set aside."""
+    variables = {**_variables(), "model/a": tf.Variable([0.0, 0.0, 0.0])}
+    with pytest.raises(ConfigError, match=r"model: .*has model/a of shape \[2\], where the model now has \[3\]"):
+        _checkpoints(five_saves, variables).restore()
+    assert _checkpoints(five_saves, _variables()).restore() == {"value": 5}
+
+
 def test_a_failed_flush_saves_nothing(tmp_path: Path) -> None:
     """What the state takes for delivered must be; the failure is an outcome, not a crash."""
     variables = _variables()

@@ -250,6 +250,13 @@ def test_half_a_login_is_refused(options: dict[str, Any], expected: str, tmp_pat
         ),
         ("source: {kind: kafka, sasl_password: [canary-8213]}", "sasl_password: must be text"),
         ("source: {kind: kafka, sasl_password: *canary-8213 }", "an alias that is not defined"),
+        ("export: {upload: {url: 's3://b/x', options: {secret: !!int canary-8213}}}", "the value is no int"),
+        ("export: {upload: {url: 's3://b/x', options: canary-8213}}", "options: must hold names"),
+        ("export: {upload: {url: 's3://b/x', options: {secret: !canary-8213 x}}}", "secret: a tag is not allowed"),
+        (
+            "export: {upload: {url: 's3://b/x', options: {secret: [canary-8213]}}}",
+            "must hold names, each with a text or a number",
+        ),
         ("source: {kind: kafka, sasl_password: !canary-8213 x}", "sasl_password: a tag is not allowed"),
         (
             "source: {kind: kafka, sasl_pasword: '${X}'}",

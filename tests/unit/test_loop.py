@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import faults, loop, statecodec
+from learnd import cli, faults, loop, statecodec
 from learnd.build import make_pipeline
 from learnd.checkpoint import read_arrays
 from learnd.errors import ConfigError, SaveFailedError
@@ -362,6 +362,19 @@ def _written(folder: Path) -> None:
     """As much of an export as the loop reads."""
     request = json.loads((folder / ".request" / "request.json").read_text())
     (folder / "learnd.json").write_text(json.dumps({"samples": request["manifest"]["samples"], "unavailable": {}}))
+
+
+def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
+    """Compiling, or skipping what was learned of a large file, takes as long as it takes."""
+    pipeline = _pipeline(tmp_path, MemorySource(readings(10)))
+    assert cli._alive(pipeline) == (True, "starting")
+    assert pipeline.open()
+    pipeline.settle()
+    assert cli._alive(pipeline)[0]
+    assert pipeline.beat_s is not None
+    pipeline.beat_s -= cli.STALLED_S
+    assert not cli._alive(pipeline)[0]
+    pipeline.close()
 
 
 def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import learnd
 from learnd.build import make_pipeline
-from learnd.errors import ConfigError, ExportError, UsageError
+from learnd.errors import ConfigError, ExportDamagedError, ExportError, UsageError
 from learnd.exporters import audit, card, manifest
 from learnd.exporters.software import code_hashes
 from learnd.settings import Settings
@@ -167,6 +167,15 @@ def _run_the_code_in_the_card(folder: Path, *, blocks: int) -> None:
         program += f"{block}\nassert np.isfinite(answers['prediction']).all()\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_manifest_that_is_torn_is_named(text: str, copy: Path) -> None:
+    """By `inspect` without options, too."""
+    (copy / "learnd.json").write_text(text)
+    done = run_cli("inspect", str(copy))
+    assert (done.returncode, done.stdout) == (ExportDamagedError.exit_code, "")
+    assert f"{copy / 'learnd.json'} is no manifest any more" in done.stderr
 
 
 def test_the_code_in_the_card_runs(published: Path) -> None:

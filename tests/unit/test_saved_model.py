@@ -11,6 +11,12 @@ import tensorflow as tf
 from learnd.types import Samples, TopicPartition
 from tests.exports import in_plain_python, learned, rows
 
+
+def relative(y: Any, z: Any) -> Any:
+    """A user's loss, which has no value where the target is 0."""
+    return tf.reduce_mean(tf.square((z - y) / y), axis=-1)
+
+
 LEARNS = """
 import json
 import numpy as np
@@ -53,6 +59,11 @@ print(json.dumps({
     "prediction": np.asarray(by_rows["prediction"]).tolist(),
 }))
 """
+
+
+def test_a_loss_that_has_no_value_at_zero_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """An export is tried with targets that the model would give itself."""
+    learned(tmp_path, learning={"loss": f"{__name__}:relative"}, scaling={"target": "none"})
 
 
 def test_it_learns_saves_and_restores_in_a_program_without_keras(tmp_path: Path) -> None:

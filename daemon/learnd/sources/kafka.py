@@ -34,6 +34,8 @@ TRIES = 3
 SILENCE_S = 3.0
 """The broker counts as gone so long after an answer was due; it answers an idle fetch every `fetch_max_wait_ms`."""
 METADATA_TIMEOUT_S = 5.0
+LOOK_UP_MS = 5000
+"""Of offsets. kafka-python's 30 s would hold up a clean end, which waits for a poll to come back."""
 LAST_COMMIT_MS, CLOSE_MS = 1500, 1000
 """At a clean end, whose 25 s a broker that hangs must not use up: the commit is for lag tools alone."""
 RECONNECT_MAX_MS = 2000
@@ -138,7 +140,7 @@ class KafkaSource:
 
     def _first(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The oldest offset that is left of each."""
-        found = self._consumer.beginning_offsets([_theirs(p) for p in partitions]) if partitions else {}
+        found = self._consumer.beginning_offsets([_theirs(p) for p in partitions], LOOK_UP_MS) if partitions else {}
         return {TopicPartition(p.topic, p.partition): offset for p, offset in found.items()}
 
     def _partitions(self) -> list[TopicPartition]:
@@ -269,7 +271,7 @@ class KafkaSource:
         if blocks := self._changed():
             return blocks
         first = self._first([partition])[partition]
-        last = self._consumer.end_offsets([_theirs(partition)])[_theirs(partition)]
+        last = self._consumer.end_offsets([_theirs(partition)], LOOK_UP_MS)[_theirs(partition)]
         there_is = f"the broker holds {first} to {last}"
         if self._positions[partition] < first:
             return [self._go_on(partition, first, there_is)]
@@ -318,7 +320,7 @@ class KafkaSource:
         return self._consumer is not None and self._topics_there and self._silent_s < patience_s
 
     def ends(self) -> Offsets:
-        ends = self._consumer.end_offsets([_theirs(p) for p in self._positions])
+        ends = self._consumer.end_offsets([_theirs(p) for p in self._positions], LOOK_UP_MS)
         return {TopicPartition(p.topic, p.partition): offset for p, offset in ends.items()}
 
     def positions(self) -> Offsets:
