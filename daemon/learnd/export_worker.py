@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +133,19 @@ def _build(name: str, job: _Job) -> dict[str, Any]:
     candidate = job.candidate(unroll=implementation.unroll)
     target = job.folder / implementation.file_name
     started_s = time.monotonic()
-    _write(implementation, candidate, target, name)
+    with _named(name, "written"):
+        implementation.write(candidate, target)
     written_s = time.monotonic()
-    reader = implementation.reader(target)
+    with _named(name, "loaded"):
+        reader = implementation.reader(target)
     loaded_s = time.monotonic()
-    answers = reader(job.inputs)
+    with _named(name, "run"):
+        answers = reader(job.inputs)
     tolerance = job.asked["tolerances"].get(name) or implementation.tolerance or job.asked["tolerance"]
     rounded = implementation.tolerance is not None
     ratio = largest_difference(name, answers, job.wanted, job.spreads, tolerance=tolerance, mean=rounded)
-    reader.check(job.inputs)
+    with _named(name, "used"):
+        reader.check(job.inputs)
     return {
         "path": implementation.file_name,
         "tolerance": tolerance,
@@ -152,14 +158,15 @@ def _build(name: str, job: _Job) -> dict[str, Any]:
     }
 
 
-def _write(implementation: Any, candidate: Candidate, target: Path, name: str) -> None:
+@contextmanager
+def _named(name: str, done: str) -> Iterator[None]:
+    """What somebody else's library says is told with the format's name, and with what could not be done to it."""
     try:
-        implementation.write(candidate, target)
-    except ExportError:
+        yield
+    except LearndError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[0][:300] if lines else type(error).__name__
-        raise ExportError(
-            f"{name} cannot be written: {said}; export.formats without {name} publishes the rest"
-        ) from error
+        way_out = f"export.formats without {name} publishes the rest"
+        raise ExportError(f"{name} cannot be {done}: {said}; {way_out}") from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -33,14 +34,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "task": {"kind": "classification"},  # three of 32 that may come
         "model": {"kind": "mlp", "hidden": [40, 40]},
     },
+    "loaded": {"task": {"kind": "regression"}},  # a user's file, with what Keras keeps in no variable
 }
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """A network of random weights that has seen three sensors of very different ranges."""
+    folder = tmp_path_factory.mktemp("data")
     sections = {"learning": {"mode": "per_sample", "compile": False}, **MODELS[request.param]}
-    chosen = settings(tmp_path_factory.mktemp("data"), **sections)
+    if request.param == "loaded":
+        sections["model"] = {"load": str(_file_of_a_user(folder))}
+    chosen = settings(folder, **sections)
     pipeline = make_pipeline(chosen)
     network = pipeline.averaged._network
     x = _readings(network, 400)
@@ -50,6 +55,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for variable in network.trainable_variables:
         variable.assign(0.7 * random.normal(size=variable.shape).astype(np.float32) / np.sqrt(variable.shape[0]))
     return pipeline
+
+
+def _file_of_a_user(folder: Path) -> Path:
+    layers = keras.layers
+    adapted = layers.Normalization(mean=[1.0, 0.0, 7e4], variance=[1e-4, 1.0, 4e4])
+    dense = [layers.Dense(40, activation="relu"), layers.Dense(40, activation="relu"), layers.Dense(1)]
+    keras.Sequential([layers.Input((3,)), adapted, *dense]).save(folder / "mine.keras")
+    return folder / "mine.keras"
 
 
 def _readings(network: Any, count: int, *, seed: int = 0) -> Any:

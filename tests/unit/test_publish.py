@@ -177,7 +177,7 @@ def test_a_crashing_child_is_a_failed_export_and_nothing_more(
 ) -> None:
     """Killed by a signal, it leaves no directory behind."""
     killer = tmp_path / "python"
-    killer.write_text('#!/bin/sh\nprintf saved_model > "$4/.request/format"\nkill -SEGV $$\n')
+    killer.write_text('#!/bin/sh\nprintf saved_model > "$5/.request/format"\nkill -SEGV $$\n')
     killer.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killer))
     exporter = _exporter(tmp_path / "exports", chosen, pipeline)

@@ -23,16 +23,34 @@ class OnnxFormat:
 
     def write(self, candidate: Candidate, target: Path) -> None:
         """Write *candidate* to the file *target*."""
-        import tf2onnx  # noqa: PLC0415 - an extra
+        import onnx  # noqa: PLC0415 - an extra
+        import tf2onnx  # noqa: PLC0415
 
         network = candidate.network
         spec = [tf.TensorSpec((None, *network.row_shape), tf.float32, name="inputs")]
         serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False, input_signature=spec)
-        tf2onnx.convert.from_function(serve, input_signature=spec, opset=_OPSET, output_path=str(target))
+        model, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=_OPSET)
+        _give_constants(model, serve.get_concrete_function())
+        onnx.save(model, target)
 
     def reader(self, target: Path) -> "OnnxReader":
         """The written model, run by ONNX Runtime."""
         return OnnxReader(target)
+
+
+def _give_constants(model: Any, function: Any) -> None:
+    """Give *model* what *function* took from around it: tf2onnx makes inputs of tensors, of variables constants.
+
+    Say the mean of a user's `Normalization` layer.
+    """
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    captured = function.captured_inputs
+    ports = zip(function.inputs[len(function.inputs) - len(captured) :], captured, strict=True)
+    values = {port.name: value for port, value in ports if port.dtype != tf.resource}
+    for given in [given for given in model.graph.input if given.name in values]:
+        model.graph.initializer.append(numpy_helper.from_array(values[given.name].numpy(), given.name))
+        model.graph.input.remove(given)
 
 
 class OnnxReader:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, spread_in
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, target_scaler
 
 
 class ForecastNetwork(Network):
@@ -25,7 +25,7 @@ class ForecastNetwork(Network):
         self._relative_target = spec.scale_target
         self._horizon = spec.outputs // spec.row_shape[-1]
         self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
-        self.change_scaler = scaler((spec.outputs,), online=spec.scale_target, name="change")
+        self.change_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="change")
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
@@ -41,7 +41,7 @@ class ForecastNetwork(Network):
         return self.change_scaler(predictions - self._from_level(x))
 
     def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"prediction": spread_in(self.change_scaler)}
+        return {"prediction": self.change_scaler.spread.numpy()}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         newest = keras.layers.Cropping1D((self.row_shape[0] - 1, 0))(x)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from learnd.tasks.standardizer import OnlineStandardizer, Unscaled
+from learnd.tasks.standardizer import Observer, OnlineStandardizer, Unscaled
 
 Loss = Callable[[Any, Any], Any]
 """From targets and the core's outputs, both (n, ...), to one loss per row, (n,)."""
@@ -173,18 +173,18 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
 
 
 def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
-    """A standardiser, or what stands in for one where numbers stay as they are."""
+    """A standardiser of inputs, or what stands in for one where numbers stay as they are."""
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
 
 
-def spread_in(scale: Any) -> Any:
-    """The standard deviations of all that *scale* has seen; 0 where it does not scale."""
-    return scale.spread.numpy() if hasattr(scale, "spread") else np.float32(0.0)
+def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
+    """The same of what the model gives; how much that varies is known in either case."""
+    return OnlineStandardizer(shape, name=name) if online else Observer(shape, name=name)
 
 
 def in_spreads(scale: Any) -> float:
     """What turns a squared error in raw units into one in standard deviations: their mean, for several numbers."""
-    squares = np.square(scale.spread.numpy()) if hasattr(scale, "spread") else np.ones(1)
+    squares = np.square(scale.spread.numpy()) if not isinstance(scale, Observer) else np.ones(1)
     mean = float(squares[squares > 0.0].mean()) if (squares > 0.0).any() else 1.0
     return 1.0 / mean
 

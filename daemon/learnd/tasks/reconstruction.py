@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, scaler, spread_in
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, target_scaler
 
 
 class ReconstructionNetwork(Network):
@@ -18,7 +18,7 @@ class ReconstructionNetwork(Network):
 
     def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
-        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.inputs_scaler = target_scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ class ReconstructionNetwork(Network):
 
     def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
         """A score's is its own size: that an anomaly stands out matters, not how equal all others are."""
-        return {"reconstruction": spread_in(self.inputs_scaler), "score": answers["score"].mean()}
+        return {"reconstruction": self.inputs_scaler.spread.numpy(), "score": answers["score"].mean()}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         z = self.inputs_scaler.symbolic(x)

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, spread_in
+from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, target_scaler
 
 
 class RegressionNetwork(Network):
@@ -17,7 +17,7 @@ class RegressionNetwork(Network):
     def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
         self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
-        self.target_scaler = scaler((spec.outputs,), online=spec.scale_target, name="target")
+        self.target_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="target")
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
@@ -33,7 +33,7 @@ class RegressionNetwork(Network):
         return self.target_scaler(predictions)
 
     def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"prediction": spread_in(self.target_scaler)}
+        return {"prediction": self.target_scaler.spread.numpy()}
 
     def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
         prediction = self.target_scaler.symbolic_restore(core(self.inputs_scaler.symbolic(x)))

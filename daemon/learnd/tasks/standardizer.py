@@ -90,8 +90,8 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         self.spread.assign(tf.cast(tf.where(known, spread, 0.0), tf.float32))
 
 
-class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Stands where a standardiser would, for models that were trained on numbers as they are."""
+class Observer(OnlineStandardizer):
+    """Leaves numbers as they are, and takes their moments all the same: exports are judged by how much targets vary."""
 
     def call(self, x: Any) -> Any:
         """Raw to raw."""
@@ -108,6 +108,22 @@ class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def symbolic_restore(self, z: Any) -> Any:
         """Raw to raw."""
         return z
+
+    def described(self) -> dict[str, Any]:
+        """What it does, for a manifest."""
+        return {"kind": "none", "mean": None, "spread": None}
+
+
+class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Stands where a standardiser would, for inputs of models that were trained on numbers as they are."""
+
+    def call(self, x: Any) -> Any:
+        """Raw to raw."""
+        return x
+
+    def symbolic(self, x: Any) -> Any:
+        """Raw to raw."""
+        return x
 
     def observe(self, x: Any) -> None:
         """There is nothing to learn."""
