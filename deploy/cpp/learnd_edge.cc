@@ -1,17 +1,16 @@
 // Runs, retrains and hot-swaps what learnd publishes, with TensorFlow alone: no Python, no Keras, none of learnd.
 //
 //   learnd_edge predict EXPORT [--lite]            rows on standard input, predictions on standard output
+//   learnd_edge follow EXPORTS                     the same, each row by the version that is the newest when it comes
 //   learnd_edge learn EXPORT STATE [--from STATE]  rows with their targets behind; prints losses, saves the state
-//   learnd_edge follow EXPORTS                     predicts until SIGTERM or SIGINT, always by the newest version
 //
-// EXPORT is a folder of data_dir/exports. A row is one line of numbers, in the order of the features; a window is its
-// readings one after the other, the oldest first. A line that is no row is named on standard error and left out.
-// STATE is a path prefix, as TensorFlow's checkpoints have them.
+// EXPORT is a folder of data_dir/exports, EXPORTS all of them. A row is one line of numbers, in the order of the
+// features; a window is its readings one after the other, the oldest first. A line that is no row, or that the model
+// refuses, is named on standard error and left out. STATE is a path prefix, as TensorFlow's checkpoints have them.
 // Exit status: 0, 64 for wrong usage, 65 if lines were left out, 70 where TensorFlow reports an error.
 
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -40,8 +39,11 @@ struct Failure : std::runtime_error {
   int status;
 };
 
-void Check(const absl::Status& status, const std::string& doing) {
-  if (!status.ok()) throw Failure(70, doing + ": " + std::string(status.message()));
+// Where `data` was given, an invalid argument is the data's fault, not TensorFlow's.
+void Check(const absl::Status& status, const std::string& doing, bool data = false) {
+  if (status.ok()) return;
+  const std::string said(status.message());
+  throw Failure(data && absl::IsInvalidArgument(status) ? 65 : 70, doing + ": " + said.substr(0, said.find('\n')));
 }
 
 // One loaded version. Calls may come from several threads; `Learn` and `Restore` change what the others see.
@@ -108,13 +110,19 @@ class Model {
       fetches.push_back(info.name());
     }
     std::vector<Tensor> results;
-    Check(bundle_->GetSession()->Run(feeds, fetches, {}, &results), name);
+    Check(bundle_->GetSession()->Run(feeds, fetches, {}, &results), name, true);
     Tensors named;
     for (size_t i = 0; i < outputs.size(); ++i) named.emplace(outputs[i], results[i]);
     return named;
   }
 
   Tensor Stack(const std::vector<Row>& rows, const std::string& signature, const std::string& input) const {
+    for (const Row& row : rows) {
+      if (static_cast<int64_t>(row.size()) != Width(signature, input)) {
+        throw Failure(65, "expected " + std::to_string(Width(signature, input)) + " numbers, got " +
+                              std::to_string(row.size()));
+      }
+    }
     const auto& declared = Signature(signature).inputs().at(input).tensor_shape();
     tensorflow::TensorShape shape({static_cast<int64_t>(rows.size())});
     for (int i = 1; i < declared.dim_size(); ++i) shape.AddDim(declared.dim(i).size());
@@ -190,72 +198,66 @@ class Newest {
 
 // Gives `take` every row of standard input, each as soon as it is there; returns 65 if lines were left out, else 0.
 template <typename Take>
-int EachRow(int64_t width, Take take) {
+int EachRow(Take take) {
   int status = 0;
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
     std::istringstream fields(line);
     Row row;
     for (float value; fields >> value;) row.push_back(value);
-    if (fields.eof() && static_cast<int64_t>(row.size()) == width) {
+    try {
+      if (!fields.eof()) throw Failure(65, "holds something else behind " + std::to_string(row.size()) + " numbers");
       take(row);
-      continue;
+    } catch (const Failure& failure) {
+      if (failure.status != 65) throw;
+      std::cerr << "line " << number << ": " << failure.what() << std::endl;
+      status = 65;
     }
-    std::cerr << "line " << number << ": expected " << width << " numbers, got " << row.size()
-              << (fields.eof() ? "" : " and then something else") << std::endl;
-    status = 65;
   }
   return status;
 }
 
+void Answer(const Model& model, const Row& row) {
+  for (const auto& [name, tensor] : model.Predict({row})) {
+    const auto values = tensor.flat<float>();
+    std::cout << name;
+    for (int64_t i = 0; i < values.size(); ++i) std::cout << ' ' << values(i);
+    std::cout << '\n';
+  }
+}
+
 int Predict(const std::string& folder, bool lite) {
   const Model model(folder, lite);
-  return EachRow(model.Width("serving_default", "inputs"), [&](const Row& row) {
-    for (const auto& [name, tensor] : model.Predict({row})) {
-      const auto values = tensor.flat<float>();
-      std::cout << name;
-      for (int64_t i = 0; i < values.size(); ++i) std::cout << ' ' << values(i);
-      std::cout << '\n';
-    }
+  return EachRow([&](const Row& row) { Answer(model, row); });
+}
+
+int Follow(const std::string& exports) {
+  const Newest newest(exports);
+  int64_t shown = 0;
+  return EachRow([&](const Row& row) {
+    const auto [version, model] = newest.Get();
+    if (version != shown) std::cerr << "version " << version << std::endl;
+    shown = version;
+    Answer(*model, row);
   });
 }
 
 int Learn(const std::string& folder, const std::string& to, const std::string& from) {
   const Model model(folder);
   if (!from.empty()) model.Restore(from);
-  const int64_t inputs = model.Width("learn", "x"), targets = model.Width("learn", "y");
-  const int status = EachRow(inputs + targets, [&](const Row& row) {
-    const Row x(row.begin(), row.begin() + inputs), y(row.begin() + inputs, row.end());
-    std::cout << model.Learn({x}, {y}) << '\n';
+  const int64_t inputs = model.Width("learn", "x"), numbers = inputs + model.Width("learn", "y");
+  const int status = EachRow([&](const Row& row) {
+    if (static_cast<int64_t>(row.size()) != numbers) {
+      throw Failure(65, "expected " + std::to_string(numbers) + " numbers, got " + std::to_string(row.size()));
+    }
+    std::cout << model.Learn({{row.begin(), row.begin() + inputs}}, {{row.begin() + inputs, row.end()}}) << '\n';
   });
   model.Save(to);
   return status;
 }
 
-volatile std::sig_atomic_t stopped = 0;
-
-void Follow(const std::string& exports) {
-  std::signal(SIGTERM, [](int) { stopped = 1; });
-  std::signal(SIGINT, [](int) { stopped = 1; });
-  const Newest newest(exports);
-  int64_t calls = 0, failed = 0, shown = 0;
-  while (!stopped) {
-    const auto [version, model] = newest.Get();
-    const Row row(static_cast<size_t>(model->Width("serving_default", "inputs")), 1.0f);
-    try {
-      model->Predict({row});
-    } catch (const Failure&) {
-      ++failed;
-    }
-    ++calls;
-    if (version != shown) std::cout << "version " << version << std::endl;
-    shown = version;
-  }
-  std::cout << "calls " << calls << " failed " << failed << std::endl;
-}
-
 int Usage() {
-  std::cerr << "usage: learnd_edge predict EXPORT [--lite] | learn EXPORT STATE [--from STATE] | follow EXPORTS\n";
+  std::cerr << "usage: learnd_edge predict EXPORT [--lite] | follow EXPORTS | learn EXPORT STATE [--from STATE]\n";
   return 64;
 }
 
@@ -269,13 +271,12 @@ int main(int argc, char** argv) {
   try {
     if (command == "predict" && (count == 2 || (count == 3 && words[2] == "--lite"))) {
       return Predict(words[1], count == 3);
-    } else if (command == "learn" && (count == 3 || (count == 5 && words[3] == "--from"))) {
-      return Learn(words[1], words[2], count == 5 ? words[4] : "");
-    } else if (command == "follow" && count == 2) {
-      Follow(words[1]);
-    } else {
-      return Usage();
     }
+    if (command == "learn" && (count == 3 || (count == 5 && words[3] == "--from"))) {
+      return Learn(words[1], words[2], count == 5 ? words[4] : "");
+    }
+    if (command == "follow" && count == 2) return Follow(words[1]);
+    return Usage();
   } catch (const Failure& failure) {
     std::cerr << failure.what() << std::endl;
     return failure.status;
@@ -283,5 +284,4 @@ int main(int argc, char** argv) {
     std::cerr << error.what() << std::endl;
     return 70;
   }
-  return 0;
 }

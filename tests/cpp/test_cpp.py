@@ -1,9 +1,12 @@
 """The C++ program of ``deploy/cpp`` runs exports, trains them on, and takes up newer ones without a failed call."""
 
+import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tests.exports import learned, rows
-from tests.helpers import ROOT
+from tests.helpers import ROOT, until
 
 COMPILER = os.environ.get("CXX", "g++")
 pytestmark = pytest.mark.skipif(
@@ -91,31 +94,50 @@ def test_it_learns_and_python_goes_on_with_what_it_saved(program: Path, exports:
 
 
 def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports: Path, tmp_path: Path) -> None:
-    """It predicts without pause while four versions appear and the old ones go; one that does not load is told once."""
+    """Rows come without pause while four versions appear and the old ones go; each is answered, in order."""
     folder = tmp_path / "exports"
     folder.mkdir()
     shutil.copytree(exports / "latest", folder / "1")
-    command = [str(program), "follow", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    x, _ = rows(1)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([str(program), "follow", str(folder)], text=True, **pipes)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    stop, fed, answers, complaints = threading.Event(), itertools.count(), list[str](), list[str]()
+
+    def feed() -> None:
+        while not stop.is_set():
+            process.stdin.write(_lines(x))
+            next(fed)
+        process.stdin.close()
+
+    threads = [
+        threading.Thread(target=feed),
+        threading.Thread(target=lambda: answers.extend(process.stdout)),
+        threading.Thread(target=lambda: complaints.extend(process.stderr)),
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "version 1\n"
+        until(lambda: "version 1\n" in complaints, what="version 1")
         for number in range(2, 6):
             shutil.copytree(exports / "latest", folder / f".building-{number}")
             (folder / f".building-{number}").rename(folder / str(number))
-            assert process.stdout.readline() == f"version {number}\n"
+            until(lambda number=number: f"version {number}\n" in complaints, what=f"version {number}")
             shutil.rmtree(folder / str(number - 1))
         (folder / "6").mkdir()  # somebody else's doing: learnd publishes nothing that does not load
-        time.sleep(1.0)  # some ten looks
-        process.terminate()
-        output, errors = process.communicate()
+        until(lambda: any(f"{folder}/6" in line for line in complaints), what="a complaint", timeout_s=10)
+        time.sleep(0.5)  # some five more looks
+        stop.set()
+        assert process.wait(60) == 0
     finally:
+        stop.set()
         process.kill()
-        process.wait()
-    said = output.split()
-    assert said[0] == "calls" and int(said[1]) > 100
-    assert said[2:] == ["failed", "0"]
-    assert len(_told(errors, f"loading {folder}/6/saved_model")) == 1
+        for thread in threads:
+            thread.join()
+    assert len(answers) == next(fed) > 100
+    assert len(set(answers)) == 1, "copies of one export"
+    told = [line for line in complaints if line.startswith(f"loading {folder}/6/saved_model")]
+    assert len(told) == 1, "a version that does not load is told once"
 
 
 def test_a_line_that_is_no_row_is_named_and_takes_nothing_along(program: Path, exports: Path, tmp_path: Path) -> None:
@@ -126,10 +148,10 @@ def test_a_line_that_is_no_row_is_named_and_takes_nothing_along(program: Path, e
     done = _done(program, "predict", exports / "latest", lines=_lines(x[:1]) + wrong + _lines(x[1:]))
     assert (done.returncode, done.stdout) == (65, good)
     assert _told(done.stderr, "line ") == [
-        "line 2: expected 3 numbers, got 1 and then something else",
+        "line 2: holds something else behind 1 numbers",
         "line 3: expected 3 numbers, got 2",
-        "line 4: expected 3 numbers, got 1 and then something else",
-        "line 5: expected 3 numbers, got 1 and then something else",
+        "line 4: holds something else behind 1 numbers",
+        "line 5: holds something else behind 1 numbers",
         "line 6: expected 3 numbers, got 0",
     ]
     pairs = _lines(np.concatenate([x, y], axis=1))
@@ -138,6 +160,22 @@ def test_a_line_that_is_no_row_is_named_and_takes_nothing_along(program: Path, e
     clean, dirty = (tf.train.load_checkpoint(str(tmp_path / state)) for state in ("clean", "dirty"))
     for name in clean.get_variable_to_shape_map():
         np.testing.assert_array_equal(clean.get_tensor(name), dirty.get_tensor(name), err_msg=name)
+
+
+def test_a_class_that_the_export_does_not_know_takes_nothing_along(program: Path, tmp_path: Path) -> None:
+    """What was learned before it and behind it is saved."""
+    task = {"kind": "classification", "classes": ["0", "1", "2"]}
+    records = [
+        json.dumps({"a": i % 7, "b": i % 5, "c": i % 3, "y": i % 3, "k": "m", "t": float(i)}).encode()
+        for i in range(60)
+    ]
+    learned(tmp_path / "data", script=records, task=task)
+    lines = "1 2 0 1\n1 2 0 99\n1 2 0 2\n"
+    done = _done(program, "learn", tmp_path / "data" / "exports" / "latest", tmp_path / "state", lines=lines)
+    assert (done.returncode, len(done.stdout.splitlines())) == (65, 2)
+    (told,) = _told(done.stderr, "line 2: learn: ")
+    assert "y holds a class number that this export does not know" in told
+    assert (tmp_path / "state.index").exists()
 
 
 def test_wrong_usage_is_named(program: Path, tmp_path: Path) -> None:
