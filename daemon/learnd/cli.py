@@ -234,11 +234,14 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
     finally:
         server.close()
     progress, judged = pipeline.progress, pipeline.signal
+    if progress.records and not progress.samples:
+        log.error("nothing_learned", records=progress.records, rejected=pipeline.rejected, skipped=pipeline.skipped)
     log.info(
         "finished",
         records=progress.records,
         samples=progress.samples,
         updates=progress.updates,
+        **{name: dict(counts) for name in ("rejected", "skipped") if (counts := getattr(pipeline, name))},
         **_rounded(loss=judged.loss, averaged_loss=judged.averaged_loss, absolute_error=judged.absolute_error),
         data_dir=str(settings.data_dir),
     )

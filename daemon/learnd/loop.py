@@ -3,6 +3,7 @@
 import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import structlog
 
 from learnd.checkpoint import Checkpoints, Saved
-from learnd.errors import BrokerUnavailableError, FileLostError, SaveFailedError
+from learnd.errors import BrokerUnavailableError, ExportError, FileLostError, SaveFailedError
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.upload import Uploaded
 from learnd.learners.averaged import AveragedModel
@@ -67,6 +68,9 @@ class Pipeline:
     progress: Progress = field(default_factory=Progress)
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
+    rejected: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """By this process, by reason; like the counts of `metrics`, for the last line of the log."""
     last_saved: Saved | None = None
     last_exported: Exported | None = None
     ready: bool = False
@@ -78,6 +82,8 @@ class Pipeline:
     """When the main loop came round last; None before it began: a start may have much to compile, or to skip."""
     _exported_samples: int = 0
     """How many this model had learned when its last export was begun, or is still to be tried again."""
+    _export_error: str = ""
+    """Why the last export failed; empty if it did not."""
     _published_samples: int = 0
     """The same of its last export that came out."""
     _known_classes: int | None = None
@@ -170,6 +176,8 @@ class Pipeline:
         result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
         self.signal = self.evaluator.observe(result)
         self.progress.advance(batch, result)
+        self.rejected.update(reject.reason for reject in batch.rejects)
+        self.skipped.update(batch.skipped)
         self.recent.observe(result)
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
@@ -318,8 +326,9 @@ class Pipeline:
             # What was not published is still to be published, also when no further sample comes.
             self._exported_samples = self._published_samples
         if exported.given_up:
-            log.info("export_given_up", number=exported.number)
+            log.info("export_given_up", number=exported.number, note="the end came first, with a newer one")
             return
+        self._export_error = exported.error
         if exported.error:
             self.metrics.export_failures.inc()
             log.error("export_failed", number=exported.number, error=exported.error)
@@ -354,6 +363,8 @@ class Pipeline:
         ------
         SaveFailedError
             if the state could not be made durable.
+        ExportError
+            if the stream ended by itself, and the last export failed: nobody else would tell.
         """
         self.exporter.abandon()  # an export under way would be older than the one that comes now
         self.settle()
@@ -375,6 +386,8 @@ class Pipeline:
         self.settle()
         if self.failure is not None:
             raise self.failure
+        if self._export_error and stopped_s() is None:
+            raise ExportError(f"all is learned and saved, but the last export failed: {self._export_error}")
 
     def close(self) -> None:
         """Let go of everything; nothing is saved here."""

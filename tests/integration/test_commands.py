@@ -70,6 +70,23 @@ def test_files_are_learned_from(tmp_path: Path, suffix: str) -> None:
         assert daemon.events("finished")[-1]["samples"] == 300
 
 
+def test_a_misspelt_feature_is_seen_in_the_log(tmp_path: Path) -> None:
+    """Without dead letters, too: the field, how many records were rejected, and that nothing was learned."""
+    path = tmp_path / "readings.jsonl"
+    path.write_bytes(b"".join(value + b"\n" for value in [*readings(300), b"junk"]))
+    config = tmp_path / "config.yaml"
+    source = {"kind": "file", "path": str(path)}
+    config.write_text(config_text(tmp_path / "data", source=source, features=["a", "bee", "c"]))
+    with Daemon(config) as daemon:
+        daemon.finish()
+        told = {event["reason"]: event.get("detail") for event in daemon.events("record_rejected")}
+        (nothing,) = daemon.events("nothing_learned")
+        assert nothing["rejected"] == daemon.events("finished")[0]["rejected"]
+    assert "bee" in told["missing_field"]
+    assert told["unparsable"] is None
+    assert nothing["rejected"] == {"missing_field": 300, "unparsable": 1}
+
+
 def test_light_commands_do_not_import_tensorflow() -> None:
     """That is what keeps them under a second."""
     for arguments in (["schema"], ["validate", str(ROOT / "configs" / "quickstart.yaml")], ["--help"]):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from learnd import cli, faults, loop, statecodec
 from learnd.build import make_pipeline
 from learnd.checkpoint import read_arrays
-from learnd.errors import ConfigError, SaveFailedError
+from learnd.errors import ConfigError, ExportError, SaveFailedError
 from learnd.exporters.publish import Exported
 from learnd.loop import Pipeline, run
 from learnd.reader import BATCH_RECORDS
@@ -375,6 +375,20 @@ def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
     pipeline.beat_s -= cli.STALLED_S
     assert not cli._alive(pipeline)[0]
     pipeline.close()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_stream_that_ends_without_its_last_export_is_an_error(stopped: bool, tmp_path: Path) -> None:
+    """Whoever ran it to the end waits for the export; all is saved. Who stops it has the next start to mend that."""
+    pipeline = _make(tmp_path, MemorySource([*readings(20), *([Pause(10**9)] if stopped else [])]), export=SAVED_MODEL)
+
+    def build(folder: Path, hurry: bool) -> None:
+        raise RuntimeError("no such operator")
+
+    pipeline.exporter._build = build  # type: ignore[method-assign]
+    with contextlib.nullcontext() if stopped else pytest.raises(ExportError, match="the last export failed: no such"):
+        run(pipeline, stopping=lambda: stopped and pipeline.progress.samples == 20)
+    assert read_arrays(tmp_path / "checkpoints")[1]["progress"]["samples"] == 20
 
 
 def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rejected records, whole, with where they came from and why they were rejected."""
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from learnd.types import Reject, State
 log = structlog.get_logger()
 
 _PREFIX = "__connect.errors."
+_MISSING_FIELD = "missing_field"
+"""The reason whose detail names a field of the configuration, and quotes nothing."""
 
 
 def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
@@ -38,15 +41,18 @@ def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
 
 
 def _log(rejects: Sequence[Reject]) -> None:
-    if rejects:
-        last = rejects[-1]
+    """One line for each reason, with the last record of it; no detail that could hold what a record holds."""
+    last = {reject.reason: reject for reject in rejects}
+    counts = Counter(reject.reason for reject in rejects)
+    for reason, reject in last.items():
         log.warning(
             "record_rejected",
-            reason=last.reason,
-            topic=last.origin.topic,
-            partition=last.origin.partition,
-            offset=last.offset,
-            in_batch=len(rejects),
+            reason=reason,
+            **({"detail": reject.detail} if reason == _MISSING_FIELD else {}),
+            topic=reject.origin.topic,
+            partition=reject.origin.partition,
+            offset=reject.offset,
+            in_batch=counts[reason],
         )
 
 
