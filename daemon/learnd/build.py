@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import structlog
 import tensorflow as tf
 
@@ -129,6 +130,9 @@ def make_pipeline(
             settings.data_dir / "exports",
             export,
             answer=core.averaged.predict,
+            freeze=lambda x, weights: core.averaged.frozen(
+                weights, x[:1], np.zeros((1, targets_of(settings)), np.float32)
+            ),
             recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
             description=describe(settings),
             uploader=Uploader(export.upload, clock=clock) if export.upload is not None else None,

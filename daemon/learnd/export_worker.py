@@ -70,6 +70,7 @@ def build_export(folder: Path) -> None:
                 for name, value in job.wanted.items()
             ],
             "scaling": job.candidate(unroll=False).network.scales(),
+            "loss": job.candidate(unroll=False).network.loss_name,
             "versions": software.versions(),
             "code_sha256": software.code_hashes(_packages(job.recipe)),
             "formats": formats,

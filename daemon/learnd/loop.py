@@ -12,6 +12,7 @@ import structlog
 
 from learnd.checkpoint import Checkpoints, Saved
 from learnd.errors import BrokerUnavailableError, ExportError, FileLostError, SaveFailedError
+from learnd.evaluation.forward import FrozenForward
 from learnd.exporters.publish import Exported, Exporter
 from learnd.exporters.upload import Uploaded
 from learnd.learners.averaged import AveragedModel
@@ -65,6 +66,8 @@ class Pipeline:
     """What an exported model needs beside its weights to go on learning, as arrays that never change."""
     wait_for_broker: bool = False
     """Whether a start without a broker waits for it, rather than ending."""
+    forward: FrozenForward = field(default_factory=FrozenForward)
+    """How the newest export does on what came after it."""
     progress: Progress = field(default_factory=Progress)
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
@@ -175,6 +178,7 @@ class Pipeline:
         batch = self.transform(self.rules(batch))
         result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
         self.signal = self.evaluator.observe(result)
+        self.metrics.export_loss.set(self.forward.observe(result))
         self.progress.advance(batch, result)
         self.rejected.update(reject.reason for reject in batch.rejects)
         self.skipped.update(batch.skipped)
@@ -276,6 +280,7 @@ class Pipeline:
             self.signal,
             self.classes(),
             self.learning_state(),
+            self.forward.published(),
         )
 
     def settle(self) -> None:
@@ -335,6 +340,7 @@ class Pipeline:
             return
         self.last_exported = exported
         self._published_samples = exported.samples
+        self.forward.begin(exported.number, exported.losses)
         if exported.without:
             log.warning("formats_unavailable", number=exported.number, **exported.without)
         self.metrics.exported(exported.number, exported.duration_s)

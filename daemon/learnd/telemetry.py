@@ -76,6 +76,9 @@ class Metrics:
         self._checkpoint_time = gauge(
             "checkpoint_last_success_timestamp_seconds", "When the last checkpoint became durable."
         )
+        self.export_loss = gauge(
+            "export_loss", "Mean loss of the newest export's weights over what came after it; nan where not known."
+        )
         self._exports = counter("exports_total", "Exports published.")
         self.export_failures = counter("export_failures_total", "Exports that failed.")
         self._export_seconds = gauge("export_duration_seconds", "Time of the last export.")

@@ -1,6 +1,6 @@
 """The values that flow, in the order in which they flow. All are frozen; arrays in them are not written to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -198,6 +198,19 @@ class Signal:
     """Mean over every sample since the very first."""
 
 
+FrozenLosses = Callable[[Float32Array, Float32Array], Float32Array]
+"""From raw rows and their targets to the losses, (n,), of weights that never change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How the weights of an export did on samples that came after it: their mean loss over so many of them."""
+
+    number: int
+    loss: float
+    samples: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """An immutable copy of the served state, with what it was learned from."""
@@ -216,3 +229,5 @@ class Snapshot:
     """Names of the classes, in the order of the model's outputs."""
     learning: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """What else an update reads and writes, by the names that a checkpoint gives it: slots, moments, counts."""
+    published: Published | None = None
+    """How the export before it does, where that is known."""

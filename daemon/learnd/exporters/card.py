@@ -25,11 +25,16 @@ answers = loaded.signatures["serving_default"](inputs=tf.constant(rows, tf.float
     "tflite_int8": _LITERT,
     "tflite_training": """\
 ```python
+import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter("{path}")
 answers = interpreter.get_signature_runner("infer")(inputs=row)  # float32, a batch of one
 train = interpreter.get_signature_runner("train")
-shapes = {{name: detail["shape"] for name, detail in train.get_input_details().items()}}  # of one step
+shapes = {{name: detail["shape"] for name, detail in train.get_input_details().items()}}  # of one step: x, and y
+batch = {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}  # your rows and their targets
+loss = train(**batch)["loss"]
+state = interpreter.get_signature_runner("get")()  # all that changes
+interpreter.get_signature_runner("set")(**state)  # takes it back
 ```""",
     "keras": """\
 ```python
@@ -37,7 +42,7 @@ import keras
 model = keras.models.load_model("{path}")  # compiled: model.fit goes on
 answers = model(rows, training=False)
 ```""",
-    "hdf5": "The weights of the model in `model.keras`, for its `load_weights`.",
+    "hdf5": "Weights alone: for `load_weights` of a model of the same layers, as the format `keras` holds one.",
     "onnx": """\
 ```python
 import onnxruntime
@@ -46,6 +51,7 @@ answers = dict(zip((port.name for port in session.get_outputs()), session.run(No
 ```""",
 }
 """How to load each format; one that is not here is named with its path alone."""
+_OWN_LOSS = {"the task's own": " (squared error in standard deviations, or cross-entropy for classes)"}
 
 
 def write(folder: Path, document: Mapping[str, Any]) -> None:
@@ -95,7 +101,10 @@ def _outputs(document: Mapping[str, Any]) -> str:
     if document["classes"]:
         named = _names(document["classes"])
         return f"{ports}\n\nProbabilities of {_plain(document['predicts'][0])}, in this order: {named}."
-    return f"{ports}\n\nIn the units of the stream, in this order: {_names(document['predicts'])}."
+    units = f"{ports}\n\nIn the units of the stream, in this order: {_names(document['predicts'])}."
+    if any(port["name"] == "score" for port in document["outputs"]):
+        units += " `score` is the mean squared error of all of them in standard deviations: the larger, the stranger."
+    return units
 
 
 def _loading(document: Mapping[str, Any]) -> list[str]:
@@ -117,10 +126,8 @@ def _origin(document: Mapping[str, Any]) -> str:
     ]
     table = _table(["topic", "partition", "up to, not including, offset"], rows)
     before = f"The export before it was {parent['number']}." if parent else "It is the first export of its folder."
-    return (
-        f"{document['samples']:,} samples in {document['updates']:,} updates, from {times['first']} to "
-        f"{times['last']}. {before}\n\n{table}"
-    )
+    when = f", from {times['first']} to {times['last']}" if times else ""
+    return f"{document['samples']:,} samples in {document['updates']:,} updates{when}. {before}\n\n{table}"
 
 
 def _quality(document: Mapping[str, Any]) -> str:
@@ -138,8 +145,19 @@ def _quality(document: Mapping[str, Any]) -> str:
     )
     return (
         f"Every sample was predicted before it was learned; these are the errors of those predictions. Lately: over at "
-        f"most 1000 samples. They flatter the live weights.\n\n{table}\n\nBefore it was published, each file was "
+        f"most 1000 samples. The loss is {_plain(document['loss'])}{_OWN_LOSS.get(document['loss'], '')}. Weights that "
+        f"go on learning have just seen what came before, so these errors are smaller than those of an export, which "
+        f"stands still. {_forward(document['parent'])}\n\n{table}\n\nBefore it was published, each file was "
         f"loaded and compared with the learning model on recent inputs ({checks or 'see learnd.json'})."
+    )
+
+
+def _forward(parent: Mapping[str, Any] | None) -> str:
+    if parent is None or parent["loss_since"] is None:
+        return "How exports of this model do on what comes after them is not known yet."
+    return (
+        f"The export before this one did so on {parent['samples_since']:,} samples that came after it: its loss was "
+        f"{_figure(parent['loss_since'])}. Expect as much of this one."
     )
 
 

@@ -17,11 +17,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from learnd.durable import fsync, write_text
 from learnd.errors import ExportError
 from learnd.section import Count, Section
-from learnd.types import Snapshot
+from learnd.types import Published, Snapshot
 
 FILE_NAME = "learnd.json"
 SIGNATURE_NAME = f"{FILE_NAME}.sig"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
 SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
 
@@ -107,6 +107,10 @@ class Parent(_Part):
 
     number: Count
     manifest_sha256: Sha256
+    loss_since: float | None
+    """Mean loss of its weights over samples that came after it, as whoever runs an export has it; None: not known."""
+    samples_since: Whole
+    """So many of them were judged: some of each batch."""
 
 
 class SigningKey(_Part):
@@ -135,8 +139,8 @@ class File(_Part):
 class Manifest(_Part):
     """What a folder of an export holds, and where it came from."""
 
-    schema_id: Literal["urn:learnd:manifest:2"] = Field(alias="$schema")
-    format_version: Literal[2]
+    schema_id: Literal["urn:learnd:manifest:3"] = Field(alias="$schema")
+    format_version: Literal[3]
     number: Count
     created_at: Moment
     name: str
@@ -155,9 +159,13 @@ class Manifest(_Part):
     outputs: list[Port]
     scaling: dict[str, Scale]
     offsets: list[Offset]
-    time_range: TimeRange
+    time_range: TimeRange | None
+    """None: the records tell no time."""
     samples: Whole
     updates: Whole
+    loss: str
+    """What losses are of: a name of Keras', the user's own, or the task's: squared error in standard deviations, or
+    cross-entropy."""
     prequential: Prequential
     config_sha256: Sha256
     """Of the whole configuration without its secrets."""
@@ -186,16 +194,22 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
             {"topic": p.topic, "partition": p.partition, "next_offset": offset}
             for p, offset in sorted(snapshot.offsets.items())
         ],
-        "time_range": {
-            "first": moment(snapshot.first_time_s),
-            "last": moment(snapshot.last_time_s),
-        },
+        "time_range": _time_range(snapshot.first_time_s, snapshot.last_time_s),
         "prequential": {
             "live": _errors(signal.loss, signal.absolute_error, signal.mean_loss),
             "averaged": _errors(signal.averaged_loss),
         },
         "classes": list(snapshot.labels),
     }
+
+
+def _time_range(first_s: float, last_s: float) -> dict[str, str] | None:
+    """None for records that tell no time: lines of a file are then all of the time 0.
+
+    >>> _time_range(0.0, 0.0), _time_range(0.0, 60.0)
+    (None, {'first': '1970-01-01T00:00:00+00:00', 'last': '1970-01-01T00:01:00+00:00'})
+    """
+    return {"first": moment(first_s), "last": moment(last_s)} if first_s or last_s else None
 
 
 def _errors(loss: float, absolute_error: float = math.nan, mean_loss: float = math.nan) -> dict[str, float | None]:
@@ -216,12 +230,21 @@ def moment(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat()
 
 
-def parent(folder: Path | None) -> dict[str, Any] | None:
-    """What a manifest says of the export in *folder*, the newest so far; None where there is none, or no manifest."""
+def parent(folder: Path | None, published: Published | None = None) -> dict[str, Any] | None:
+    """What a manifest says of the export in *folder*, the newest so far; None where there is none, or no manifest.
+
+    *published* is how an export did since; it counts if it is that one.
+    """
     path = folder / FILE_NAME if folder is not None else None
     if folder is None or path is None or not path.is_file():
         return None
-    return {"number": int(folder.name), "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    known = published if published is not None and published.number == int(folder.name) else None
+    return {
+        "number": int(folder.name),
+        "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "loss_since": known.loss if known else None,
+        "samples_since": known.samples if known else 0,
+    }
 
 
 def hash_files(folder: Path, *, durable: bool = True) -> dict[str, dict[str, Any]]:

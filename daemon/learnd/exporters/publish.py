@@ -22,7 +22,7 @@ from learnd.exporters.settings import ExportSettings
 from learnd.exporters.upload import Uploaded, Uploader
 from learnd.exporters.verify import spread_of
 from learnd.exporters.versions import Versions
-from learnd.types import Float32Array, Snapshot
+from learnd.types import Float32Array, FrozenLosses, Snapshot
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ IN_HAND = "format"
 JUDGED_ROWS = 64
 """Recent inputs that an export is compared on."""
 Answer = Callable[[Float32Array, Sequence[Any]], Mapping[str, Float32Array]]
+Freeze = Callable[[Float32Array, Sequence[Any]], FrozenLosses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Exported:
     """Ended on purpose, for a newer one or for the end: no failure."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Formats that this model cannot have, each with the reason."""
+    losses: FrozenLosses | None = None
+    """Judges what comes after it by the weights that were published."""
 
 
 class Exporter:
@@ -61,6 +64,7 @@ class Exporter:
     Parameters
     ----------
     answer : what the live model says for inputs and weights; exports must agree with it
+    freeze : the losses by the given weights, for inputs like those given
     recipe : the sections of the configuration that the child builds the network from
     description : constant parts of the manifest
     uploader : copies what was published elsewhere
@@ -73,6 +77,7 @@ class Exporter:
         settings: ExportSettings,
         *,
         answer: Answer,
+        freeze: Freeze | None = None,
         recipe: Mapping[str, Any],
         description: Mapping[str, Any],
         uploader: Uploader | None = None,
@@ -84,6 +89,7 @@ class Exporter:
         self._versions = Versions(directory, keep=settings.keep, clock=clock, now=now)
         self._settings = settings
         self._answer = answer
+        self._freeze = freeze
         self._recipe = recipe
         self._description = description
         self._uploader = uploader
@@ -167,7 +173,18 @@ class Exporter:
             self._prune()
         given_up = bool(error) and self._abandoned
         duration_s = self._clock() - started_s
-        self._outcomes.append(Exported(number, snapshot.samples, duration_s, error, given_up, without))
+        losses = self._frozen(snapshot) if not error else None
+        self._outcomes.append(Exported(number, snapshot.samples, duration_s, error, given_up, without, losses))
+
+    def _frozen(self, snapshot: Snapshot) -> FrozenLosses | None:
+        """Here, on this thread: tracing takes half a second, and a large model's weights are copied."""
+        if self._freeze is None:
+            return None
+        try:
+            return self._freeze(snapshot.probe_inputs, snapshot.weights)
+        except Exception as error:  # a loss of the user's that wants another shape, say; the export is out
+            log.warning("export_not_judged", error=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            return None
 
     def _prune(self) -> None:
         try:
@@ -210,7 +227,7 @@ class Exporter:
         head = {
             "number": number,
             "created_at": manifest.moment(self._now()),
-            "parent": manifest.parent(self._versions.newest()),
+            "parent": manifest.parent(self._versions.newest(), snapshot.published),
         }
         text = json.dumps(
             {

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from learnd.types import Float32Array
+from learnd.types import Float32Array, FrozenLosses
 
 STATISTICS_ROWS = 512
 """Of so many of the newest rows the averaged network's batch statistics are taken: 4 % of noise in a variance."""
@@ -47,6 +47,8 @@ class AveragedModel:
         x_spec = tf.TensorSpec((None, *network.row_shape), tf.float32)
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
         self._answer = tf.function(self._with_state, autograph=False, input_signature=[x_spec, specs])
+        y_spec = tf.TensorSpec((None, None), tf.float32)
+        self._judge = tf.function(self._judged_with_state, autograph=False, input_signature=[x_spec, y_spec, specs])
 
     def losses(self, x: Any, y: Any, live_losses: Any) -> Any:
         """The averaged network's losses, shape (n,); the live ones while there is no average. Traced."""
@@ -120,6 +122,21 @@ class AveragedModel:
         """What the network with the state *weights* serves for raw x, (n, *row_shape). Any thread may call it."""
         answers = self._answer(x, [tf.constant(w) for w in weights])
         return {name: tensor.numpy() for name, tensor in answers.items()}
+
+    def frozen(self, weights: Sequence[Any], x: Float32Array, y: Float32Array) -> FrozenLosses:
+        """The losses of the network with the state *weights*; tried with *x* and *y* at once. On any thread."""
+        held = [tf.constant(w) for w in weights]
+
+        def losses(x: Float32Array, y: Float32Array) -> Float32Array:
+            judged: Float32Array = self._judge(x, y, held).numpy()
+            return judged
+
+        losses(x, y)
+        return losses
+
+    def _judged_with_state(self, x: Any, y: Any, weights: Sequence[Any]) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
+            return self._network.judge(x, y, training=False)[1]
 
     def _with_state(self, x: Any, weights: Sequence[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):

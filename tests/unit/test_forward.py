@@ -1,0 +1,87 @@
+"""How exports do on what came after them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learnd.evaluation.forward import ROWS, FrozenForward
+from learnd.export_worker import build_export
+from learnd.sources.memory import MemorySource, Pause
+from learnd.types import Float32Array, Samples, StepResult, TopicPartition
+from tests.helpers import SAVED_MODEL, readings
+from tests.unit.test_loop import _learn_until, _make
+
+
+def _result(values: list[float]) -> StepResult:
+    count = len(values)
+    column = np.array(values, np.float32)[:, None]
+    origins = np.empty(count, dtype=object)
+    origins.fill(TopicPartition("t", 0))
+    samples = Samples(column, column, np.zeros(count), np.array(["k"] * count, object), origins, np.arange(count))
+    return StepResult(samples, column, column[:, 0], column[:, 0], count, 0.0)
+
+
+def _first_column(x: Float32Array, _y: Float32Array) -> Float32Array:
+    column: Float32Array = x[:, 0]
+    return column
+
+
+def test_the_newest_rows_of_each_batch_are_judged() -> None:
+    """Nothing before there is an export; a new export begins anew; no single row hides all others."""
+    forward = FrozenForward()
+    assert math.isnan(forward.observe(_result([1.0])))
+    assert forward.published() is None
+    forward.begin(7, _first_column)
+    assert math.isnan(forward.observe(_result([])))
+    assert forward.observe(_result([1.0, 3.0])) == 2.0
+    assert forward.observe(_result([9.0] * 10 + [2.0] * ROWS)) == 2.0
+    published = forward.published()
+    assert published is not None
+    assert (published.number, published.loss, published.samples) == (7, 2.0, ROWS + 2)
+    forward.begin(8, _first_column)
+    assert forward.published() is None
+    assert forward.observe(_result([math.nan, math.inf])) == 1e12
+    forward.begin(9, None)
+    assert math.isnan(forward.observe(_result([1.0])))
+
+
+def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> None:
+    """The published SavedModel's own error on the samples after it; in the metrics, and in the next manifest."""
+    later = readings(60, seed=1)
+    source = MemorySource([*readings(200), Pause(), *later])
+    pipeline = _make(tmp_path, source, export=SAVED_MODEL)
+    pipeline.exporter._build = lambda building, hurry: build_export(building)  # type: ignore[method-assign]
+
+    def publish() -> Path:
+        pipeline.export()
+        assert pipeline.exporter.wait(60)
+        pipeline.settle()
+        assert pipeline.last_exported is not None
+        return tmp_path / "exports" / str(pipeline.last_exported.number)
+
+    assert pipeline.open()
+    try:
+        _learn_until(pipeline, 200)
+        first = publish()
+        _learn_until(pipeline, 260)
+        told = pipeline.metrics.registry.get_sample_value("learnd_export_loss")
+        second = publish()
+    finally:
+        pipeline.close()
+    values = [json.loads(value) for value in later]
+    x = np.array([[value[name] for name in "abc"] for value in values], np.float32)
+    y = np.array([[value["y"]] for value in values], np.float32)
+    answers = tf.saved_model.load(str(first / "saved_model")).signatures["serving_default"](inputs=tf.constant(x))
+    spread = json.loads((first / "learnd.json").read_text())["scaling"]["target"]["spread"]
+    expected = float(np.square((answers["prediction"].numpy() - y) / spread).mean())
+    assert told == pytest.approx(expected, rel=0.01)  # the mean of scales is nearly the scale of the mean spread
+    parent = json.loads((second / "learnd.json").read_text())["parent"]
+    assert (parent["number"], parent["samples_since"]) == (int(first.name), 60)
+    assert parent["loss_since"] == pytest.approx(told)
+    card = (second / "MODEL_CARD.md").read_text()
+    assert f"on 60 samples that came after it: its loss was {parent['loss_since']:.4g}" in card
+    assert json.loads((first / "learnd.json").read_text())["parent"] is None
