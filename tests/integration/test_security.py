@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
+from kafka.errors import SaslAuthenticationFailedError
 from structlog.testing import capture_logs
 
-from learnd.errors import BrokerUnavailableError
+from learnd.errors import BrokerUnavailableError, ConfigError
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.kafka_access import client_options
@@ -209,6 +210,37 @@ def test_tokens_and_certificates_are_read_again_at_each_connection(
     secure_cluster.produce(topic, [b"two"])
     assert read_values(source, 1) == [b"two"]
     assert source.connected()
+    source.close()
+
+
+@pytest.mark.parametrize(
+    "error", [SaslAuthenticationFailedError("invalid_token"), ConfigError("the token file cannot be read")]
+)
+def test_a_broker_that_asks_for_a_new_token_too_early_does_not_end_the_daemon(
+    error: Exception,
+    secure_broker: KafkaBroker,
+    secure_cluster: KafkaCluster,
+    access_files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """KIP-368: it asks on open connections, too, and what waits for an answer there fails with the login."""
+    listener, options = _access("a token in a file", access_files, tmp_path)
+    topic = secure_cluster.create_topic()
+    secure_cluster.produce(topic, [b"one"])
+    source = KafkaSource(_settings(secure_broker, listener, topic, **options), group_id="learnd-tests")
+    source.open({})
+    coordinator = source._consumer._coordinator
+
+    def refused(**_: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(coordinator, "poll", refused)
+    with capture_logs() as logs:
+        assert source.poll(10, 0.2) == []
+    assert [log["event"] for log in logs] == ["poll_failed"]
+    assert read_values(source, 1) == [b"one"]
     source.close()
 
 

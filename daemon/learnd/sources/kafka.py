@@ -23,7 +23,7 @@ from kafka.errors import (
 
 from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
 from learnd.sources import kafka_guard
-from learnd.sources.kafka_access import client_options, telling, unavailable
+from learnd.sources.kafka_access import REFUSED_LOGIN, client_options, telling, unavailable
 from learnd.sources.settings import KafkaSettings
 from learnd.types import UNREADABLE, Offsets, Records, Reject, TopicPartition
 
@@ -178,8 +178,9 @@ class KafkaSource:
         started_s = self._clock()
         try:
             return self._changed() or self._polled(max_records, timeout_s)
-        except (RetriableError, UnknownError) as error:
-            # The broker is away or in trouble; nothing was taken, so the next poll asks for the same again.
+        except (RetriableError, UnknownError, *REFUSED_LOGIN) as error:
+            # The broker is away or in trouble, or the token in force when it asked for a new one was old. Nothing was
+            # taken, so the next poll asks for the same again.
             log.warning("poll_failed", error=f"{type(error).__name__}: {error}")
             time.sleep(timeout_s)
             return []

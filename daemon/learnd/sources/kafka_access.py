@@ -22,6 +22,8 @@ from learnd.section import load_object
 from learnd.sources.settings import KafkaSettings
 
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
+REFUSED_LOGIN = (ConfigError, SaslAuthenticationFailedError)
+"""What renewing the files mends, without a restart: the broker does not take the token, or there is none to show."""
 _SIGNS_OF_TLS = ("Handshake failed", "SSL")
 """kafka-python makes one class of all that goes wrong with a connection."""
 
