@@ -20,6 +20,7 @@ from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
 from learnd.exporters.candidate import input_names
 from learnd.exporters.publish import Exporter
+from learnd.exporters.settings import ExportSettings
 from learnd.exporters.signature import Signer
 from learnd.exporters.upload import Uploader
 from learnd.learners import LEARNERS
@@ -102,8 +103,7 @@ def make_pipeline(
     )
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     checkpoint, export = settings.checkpoint, settings.export
-    if export.signing_key_file is not None:
-        Signer(export.signing_key_file)  # a key that is not there is told before the stream is joined
+    _check_key(export)
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -159,6 +159,7 @@ def check(settings: Settings) -> str:
         where that shows that a setting is wrong.
     """
     make_decoder(settings)
+    _check_key(settings.export)
     core = make_learning(settings, settings)
     core.learner.prepare()
     numbers, trained = (
@@ -166,6 +167,12 @@ def check(settings: Settings) -> str:
         for variables in (core.network.core.weights, core.network.trainable_variables)
     )
     return f"{numbers:,} weights, {trained:,} of them learn, by {core.optimizer}"
+
+
+def _check_key(export: ExportSettings) -> None:
+    """A key that is not there is told before the stream is joined."""
+    if export.signing_key_file is not None:
+        Signer(export.signing_key_file)
 
 
 @dataclass(frozen=True, slots=True)

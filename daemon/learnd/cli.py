@@ -58,14 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True, parser_class=_Parser)
 
     run = commands.add_parser("run", help="learn from the stream until SIGTERM or its end")
-    run.add_argument("config", type=Path, metavar="CONFIG")
+    run.add_argument("config", type=Path, metavar="CONFIG", help="the configuration, a YAML file")
     run.add_argument("--once", action="store_true", help="stop at the offsets that are the end now")
     run.add_argument("--max-records", type=_positive, metavar="N", help="stop after N records")
     run.add_argument("--log", choices=("auto", "json", "text"), default="auto", help="form of the logs")
     run.set_defaults(command=_run)
 
-    validate = commands.add_parser("validate", help="find every error of a configuration")
-    validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+")
+    validate = commands.add_parser("validate", help="say what is wrong with a configuration")
+    validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+", help="YAML files")
     validate.add_argument("--load", action="store_true", help="make, load and compile the model too (takes seconds)")
     validate.set_defaults(command=_validate)
 
@@ -76,17 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
 
     init = commands.add_parser("init", help="write a commented configuration to start from")
-    init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"))
+    init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"), help="learnd.yaml")
     init.set_defaults(command=_init)
 
     inspect = commands.add_parser("inspect", help="show an export, or the checkpoints of a data_dir")
-    inspect.add_argument("path", type=Path, metavar="PATH")
+    inspect.add_argument("path", type=Path, metavar="PATH", help="the folder of an export, or a data_dir")
     inspect.add_argument("--verify", action="store_true", help="compare every file of an export with its manifest")
     inspect.add_argument("--public-key", type=Path, metavar="FILE", help="with --verify: whose signature it must bear")
     inspect.set_defaults(command=_inspect)
 
     predict = commands.add_parser("predict", help="what an export says of records: JSON Lines in, JSON Lines out")
-    predict.add_argument("export", type=Path, metavar="EXPORT")
+    predict.add_argument("export", type=Path, metavar="EXPORT", help="its folder, such as data/exports/latest")
     predict.add_argument("--format", metavar="NAME", help="which of its formats to run (default: the first)")
     predict.add_argument("--key", metavar="FIELD", help="the field that names the machine, for models of windows")
     predict.set_defaults(command=_predict)

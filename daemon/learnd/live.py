@@ -68,7 +68,7 @@ class LiveLine:
             f"lag {sum(lags.values()):,}" if lags else "lag -",
             f"loss {signal.loss:.4f}",
             f"averaged {signal.averaged_loss:.4f}",
-            f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint yet",
-            f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export yet",
+            f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint by this run yet",
+            f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export by this run yet",
         ]
         return " | ".join(parts)

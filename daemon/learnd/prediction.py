@@ -58,6 +58,7 @@ class Predictor:
         }
         # Times are of no use here, and a record may be of any day.
         self._decoder = JsonDecoder(fields_from(features, [], JsonSettings(kind="json", key=key, max_ahead_s=None)))
+        self._keyed = key is not None
         self._windows: dict[str, deque[Float32Array]] = {}
         self._lines = 0
         self.rejected = 0
@@ -66,7 +67,7 @@ class Predictor:
     def run(self, lines: BinaryIO, out: TextIO, complaints: TextIO) -> None:
         """Answer every line of *lines*, in order, as they come; a bad one is named in *complaints* and left out.
 
-        With a model of windows nothing is said of a key's first readings.
+        An empty line is none. With a model of windows nothing is said of a key's first readings.
         """
         for block in _blocks(lines):
             for answer in self._answers(block, complaints):
@@ -76,9 +77,10 @@ class Predictor:
     def _answers(self, lines: Sequence[bytes], complaints: TextIO) -> Iterator[dict[str, Any]]:
         first = self._lines + 1
         self._lines += len(lines)
-        numbers = range(first, first + len(lines))
-        nothing = [None] * len(lines)
-        records = Records(TopicPartition("", 0), numbers, lines, nothing, [0] * len(lines), self._lines + 1)
+        numbers = [number for number, line in enumerate(lines, first) if line.strip()]
+        values = [lines[number - first] for number in numbers]
+        nothing, no_time = [None] * len(values), [0] * len(values)
+        records = Records(TopicPartition("", 0), numbers, values, nothing, no_time, self._lines + 1)
         samples, rejects = self._decoder.decode(records)
         for reject in rejects:
             complaints.write(f"line {reject.offset}: {reject.reason}: {reject.detail}\n")
@@ -92,7 +94,7 @@ class Predictor:
             return
         answers = self._answer(np.stack([row for _, _, row in whole]))
         for i, (number, key, _) in enumerate(whole):
-            head = {"line": number, **({"key": key} if key else {})}
+            head = {"line": number, **({"key": key} if self._keyed else {})}
             yield {**head, **self._named({name: values[i] for name, values in answers.items()})}
 
     def _row(self, key: str, reading: Float32Array) -> Float32Array | None:

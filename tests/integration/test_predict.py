@@ -47,6 +47,7 @@ def test_every_format_answers_by_its_own_runtime(format: str, data_dir: Path, wa
     lines = b"\n".join(readings(10, seed=5)).decode()
     answers, _ = _predict(data_dir / "exports" / "latest", lines, "--format", format)
     assert [answer["line"] for answer in answers] == list(range(1, 11))
+    assert all(answer.keys() == {"line", "prediction"} for answer in answers)
     got = [answer["prediction"]["y"] for answer in answers]
     tolerance = {"tflite_int8": 0.2, "tflite_dynamic": 0.05, "tflite_float16": 0.01}.get(format, 1e-4)
     assert np.sqrt(np.mean(np.square(np.subtract(got, wanted)))) < tolerance * np.std(wanted)
@@ -69,8 +70,8 @@ def test_windows_are_gathered_by_key_and_a_bad_line_loses_nothing_else(tmp_path:
     learned(tmp_path, task={"kind": "forecast", "window": 3}, target=None, model={"kind": "gru", "units": 4})
     lines = [line.decode() for line in readings(12, seed=5)]  # of three machines in turn
     lines[4] = '{"a": 1.0, "b": "high", "c": 0.0, "k": "m1"}'
-    answers, said = _predict(tmp_path / "exports" / "latest", "\n".join(lines), "--key", "k", code=65)
-    assert "line 5: " in said
+    answers, said = _predict(tmp_path / "exports" / "latest", "\n".join([*lines, "", " "]), "--key", "k", code=65)
+    assert [line.split(":")[0] for line in said.splitlines() if line.startswith("line")] == ["line 5"]
     assert [(answer["line"], answer["key"]) for answer in answers] == [
         (7, "m0"),
         (9, "m2"),

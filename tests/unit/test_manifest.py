@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import learnd
-from learnd.build import make_pipeline
+from learnd.build import check, make_pipeline
 from learnd.errors import ConfigError, ExportDamagedError, ExportError, UsageError
 from learnd.exporters import audit, card, manifest
 from learnd.exporters.software import code_hashes
@@ -384,6 +384,8 @@ def test_a_key_that_does_not_sign_is_told_before_the_stream_is_joined(tmp_path: 
     (tmp_path / "junk.pem").write_text("junk")
     for name, message in (("none.pem", "cannot be read"), ("junk.pem", "openssl genpkey"), ("ec.pem", "Ed25519")):
         wrong = settings(tmp_path / "data", export={"signing_key_file": str(tmp_path / name)})
+        with pytest.raises(ConfigError, match=message):
+            check(wrong)
         with pytest.raises(ConfigError, match=message) as caught:
             make_pipeline(wrong)
         assert caught.value.problems[0].path == "export.signing_key_file"

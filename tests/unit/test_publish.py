@@ -23,7 +23,7 @@ from learnd.exporters.verify import VerificationError, largest_difference, sprea
 from learnd.exporters.versions import YOUNG_S, Versions
 from learnd.settings import ModelRecipe, Settings
 from learnd.types import Signal, Snapshot, TopicPartition
-from tests.exports import learned
+from tests.exports import hollow, learned
 from tests.helpers import settings, until
 from tests.unit.test_versions import Clock
 
@@ -190,14 +190,16 @@ def test_numbers_are_never_used_again_and_old_ones_are_pruned(tmp_path: Path, ch
     """Not after pruning, not after a restart, not after all of them were taken away."""
     clock = Clock()
     for _ in range(3):
-        exporter = _exporter(tmp_path, chosen, pipeline, _Child(), clock)
+        exporter = _exporter(tmp_path, chosen, pipeline, hollow, clock)
         clock.at_s += YOUNG_S
         assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
     assert exporter.numbers() == [2, 3]
     assert exporter.newest_samples() == 10
+    more = chosen.model_copy(update={"export": chosen.export.model_copy(update={"formats": ["saved_model", "keras"]})})
+    assert _exporter(tmp_path, more, pipeline).newest_samples() == 0, "keras is wanted now, and not there"
     for number in exporter.numbers():
         (tmp_path / str(number)).rename(tmp_path.parent / f"{tmp_path.name}-taken-{number}")
-    assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), _snapshot(chosen, pipeline)).number == 4
+    assert _export(_exporter(tmp_path, chosen, pipeline, hollow), _snapshot(chosen, pipeline)).number == 4
 
 
 def test_what_a_crash_left_is_swept_at_the_start(tmp_path: Path, chosen: Settings, pipeline: Any) -> None:
@@ -255,7 +257,7 @@ def test_a_version_that_cannot_be_pruned_is_no_failed_export(
         raise PermissionError("not yours")
 
     monkeypatch.setattr(Versions, "prune", refuse)
-    exporter = _exporter(tmp_path, chosen, pipeline, _Child())
+    exporter = _exporter(tmp_path, chosen, pipeline, hollow)
     assert _export(exporter, _snapshot(chosen, pipeline)).error == ""
     assert exporter.numbers() == [1]
 
@@ -279,15 +281,11 @@ def test_versions_are_pruned_although_latest_cannot_be_moved(
 ) -> None:
     """A backup that was restored with its links followed has a folder of that name: the disk must not fill up."""
     monkeypatch.setattr(versions, "YOUNG_S", 0.0)
-    exporter = _exporter(tmp_path, chosen, pipeline, lambda building, hurry: _manifest(building))
+    exporter = _exporter(tmp_path, chosen, pipeline, hollow)
     (tmp_path / "latest").mkdir()
     for _ in range(chosen.export.keep + 3):
         assert "nothing else may have that name" in _export(exporter, _snapshot(chosen, pipeline)).error
     assert len(exporter.numbers()) == chosen.export.keep
-
-
-def _manifest(building: Path) -> None:
-    (building / "learnd.json").write_text('{"unavailable": {}}')
 
 
 @pytest.mark.parametrize(

@@ -201,13 +201,18 @@ class Exporter:
         return self._versions.numbers()
 
     def newest_samples(self, *, above: int = 0) -> int:
-        """How many samples the newest export has learned; 0 where there is none with a number *above* that."""
+        """How many samples the newest export has learned.
+
+        0 where there is none with a number *above* that, or a format is wanted by now that it does not have.
+        """
         newest = self._versions.newest()
         if newest is None or int(newest.name) <= above:
             return 0
         path = newest / manifest.FILE_NAME
         try:
-            return int(json.loads(path.read_text(encoding="utf-8"))["samples"])
+            known = json.loads(path.read_text(encoding="utf-8"))
+            complete = {*known["formats"], *known["unavailable"]}.issuperset(self._settings.formats)
+            return int(known["samples"]) if complete else 0
         except (OSError, ValueError, KeyError):
             return 0  # somebody changed it; a further export does no harm
 
