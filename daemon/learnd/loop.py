@@ -178,7 +178,6 @@ class Pipeline:
         batch = self.transform(self.rules(batch))
         result = self.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
         self.signal = self.evaluator.observe(result)
-        self.metrics.export_loss.set(self.forward.observe(result))
         self.progress.advance(batch, result)
         self.rejected.update(reject.reason for reject in batch.rejects)
         self.skipped.update(batch.skipped)
@@ -186,6 +185,7 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.metrics.observe(batch, result, self.signal)
+        self.metrics.export_loss.set(self.forward.observe(result))
         self._note_classes()
         self._note_refusals()
         self._pace(len(result.samples), time.monotonic() - started_s)

@@ -1,4 +1,4 @@
-"""How old the newest published weights are while one export follows another, at 50 000 and at 1000 records a second.
+"""How old the newest published weights are while one export follows another, at 50 000, 1000 and 20 records a second.
 
 The installed daemon, from the simulator, MLP 32-16 with Adam, SavedModel and TensorFlow Lite.
 `python -m tests.bench.export_lag [EXPORTS]`
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.sides import median, show, spread
 from tests.helpers import Daemon, config_text
 
-RATES_PER_S = (50_000, 1000)
+RATES_PER_S = (50_000, 1000, 20)
 
 
 def _lag(rate_per_s: int, count: int) -> list[list[object]]:

@@ -37,21 +37,46 @@ def test_the_newest_rows_of_each_batch_are_judged() -> None:
     assert forward.published() is None
     forward.begin(7, _first_column)
     assert math.isnan(forward.observe(_result([])))
-    assert forward.observe(_result([1.0, 3.0])) == 2.0
     assert forward.observe(_result([9.0] * 10 + [2.0] * ROWS)) == 2.0
+    assert forward.observe(_result([1.0, 3.0])) == 2.0
     published = forward.published()
     assert published is not None
     assert (published.number, published.loss, published.samples) == (7, 2.0, ROWS + 2)
+    forward.observe(_result([1.0]))
     forward.begin(8, _first_column)
     assert forward.published() is None
-    assert forward.observe(_result([math.nan, math.inf])) == 1e12
+    forward.observe(_result([math.nan, math.inf]))
+    published = forward.published()
+    assert published is not None
+    assert published.loss == 1e12
     forward.begin(9, None)
-    assert math.isnan(forward.observe(_result([1.0])))
+    assert math.isnan(forward.observe(_result([1.0] * ROWS)))
+
+
+def test_single_samples_wait_for_others() -> None:
+    """A judgement takes as long as learning one; all are judged once there are enough of them, each once."""
+    calls = []
+
+    def losses(x: Float32Array, y: Float32Array) -> Float32Array:
+        calls.append(len(x))
+        return _first_column(x, y)
+
+    forward = FrozenForward()
+    forward.begin(1, losses)
+    told = [forward.observe(_result([float(i)])) for i in range(2 * ROWS + 1)]
+    assert calls == [ROWS, ROWS]
+    assert math.isnan(told[ROWS - 2])
+    assert told[ROWS - 1] == np.mean(range(ROWS))
+    assert told[-1] == np.mean(range(2 * ROWS))
+    published = forward.published()
+    assert published is not None
+    assert (published.loss, published.samples) == (ROWS, 2 * ROWS + 1)
+    assert calls == [ROWS, ROWS, 1]
 
 
 def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> None:
     """The published SavedModel's own error on the samples after it; in the metrics, and in the next manifest."""
-    later = readings(60, seed=1)
+    later = readings(ROWS, seed=1)
     source = MemorySource([*readings(200), Pause(), *later])
     pipeline = _make(tmp_path, source, export=SAVED_MODEL)
     pipeline.exporter._build = lambda building, hurry: build_export(building)  # type: ignore[method-assign]
@@ -67,7 +92,7 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
     try:
         _learn_until(pipeline, 200)
         first = publish()
-        _learn_until(pipeline, 260)
+        _learn_until(pipeline, 200 + ROWS)
         told = pipeline.metrics.registry.get_sample_value("learnd_export_loss")
         second = publish()
     finally:
@@ -80,8 +105,8 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
     expected = float(np.square((answers["prediction"].numpy() - y) / spread).mean())
     assert told == pytest.approx(expected, rel=0.01)  # the mean of scales is nearly the scale of the mean spread
     parent = json.loads((second / "learnd.json").read_text())["parent"]
-    assert (parent["number"], parent["samples_since"]) == (int(first.name), 60)
+    assert (parent["number"], parent["samples_since"]) == (int(first.name), ROWS)
     assert parent["loss_since"] == pytest.approx(told)
     card = (second / "MODEL_CARD.md").read_text()
-    assert f"on 60 samples that came after it: its loss was {parent['loss_since']:.4g}" in card
+    assert f"on {ROWS} samples that came after it: its loss was {parent['loss_since']:.4g}" in card
     assert json.loads((first / "learnd.json").read_text())["parent"] is None
