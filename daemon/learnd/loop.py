@@ -119,7 +119,8 @@ class Pipeline:
         self.metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
         if state is not None:
             self.progress.restore(state["progress"])
-        start = functools.partial(self.reader.start, self.progress.offsets, self.progress.topic_ids)
+        progress = self.progress
+        start = functools.partial(self.reader.start, progress.offsets, progress.topic_ids, progress.histories)
         for connect in (start, self.dead_letters.open, self.predictions.open):
             if not self._connect(connect, stopping):
                 return False

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from learnd.checkpoint import offsets_from_state, offsets_to_state
-from learnd.types import Batch, Float32Array, Offsets, State, StepResult
+from learnd.types import Batch, Float32Array, Histories, Offsets, State, StepResult
 
 PROBE_ROWS, PROBE_BYTES = 512, 1 << 20
 """Recent inputs that come with a snapshot, fewer where they are large: exports are judged on the newest of them, and
 quantised ones fitted to the others."""
+
+
+_BY_PARTITION = ("offsets", "histories")
 
 
 @dataclass(slots=True)
@@ -21,6 +24,8 @@ class Progress:
     offsets: Offsets = field(default_factory=dict)
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     """Which topics the offsets belong to: another one of the same name has other records."""
+    histories: Histories = field(default_factory=dict)
+    """What the offsets are the end of: a log that was cut back and grew again has other records before them."""
     records: int = 0
     samples: int = 0
     updates: int = 0
@@ -33,6 +38,7 @@ class Progress:
         """Take one learned batch into account."""
         self.offsets = {**self.offsets, **batch.next_offsets}
         self.topic_ids = {**self.topic_ids, **batch.topic_ids}
+        self.histories = {**self.histories, **batch.histories}
         self.records += batch.record_count
         self.samples += len(result.samples)
         self.updates += result.updates
@@ -42,13 +48,12 @@ class Progress:
 
     def state(self) -> State:
         names = ("topic_ids", "records", "samples", "updates", "first_time_s", "last_time_s", "exports_before")
-        return {"offsets": offsets_to_state(self.offsets), **{name: getattr(self, name) for name in names}}
+        by_partition = {name: offsets_to_state(getattr(self, name)) for name in _BY_PARTITION}
+        return {**by_partition, **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: State) -> None:
-        self.offsets = offsets_from_state(state["offsets"])
         for name, value in state.items():
-            if name != "offsets":
-                setattr(self, name, value)
+            setattr(self, name, offsets_from_state(value) if name in _BY_PARTITION else value)
 
 
 class Recent:

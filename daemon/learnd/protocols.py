@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from learnd.types import Batch, Offsets, Records, Reject, Samples, Signal, State, StepResult
+from learnd.types import Batch, Histories, Offsets, Records, Reject, Samples, Signal, State, StepResult
 
 
 class Stateful(Protocol):
@@ -25,8 +25,16 @@ class Source(Protocol):
     Polling again from the same offsets gives the same records in the same order per partition.
     """
 
-    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def open(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         """Stand at *offsets* of the topics that *topic_ids* name. May be called again after an error.
+
+        Where something else stands before an offset by now, as *histories* tell, records were lost; Kafka tells only
+        when it is polled.
 
         A partition that is not named there begins where ``start_from`` says; at its beginning if others of its topic
         are named, because then it is younger than they.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from learnd.protocols import Decoder, Source
-from learnd.types import Batch, Offsets, Records, Reject, Samples, TopicPartition
+from learnd.types import Batch, Histories, Offsets, Records, Reject, Samples, TopicPartition
 
 BATCH_RECORDS = 4096
 """Most records in one batch: a backlog fills it, a slow stream never waits for it."""
@@ -51,9 +51,14 @@ class Reader:
         self.finished = False
         """True once ``next`` has handed over the last batch there will ever be."""
 
-    def start(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def start(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         """Open the source at *offsets* and begin to read. Raises what the source raises; may then be called again."""
-        self._source.open(offsets, topic_ids)
+        self._source.open(offsets, topic_ids, histories)
         self._start = dict(self._source.positions())
         if self._once:
             self._ends = self._source.ends()
@@ -180,4 +185,5 @@ def decode(blocks: Sequence[Records], decoder: Decoder) -> Batch:
         unreadable=sum(block.unreadable for block in blocks),
         lost=sum(block.lost for block in blocks),
         topic_ids={block.origin.topic: block.topic_id for block in blocks if block.topic_id is not None},
+        histories={block.origin: block.history for block in blocks},
     )

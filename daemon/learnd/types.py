@@ -24,6 +24,9 @@ class TopicPartition(NamedTuple):
 
 Offsets = Mapping[TopicPartition, int]
 """The *next* offset to read, per partition."""
+Histories = Mapping[TopicPartition, int]
+"""Tells what stood before that offset from whatever may have taken its place: the epoch of the leader that wrote the
+newest record (KIP-320), or a checksum of a file's lines; -1: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Records:
     """Offsets before this run that were wanted and are no longer there."""
     topic_id: str | None = None
     """Set where from here on the topic is another one of the same name."""
+    history: int = -1
+    """See `Histories`, for ``next_offset``."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -158,6 +163,8 @@ class Batch:
     """Offsets that were wanted and are no longer there."""
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     """Topics that are new ones of the same name from here on."""
+    histories: Histories = field(default_factory=dict)
+    """Of each of ``next_offsets``."""
 
 
 @dataclass(frozen=True, slots=True)

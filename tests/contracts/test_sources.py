@@ -130,3 +130,20 @@ def test_a_source_that_is_read_is_connected_and_its_topics_keep_their_identity(m
     assert _read(again, COUNT - 20) == rows[20:]
     assert dict(again.topic_ids()) == identities
     again.close()
+
+
+def test_what_stood_before_an_offset_is_known_again(make: Callable[[], Source]) -> None:
+    """However it was read; the next source goes on behind what the checkpoint says of it."""
+    known: list[dict[int, int]] = []
+    for at_once in (4, 20):
+        source = make()
+        source.open({})
+        blocks = [block for _ in range(100) for block in source.poll(at_once, 0.1)]
+        known.append({block.next_offset: block.history for block in blocks})
+        source.close()
+    assert known[0][20] == known[1][20]
+    origin = blocks[0].origin
+    again = make()
+    again.open({origin: 20}, {}, {origin: known[0][20]})
+    assert len(_read(again, COUNT - 20)) == COUNT - 20
+    again.close()

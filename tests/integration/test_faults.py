@@ -5,11 +5,13 @@ back to the checkpoint after a crash, so that it holds exactly what the model ha
 """
 
 import collections
+import contextlib
 import json
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,27 +208,14 @@ def test_records_that_aged_out_stop_the_daemon_or_are_counted(kafka_broker: Kafk
 @pytest.mark.slow
 def test_logs_that_were_cut_back_are_noticed_in_every_partition(tmp_path: Path) -> None:
     """As by an unclean election: nothing above the cut is passed over, and what was learned is not learned again."""
-    broker = make_broker(tmp_path / "broker")
-    (tmp_path / "broker").mkdir()
-    broker.start()
-    try:
-        cluster = KafkaCluster(broker.bootstrap, broker)
-        topic = cluster.create_topic(partitions=3)
-        for partition in range(3):
-            for start in range(0, 100, 10):
-                values = [b"%d" % offset for offset in range(start, start + 10)]
-                cluster.produce(topic, values, partition=partition)
-        settings = {"kind": "kafka", "bootstrap_servers": [broker.bootstrap], "topics": [topic]}
+    with _own_broker(tmp_path) as cluster:
+        topic = _three_partitions(cluster)
+        settings = {"kind": "kafka", "bootstrap_servers": [cluster.bootstrap], "topics": [topic]}
         told = {p: KafkaSource(KafkaSettings(**settings, on_data_loss=p), group_id=p) for p in ("stop", "continue")}
         for source in told.values():
             source.open({})
             assert len(read_values(source, 300)) == 300
-        broker.stop()
-        for partition, batch in ((0, 6), (1, 7)):  # the third one stays
-            cut_back(broker, topic, batch, partition=partition)
-        broker.start()
-        for partition in range(3):
-            cluster.produce(topic, [b"new"] * 50, partition=partition)
+        _cut_two_and_grow(cluster, topic)
         with pytest.raises(DataLossError, match=rf"{topic}/[01]: .* is 100, but the log was cut back to (60|70)"):
             until(lambda: told["stop"].poll(100, 0.2), what="a stop")
         lost: dict[int, int] = {}
@@ -235,15 +224,75 @@ def test_logs_that_were_cut_back_are_noticed_in_every_partition(tmp_path: Path) 
         def all_there() -> bool:
             for block in told["continue"].poll(100, 0.2):
                 lost[block.origin.partition] = lost.get(block.origin.partition, 0) + block.lost
-                new[block.origin.partition] = new.get(block.origin.partition, 0) + block.values.count(b"new")
+                new[block.origin.partition] = new.get(block.origin.partition, 0) + len(block)
             return new == {0: 50, 1: 50, 2: 50}
 
         until(all_there, what="the new records of all partitions")
         assert lost == {0: 40, 1: 30, 2: 0}
         for source in told.values():
             source.close()
+
+
+@pytest.mark.slow
+def test_logs_that_were_cut_back_and_grew_while_learnd_was_away_are_noticed(tmp_path: Path) -> None:
+    """All offsets of the checkpoint are there again, but other records stand before them."""
+    with _own_broker(tmp_path) as cluster:
+        topic = _three_partitions(cluster)
+        config = _config(tmp_path / "run", cluster.bootstrap, [topic])
+        with Daemon(config, "--once") as daemon:
+            daemon.finish()
+        assert _learned(config) == _once_each(topic, 100, 100, 100)
+        _cut_two_and_grow(cluster, topic)
+        with Daemon(config) as daemon:
+            daemon.finish(code=70)
+            (event,) = daemon.events("stopped")
+        wanted = rf"{topic}/[01]: the next offset to learn is 100, but the log was cut back to (60|70)"
+        assert re.search(wanted, event["error"])
+        config = _config(tmp_path / "run", cluster.bootstrap, [topic], source={"on_data_loss": "continue"})
+        with Daemon(config) as daemon:
+            _learns(daemon, 450)
+            assert daemon.metric("learnd_records_lost_total") == 70
+            # What took the place of learned records has their offsets.
+            again = collections.Counter(
+                (topic, p, offset) for p, cut in ((0, 60), (1, 70)) for offset in range(cut, 100)
+            )
+            _has_learned(daemon, config, _once_each(topic, 110, 120, 150) + again)
+        with Daemon(config, "--once") as daemon:  # and once told it is over
+            daemon.finish()
+        assert not daemon.events("records_lost")
+
+
+@contextlib.contextmanager
+def _own_broker(folder: Path) -> Iterator[KafkaCluster]:
+    """One that may be stopped, and its files cut."""
+    broker = make_broker(folder / "broker")
+    (folder / "broker").mkdir()
+    broker.start()
+    try:
+        yield KafkaCluster(broker.bootstrap, broker)
     finally:
         broker.stop()
+
+
+def _three_partitions(cluster: KafkaCluster) -> str:
+    """A topic of three partitions, each with 100 records in ten batches."""
+    topic = cluster.create_topic(partitions=3)
+    for partition in range(3):
+        for start in range(0, 100, 10):
+            cluster.produce(topic, readings(10, seed=start + partition), partition=partition)
+    return topic
+
+
+def _cut_two_and_grow(cluster: KafkaCluster, topic: str) -> None:
+    """Cut partition 0 back to 60 and 1 to 70; then each of the three gets 50 new records."""
+    broker = cluster.broker
+    assert broker is not None
+    broker.stop()
+    for partition, batch in ((0, 6), (1, 7)):
+        cut_back(broker, topic, batch, partition=partition)
+    broker.start()
+    for partition in range(3):
+        cluster.produce(topic, readings(50, seed=1000 + partition), partition=partition)
 
 
 @pytest.mark.parametrize(

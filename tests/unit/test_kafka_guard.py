@@ -3,11 +3,14 @@
 import gzip
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import kafka.codec
 import pytest
+from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
+from kafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import KafkaTimeoutError
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
@@ -139,3 +142,16 @@ def test_a_connection_that_fails_is_told() -> None:
     with pytest.raises(KafkaTimeoutError, match="Unable to bootstrap"):
         kafka_guard.make_consumer(failures.append, bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=300)
     assert "ECONNREFUSED" in str(failures[0])
+
+
+def test_a_position_with_an_epoch_is_asked_about_before_it_is_read_from() -> None:
+    """So kafka-python compares the record before it with the broker's log, once there was an election."""
+    subscription = SubscriptionState("none")
+    partition = TopicPartition("t", 0)
+    subscription.assign_from_user([partition])
+    consumer = SimpleNamespace(_subscription=subscription)
+    for leader_epoch, asked in ((3, True), (5, False), (-1, False)):
+        kafka_guard.seek(consumer, partition, 7, leader_epoch)
+        assert kafka_guard.position(consumer, partition) == 7
+        assert subscription.maybe_validate_position_for_current_leader(partition, 5) is asked
+        assert (subscription.partitions_needing_validation() == {partition}) is asked

@@ -77,6 +77,26 @@ def test_a_file_that_became_shorter_is_data_loss(tmp_path: Path) -> None:
         _file(path).open({TopicPartition("a.jsonl", 0): 5})
 
 
+def test_a_file_whose_learned_lines_changed_is_data_loss(tmp_path: Path) -> None:
+    """Another file under the same name, a longer one too; but the newest line may have been read half written."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"t,a\n1,2\n3,4\n5,")
+    source = _file(path)
+    source.open({})
+    (block,) = source.poll(10, 0.0)
+    learned = ({block.origin: block.next_offset}, {}, {block.origin: block.history})
+
+    def rest(data: bytes) -> list[bytes | None]:
+        path.write_bytes(data)
+        source = _file(path)
+        source.open(*learned)
+        return [value for block in source.poll(10, 0.0) for value in block.values]
+
+    assert rest(b"t,a\r\n1,2\r\n3,4\r\n5,6\r\n7,8\r\n") == [b"7,8"]
+    with pytest.raises(DataLossError, match=r"first 3 lines are no longer those that were learned.*another name"):
+        rest(b"t,a\n1,2\n3,5\n5,6\n7,8\n")
+
+
 def test_an_endless_line_takes_bounded_memory(tmp_path: Path) -> None:
     """It is cut just beyond the limit, so that the decoder rejects it; the next line is whole."""
     path = tmp_path / "a.jsonl"

@@ -10,10 +10,11 @@ from typing import IO, cast
 
 from learnd.errors import ConfigError, DataLossError
 from learnd.sources.settings import FileSettings
-from learnd.types import Offsets, Records, TopicPartition
+from learnd.types import Histories, Offsets, Records, TopicPartition
 
 _UNREADABLE = (OSError, EOFError, zlib.error)
 """What a torn or foreign .gz file raises while it is read."""
+_WAYS_OUT = "give this one another name (it is learned from its beginning then), or start afresh with another data_dir"
 Moment = Callable[[bytes], float | None]
 """The event time of a line in seconds, None where it has none."""
 
@@ -59,22 +60,40 @@ class FileSource:
         self._sleep = sleep
         self._file: IO[bytes] | None = None
         self._offset = 0
+        self._history = self._checksum = 0
         self._exhausted = False
         self._ahead: bytes | None = None
         self._anchor: tuple[float, float] | None = None
 
-    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def open(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         self._file = _open(self._settings.path)
         if self._settings.resolved_format() == "csv" and self._settings.header:
             self._line()
+        self._offset = self._history = self._checksum = 0
         wanted = offsets.get(self._partition, 0)
-        for self._offset in range(wanted):
-            if self._line() is None:
+        while self._offset < wanted:
+            if (line := self._line()) is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint goes on at line "
-                    f"{wanted}; bring the longer file back, or start afresh with another data_dir"
+                    f"{wanted}; bring the longer file back, or {_WAYS_OUT}"
                 )
-        self._offset = wanted
+            self._pass(line)
+        if histories.get(self._partition, -1) not in (-1, self._history):
+            raise DataLossError(
+                f"{self._settings.path}: the first {wanted} lines are no longer those that were learned, and learning "
+                f"would go on behind them; bring that file back, or {_WAYS_OUT}"
+            )
+
+    def _pass(self, line: bytes) -> None:
+        self._offset += 1
+        # Of all lines but the newest: that one may have been read while somebody was still writing it.
+        self._history = self._checksum
+        self._checksum = zlib.crc32(line + b"\n", self._checksum)
 
     def _line(self) -> bytes | None:
         assert self._file is not None
@@ -108,11 +127,12 @@ class FileSource:
             if line:
                 offsets.append(self._offset)
                 values.append(line)
-            self._offset += 1
+            self._pass(line)
         if self._offset == first:
             return []
         none = [None] * len(values)
-        return [Records(self._partition, offsets, values, none, [0] * len(values), self._offset)]
+        times_ms = [0] * len(values)
+        return [Records(self._partition, offsets, values, none, times_ms, self._offset, history=self._history)]
 
     def _due(self, line: bytes, timeout_s: float) -> bool:
         """Whether it is time for *line*, after waiting no longer than *timeout_s* for it."""

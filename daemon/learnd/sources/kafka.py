@@ -25,7 +25,7 @@ from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, Le
 from learnd.sources import kafka_guard
 from learnd.sources.kafka_access import REFUSED_LOGIN, client_options, telling, unavailable
 from learnd.sources.settings import KafkaSettings
-from learnd.types import UNREADABLE, Offsets, Records, Reject, TopicPartition
+from learnd.types import UNREADABLE, Histories, Offsets, Records, Reject, TopicPartition
 
 log = structlog.get_logger()
 
@@ -66,7 +66,12 @@ class KafkaSource:
         self._acknowledged: dict[TopicPartition, int] | None = None
         self._lock = threading.Lock()
 
-    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def open(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         settings = self._settings
         self._failure = None
         kafka_guard.bound_decompression(settings.max_batch_bytes)
@@ -87,7 +92,7 @@ class KafkaSource:
                 reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             )
             kafka_guard.guard(self._consumer, self._hear)
-            self._stand(offsets, topic_ids)
+            self._stand(offsets, topic_ids, histories)
         except KafkaError as error:
             self.close()
             # kafka-python itself only says that it took too long.
@@ -107,7 +112,7 @@ class KafkaSource:
         if self._consumer is not None:  # before that, the start ends with it
             log.warning("connection_failed", error=f"{type(error).__name__}: {error}")
 
-    def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str]) -> None:
+    def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str], histories: Histories) -> None:
         """Assign every partition and stand at its offset; where that is gone, as ``on_data_loss`` says."""
         partitions = self._partitions()
         self._topic_ids = dict(topic_ids)
@@ -119,7 +124,7 @@ class KafkaSource:
             # Younger than the checkpoint: every one of its records is still to be learned.
             **self._first([p for p in partitions if p.topic in known]),
         }
-        self._assign({p: offsets.get(p, starts[p]) for p in partitions})
+        self._assign({p: offsets.get(p, starts[p]) for p in partitions}, histories)
         for topic in self._settings.topics:
             new_id = kafka_guard.topic_id(self._consumer, topic)
             if new_id is None or self._topic_ids.setdefault(topic, new_id) == new_id:
@@ -130,12 +135,12 @@ class KafkaSource:
             if self._positions[partition] < first and partition in offsets:
                 self._changes.append(self._go_on(partition, first, f"the oldest one left is {first}"))
 
-    def _assign(self, positions: Mapping[TopicPartition, int]) -> None:
+    def _assign(self, positions: Mapping[TopicPartition, int], histories: Histories = MappingProxyType({})) -> None:
         """Read these partitions and no others; those that were read already go on where they were."""
         self._consumer.assign([_theirs(p) for p in positions])
         for partition, offset in positions.items():
             if self._positions.get(partition) != offset:
-                self._consumer.seek(_theirs(partition), offset)
+                kafka_guard.seek(self._consumer, _theirs(partition), offset, histories.get(partition, -1))
         self._positions = dict(positions)
 
     def _first(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -327,7 +332,7 @@ class KafkaSource:
     def positions(self) -> Offsets:
         # kafka-python's own position also steps over transaction markers, which no record ever shows.
         for partition, position in self._positions.items():
-            theirs = self._consumer.position(_theirs(partition))
+            theirs = kafka_guard.position(self._consumer, _theirs(partition))
             self._positions[partition] = max(position, theirs or 0)
         return dict(self._positions)
 
@@ -388,6 +393,7 @@ def _records(theirs: Any, records: Sequence[Any]) -> Records:
         [r.key for r in records],
         [r.timestamp for r in records],
         records[-1].offset + 1,
+        history=records[-1].leader_epoch,
     )
 
 

@@ -14,7 +14,7 @@ import kafka.codec
 import kafka.record.default_records
 import kafka.record.legacy_records
 import structlog
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, OffsetAndMetadata
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError
 from kafka.record import MemoryRecords
 
@@ -147,6 +147,20 @@ def topic_id(consumer: Any, topic: str) -> str | None:
     """The topic's identity (KIP-516), as the newest metadata say; None before Kafka 2.8."""
     found = consumer._cluster.topic_id(topic)
     return None if found is None or found.int == 0 else str(found)
+
+
+def seek(consumer: Any, partition: Any, offset: int, leader_epoch: int) -> None:
+    """Go to *offset*; where *leader_epoch* is known, the next poll asks whether the record before it is still that one.
+
+    So kafka-python does after an election for what it has read, but its own ``seek`` takes no epoch.
+    """
+    consumer._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
+
+
+def position(consumer: Any, partition: Any) -> int | None:
+    """The next offset; asks nobody. kafka-python's own may ask, and raise what only ``poll`` is to raise."""
+    found = consumer._subscription.assignment[partition].position
+    return None if found is None else int(found.offset)
 
 
 def refresh(consumer: Any, timeout_s: float) -> None:

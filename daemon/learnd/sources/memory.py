@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from learnd.types import Offsets, Records, TopicPartition
+from learnd.types import Histories, Offsets, Records, TopicPartition
 
 
 class ScriptedCrash(Exception):  # noqa: N818 - the event itself
@@ -65,7 +65,12 @@ class MemorySource:
         self.acknowledged: list[Offsets] = []
         """What was acknowledged, in order, for tests to look at."""
 
-    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def open(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         self._next = 0
         self._empty_polls = 0
         self._positions = dict.fromkeys(self._ends, 0)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from learnd.sources.settings import SimulatorSettings
-from learnd.types import Float64Array, Offsets, Records, TopicPartition
+from learnd.types import Float64Array, Histories, Offsets, Records, TopicPartition
 
 PARTITION = TopicPartition("simulator", 0)
 EPOCH_S = 1_735_689_600  # 2025-01-01T00:00:00Z
@@ -72,7 +72,12 @@ class SimulatorSource:
         mix, _ = np.linalg.qr(fleet.normal(size=(settings.sensors, settings.sensors)))
         self._mix = 0.6 * mix + 0.8 * np.eye(settings.sensors)
 
-    def open(self, offsets: Offsets, topic_ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    def open(
+        self,
+        offsets: Offsets,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+        histories: Histories = MappingProxyType({}),
+    ) -> None:
         self._offset = self._opened_at = offsets.get(PARTITION, 0)
         self._opened_s = self._clock()
 
