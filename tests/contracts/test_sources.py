@@ -1,6 +1,6 @@
 """What every source owes to the reader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from learnd.sources.kafka import KafkaSource
 from learnd.sources.memory import MemorySource
 from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings
 from learnd.sources.simulator import SimulatorSource
-from learnd.types import TopicPartition
+from learnd.types import Records, TopicPartition
 
 COUNT = 50
 Row = tuple[TopicPartition, int, bytes | None]
@@ -50,17 +50,24 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Source]
     return made
 
 
-def _read(source: Source, count: int, *, at_once: int = 7) -> list[Row]:
-    rows: list[Row] = []
-    polls = 0
-    while len(rows) < count and polls < 200:
+def _blocks(source: Source, count: int, *, at_once: int = 7) -> Iterator[Records]:
+    """Those of the next *count* records."""
+    polls = read = 0
+    while read < count and polls < 200:
         polls += 1
-        for block in source.poll(min(at_once, count - len(rows)), 0.1):
+        for block in source.poll(min(at_once, count - read), 0.1):
             assert len(block) <= at_once
             assert len(block.offsets) == len(block.values) == len(block.keys) == len(block.timestamps_ms)
             assert list(block.offsets) == sorted(set(block.offsets))
             assert not block.offsets or block.next_offset > block.offsets[-1]
-            rows += zip([block.origin] * len(block), block.offsets, block.values, strict=True)
+            read += len(block)
+            yield block
+
+
+def _read(source: Source, count: int, *, at_once: int = 7) -> list[Row]:
+    rows: list[Row] = []
+    for block in _blocks(source, count, at_once=at_once):
+        rows += zip([block.origin] * len(block), block.offsets, block.values, strict=True)
     return rows
 
 
@@ -134,16 +141,16 @@ def test_a_source_that_is_read_is_connected_and_its_topics_keep_their_identity(m
 
 def test_what_stood_before_an_offset_is_known_again(make: Callable[[], Source]) -> None:
     """However it was read; the next source goes on behind what the checkpoint says of it."""
-    known: list[dict[int, int]] = []
+    known: list[Records] = []
     for at_once in (4, 20):
         source = make()
         source.open({})
-        blocks = [block for _ in range(100) for block in source.poll(at_once, 0.1)]
-        known.append({block.next_offset: block.history for block in blocks})
+        *_, newest = _blocks(source, 20, at_once=at_once)
+        known.append(newest)
         source.close()
-    assert known[0][20] == known[1][20]
-    origin = blocks[0].origin
+    left, right = known
+    assert (left.next_offset, left.history) == (right.next_offset, right.history)
     again = make()
-    again.open({origin: 20}, {}, {origin: known[0][20]})
+    again.open({left.origin: left.next_offset}, {}, {left.origin: left.history})
     assert len(_read(again, COUNT - 20)) == COUNT - 20
     again.close()
