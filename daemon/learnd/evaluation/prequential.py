@@ -30,12 +30,12 @@ class Prequential:
         self._total = 0.0
 
     def observe(self, result: StepResult) -> Signal:
-        losses = result.losses
-        count = len(losses)
+        count = len(result.losses)
         if count:
-            self._write(*(_bounded(column) for column in (losses, result.averaged_losses, self._errors(result))))
+            rows = _bounded(np.stack([result.losses, result.averaged_losses, self._errors(result)]))
+            self._write(rows)
             # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
-            self._total = float(np.cumsum(np.concatenate([[self._total], _bounded(losses)]))[-1])
+            self._total = float(np.cumsum(np.concatenate([[self._total], rows[0]]))[-1])
             self._samples += count
         return self.signal()
 
@@ -49,10 +49,10 @@ class Prequential:
         errors: Float32Array = np.abs(predictions - truth).mean(axis=1)
         return errors
 
-    def _write(self, *columns: Float64Array) -> None:
+    def _write(self, rows: Float64Array) -> None:
         size = self._ring.shape[1]
-        recent = np.stack([column[-size:] for column in columns])
-        first = self._samples + len(columns[0]) - recent.shape[1]
+        recent = rows[:, -size:]
+        first = self._samples + rows.shape[1] - recent.shape[1]
         self._ring[:, (first + np.arange(recent.shape[1])) % size] = recent
 
     def signal(self) -> Signal:
