@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ import yaml
 from learnd.config import loads
 from learnd.protocols import Source
 from learnd.settings import Settings
+from learnd.types import Float32Array, Samples, TopicPartition
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARND = Path(sys.executable).with_name("learnd")
 WAIT_S = 120.0
+PARTITION = TopicPartition("t", 0)
 SAVED_MODEL: dict[str, Any] = {"formats": ["saved_model"]}
 """The section ``export`` of tests that need an export; each takes seconds, so others have none."""
 
@@ -62,6 +64,25 @@ def readings(count: int, *, seed: int = 0, features: str = "abc") -> list[bytes]
         json.dumps({**dict(zip(features, row, strict=True)), "y": y, "k": f"m{i % 3}", "t": 60.0 * i}).encode()
         for i, (row, y) in enumerate(zip(numbers.tolist(), target.tolist(), strict=True))
     ]
+
+
+def make_samples(
+    x: Float32Array,
+    y: Float32Array,
+    *,
+    first: int = 0,
+    times_s: Any = None,
+    keys: Sequence[str] | None = None,
+    **columns: Any,
+) -> Samples:
+    """Rows as they come from `PARTITION`, with the offsets from *first* on; a second apart, and all of one machine."""
+    count = len(x)
+    offsets = np.arange(first, first + count)
+    origins = np.empty(count, dtype=object)
+    origins.fill(PARTITION)
+    names = np.array(["k"] * count if keys is None else keys, dtype=object)
+    stamps = np.array(offsets if times_s is None else times_s, float)
+    return Samples(x, y, stamps, names, origins, offsets, **columns)
 
 
 def until(condition: Callable[[], Any], *, what: str, timeout_s: float = WAIT_S) -> Any:

@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from learnd.build import configure_tensorflow, make_pipeline
 from learnd.modeling import make_model, make_optimizer_for
-from learnd.types import Samples, TopicPartition
-from tests.helpers import settings
+from learnd.types import Samples
+from tests.helpers import make_samples, settings
 
 MODELS = ("linear", "mlp", "autoencoder", "lstm", "gru", "conv1d", "tcn")
 WINDOWED, WINDOW = {"lstm", "gru", "conv1d", "tcn"}, 32
@@ -50,11 +50,7 @@ def _settings(folder: Path, model: str, mode: str, optimizer: str) -> Any:
 
 def _samples(row_shape: tuple[int, ...], targets: int) -> Samples:
     x = np.random.default_rng(0).normal(size=(COMPILED_ROWS, *row_shape)).astype(np.float32)
-    origins = np.empty(COMPILED_ROWS, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array(["k"] * COMPILED_ROWS, dtype=object)
-    numbers = np.arange(COMPILED_ROWS)
-    return Samples(x, x.reshape(COMPILED_ROWS, -1)[:, :targets] * 2, numbers * 1.0, keys, origins, numbers)
+    return make_samples(x, x.reshape(COMPILED_ROWS, -1)[:, :targets] * 2)
 
 
 def _eager(options: Any, samples: Samples, rows: int) -> Callable[[], float]:

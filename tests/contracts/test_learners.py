@@ -8,19 +8,15 @@ import pytest
 
 from learnd import statecodec
 from learnd.build import make_pipeline
-from learnd.types import Samples, TopicPartition
-from tests.helpers import settings
+from learnd.types import Samples
+from tests.helpers import make_samples, settings
 
 CASES: dict[str, dict[str, Any]] = {"per_sample": {}, "micro_batch": {"batch_size": 4}}
 
 
 def _samples(first: int, last: int) -> Samples:
-    count = last - first
     x = np.random.default_rng(3).normal(size=(1000, 3)).astype(np.float32)[first:last]
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array([f"k{i}" for i in range(first, last)], dtype=object)
-    return Samples(x, x[:, :1] * 2, np.arange(first, last) * 1.0, keys, origins, np.arange(first, last))
+    return make_samples(x, x[:, :1] * 2, first=first, keys=[f"k{i}" for i in range(first, last)])
 
 
 @pytest.mark.parametrize("mode", CASES)

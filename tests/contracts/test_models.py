@@ -9,9 +9,9 @@ import pytest
 from learnd.build import make_pipeline
 from learnd.exporters import EXPORTERS
 from learnd.exporters.verify import largest_difference, spread_of
-from learnd.types import Samples, TopicPartition
+from learnd.types import Samples
 from tests.exports import candidate_of
-from tests.helpers import settings
+from tests.helpers import make_samples, settings
 
 # model, task, mode
 CASES = [
@@ -66,10 +66,7 @@ def _stream(row_shape: tuple[int, ...], targets: int, task: str, count: int) -> 
     y = oldest if task == "forecast" else newest[:, :targets] * 3.0
     if task == "classification":
         y = (newest[:, :1] > 20.0).astype(np.float32)
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array(["k"] * count, dtype=object)
-    return Samples(x, np.ascontiguousarray(y[:, :targets]), np.arange(count) * 1.0, keys, origins, np.arange(count))
+    return make_samples(x, np.ascontiguousarray(y[:, :targets]))
 
 
 @pytest.mark.parametrize(

@@ -14,20 +14,17 @@ from learnd.protocols import DeadLetters, Predictions
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
-from learnd.types import Reject, Samples, StepResult, TopicPartition
+from learnd.types import Reject, StepResult
+from tests.helpers import PARTITION, make_samples
 
-PARTITION = TopicPartition("t", 0)
 REJECT = Reject(PARTITION, 5, "unparsable", "no JSON", b"junk", b"key", 1000)
 Count = Callable[[int], int]
 LINES = Lines("targets", lambda: ["y"])
 
 
 def _result() -> StepResult:
-    origins = np.empty(1, dtype=object)
-    origins.fill(PARTITION)
     one = np.ones((1, 1), np.float32)
-    samples = Samples(one, one, np.zeros(1), np.array(["k"], object), origins, np.array([5]))
-    return StepResult(samples, one, one[0], one[0], 1, 0.0)
+    return StepResult(make_samples(one, one, first=5, times_s=[0.0]), one, one[0], one[0], 1, 0.0)
 
 
 def _lines(path: Path) -> Count:

@@ -16,7 +16,7 @@ from learnd.build import make_pipeline
 from learnd.learners.chunk import CHUNK_ROWS
 from learnd.loop import Pipeline
 from learnd.types import Samples, TopicPartition
-from tests.helpers import same_arrays, settings
+from tests.helpers import make_samples, same_arrays, settings
 
 ROWS = 200
 
@@ -25,9 +25,7 @@ def _samples(count: int, *, features: int = 3, targets: int = 1, seed: int = 0) 
     random = np.random.default_rng(seed)
     x = (random.normal(size=(count, features)) * 5 + 20).astype(np.float32)
     y = (x[:, :targets] * 2 + random.normal(size=(count, targets))).astype(np.float32)
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    return Samples(x, y, np.arange(count) * 60.0, np.array(["k"] * count, object), origins, np.arange(count))
+    return make_samples(x, y, times_s=np.arange(count) * 60.0)
 
 
 def _pipeline(tmp_path: Path, **sections: Any) -> Pipeline:

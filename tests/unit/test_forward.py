@@ -11,18 +11,15 @@ import tensorflow as tf
 from learnd.evaluation.forward import ROWS, FrozenForward
 from learnd.export_worker import build_export
 from learnd.sources.memory import MemorySource, Pause
-from learnd.types import Float32Array, Samples, StepResult, TopicPartition
-from tests.helpers import SAVED_MODEL, readings
+from learnd.types import Float32Array, StepResult
+from tests.helpers import SAVED_MODEL, make_samples, readings
 from tests.unit.test_loop import _learn_until, _make
 
 
 def _result(values: list[float]) -> StepResult:
     count = len(values)
     column = np.array(values, np.float32)[:, None]
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    samples = Samples(column, column, np.zeros(count), np.array(["k"] * count, object), origins, np.arange(count))
-    return StepResult(samples, column, column[:, 0], column[:, 0], count, 0.0)
+    return StepResult(make_samples(column, column), column, column[:, 0], column[:, 0], count, 0.0)
 
 
 def _first_column(x: Float32Array, _y: Float32Array) -> Float32Array:

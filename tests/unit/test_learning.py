@@ -14,8 +14,8 @@ from learnd import statecodec
 from learnd.build import make_pipeline
 from learnd.errors import ConfigError
 from learnd.loop import Pipeline
-from learnd.types import Batch, Float32Array, Samples, StepResult, TopicPartition
-from tests.helpers import same_arrays, settings
+from learnd.types import Batch, Samples, StepResult
+from tests.helpers import make_samples, same_arrays, settings
 
 ROWS = 400
 QUICK = {"compile": False}
@@ -29,21 +29,13 @@ def classified(count: int = ROWS, *, seed: int = 0) -> Samples:
     number[:50] %= 2
     x = (random.normal(size=(count, 3)) + np.eye(3)[number] * 3).astype(np.float32)
     labels = np.array(["b", "a", "c"], dtype=object)[number]
-    return _samples(x, np.empty((count, 0), np.float32), labels)
+    return make_samples(x, np.empty((count, 0), np.float32), labels=labels)
 
 
 def numbers(count: int = ROWS, *, seed: int = 0) -> Samples:
     """A linear target."""
     x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
-    return _samples(x, x[:, :1] * 2 - x[:, 1:2])
-
-
-def _samples(x: Float32Array, y: Float32Array, labels: Any = None) -> Samples:
-    count = len(x)
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array(["k"] * count, dtype=object)
-    return Samples(x, y, np.arange(count) * 1.0, keys, origins, np.arange(count), None, labels)
+    return make_samples(x, x[:, :1] * 2 - x[:, 1:2])
 
 
 def learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int] = ()) -> list[StepResult]:
@@ -205,7 +197,7 @@ def test_balanced_weights_are_inverse_to_how_often_a_class_came(tmp_path: Path) 
     pipeline = make_pipeline(settings(tmp_path, task={"kind": "classification"}, learning=learning))
     samples = classified(4)
     labels = np.array(["x", "x", "x", "y"], dtype=object)
-    batch = Batch(_samples(samples.x, samples.y, labels), (), {}, 4, 0)
+    batch = Batch(make_samples(samples.x, samples.y, labels=labels), (), {}, 4, 0)
     weights = pipeline.transform(batch).samples.weights
     assert weights is not None
     np.testing.assert_allclose(weights, [1.0, 1.0, 1.0, 4 / (2 * 1)])

@@ -10,8 +10,7 @@ import pytest
 from learnd.build import make_pipeline
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
-from learnd.types import Samples, TopicPartition
-from tests.helpers import settings
+from tests.helpers import make_samples, settings
 
 WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}  # they take another optimizer, which a configuration cannot name
 
@@ -38,11 +37,8 @@ def test_every_optimizer_learns_in_the_compiled_step(compiled: bool, kind: str, 
     pipeline = make_pipeline(settings(tmp_path, model={"kind": "linear"}, learning=learning))
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 3)).astype(np.float32)
-    origins = np.empty(200, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array(["k"] * 200, dtype=object)
     before = [np.array(weight) for weight in pipeline.averaged.weights()]
-    result = pipeline.learner.learn(Samples(x, x[:, :1], np.arange(200.0), keys, origins, np.arange(200)))
+    result = pipeline.learner.learn(make_samples(x, x[:, :1]))
     assert np.isfinite(result.losses).all()
     assert not all(np.array_equal(a, b) for a, b in zip(before, pipeline.averaged.weights(), strict=True))
 

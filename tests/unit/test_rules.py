@@ -18,11 +18,10 @@ from learnd.loop import Pipeline, run
 from learnd.sources.memory import Item, MemorySource
 from learnd.transforms.rules import Rule, Rules
 from learnd.transforms.unchanged import Unchanged
-from learnd.types import Batch, Records, Samples, TopicPartition
-from tests.helpers import settings
+from learnd.types import Batch, Records
+from tests.helpers import PARTITION, make_samples, settings
 from tests.unit.test_loop import NoExports
 
-PARTITION = TopicPartition("t", 0)
 NEVER = 10**9
 
 
@@ -42,14 +41,11 @@ def _batch(
     offsets = range(first, first + count)
     values = [f"{offset}:{reading}".encode() for offset, reading in zip(offsets, readings, strict=True)]
     block = Records(PARTITION, offsets, values, [b"key"] * count, [7] * count, first + count)
-    origins, blocks = np.empty(count, dtype=object), np.empty(count, dtype=object)
-    origins.fill(PARTITION)
+    blocks = np.empty(count, dtype=object)
     blocks.fill(block)
     x = np.array([readings, offsets], np.float32).T.reshape(count, 2)
-    names = np.array(keys or ["k"] * count, dtype=object)
-    stamps = np.array(times if times is not None else offsets, float)
-    samples = Samples(x, x[:, :1], stamps, names, origins, np.array(offsets, np.int64), blocks=blocks)
-    return Batch(samples, (), {PARTITION: first + count}, count, 0)
+    rows = make_samples(x, x[:, :1], first=first, times_s=times, keys=keys, blocks=blocks)
+    return Batch(rows, (), {PARTITION: first + count}, count, 0)
 
 
 def _judged(rules: Rules, readings: list[float], **options: Any) -> tuple[list[float], list[str]]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.types import Samples, TopicPartition
 from tests.exports import in_plain_python, learned, rows
+from tests.helpers import make_samples
 
 
 def relative(y: Any, z: Any) -> Any:
@@ -80,14 +80,6 @@ def test_it_learns_saves_and_restores_in_a_program_without_keras(tmp_path: Path)
     np.testing.assert_allclose(said["prediction"], wanted, rtol=1e-5)
 
 
-def _samples(x: Any, y: Any) -> Samples:
-    count = len(x)
-    origins = np.empty(count, dtype=object)
-    origins.fill(TopicPartition("t", 0))
-    keys = np.array(["k"] * count, dtype=object)
-    return Samples(x, y, np.arange(count) * 1.0, keys, origins, np.arange(count), None, None)
-
-
 KINDS: dict[str, dict[str, Any]] = {
     "adam": {},
     "momentum and passes": {
@@ -111,7 +103,7 @@ def test_it_goes_on_as_the_daemon_does(kind: str, tmp_path: Path) -> None:
     loaded = tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))
     learn = loaded.signatures["learn"]
     losses = [float(learn(x=a[None], **({"y": b[None]} if len(b) else {}))["loss"]) for a, b in zip(x, y, strict=True)]
-    result = pipeline.learner.learn(_samples(x, y))
+    result = pipeline.learner.learn(make_samples(x, y))
     np.testing.assert_allclose(losses, result.losses, rtol=2e-4, atol=1e-6)
     theirs = loaded.signatures["weights"]()
     ours = pipeline.checkpoints._live

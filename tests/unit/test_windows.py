@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from learnd import statecodec
 from learnd.transforms.windows import Windows
-from learnd.types import Batch, Samples, TopicPartition
-
-PARTITION = TopicPartition("t", 0)
+from learnd.types import Batch
+from tests.helpers import PARTITION, make_samples
 
 
 def _windows(**options: Any) -> Windows:
@@ -31,13 +30,8 @@ def _windows(**options: Any) -> Windows:
 def _batch(times: list[float], keys: list[str] | None = None, first: int = 0) -> Batch:
     count = len(times)
     values = np.arange(first, first + count, dtype=np.float32)[:, None]
-    origins = np.empty(count, dtype=object)
-    origins.fill(PARTITION)
-    names = np.array(keys or ["k"] * count, dtype=object)
-    samples = Samples(
-        values, -values, np.array(times, float), names, origins, np.arange(first, first + count, dtype=np.int64)
-    )
-    return Batch(samples, (), {PARTITION: first + count}, count, 0)
+    rows = make_samples(values, -values, first=first, times_s=times, keys=keys)
+    return Batch(rows, (), {PARTITION: first + count}, count, 0)
 
 
 def _pairs(batch: Batch) -> list[tuple[list[float], float]]:
