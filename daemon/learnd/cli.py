@@ -233,15 +233,16 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
         return INTERNAL_ERROR
     finally:
         server.close()
-    progress, judged = pipeline.progress, pipeline.signal
-    if progress.records and not progress.samples:
-        log.error("nothing_learned", records=progress.records, rejected=pipeline.rejected, skipped=pipeline.skipped)
+    progress, began, judged = pipeline.progress, pipeline.began, pipeline.signal
+    counts = {name: getattr(progress, name) - getattr(began, name) for name in ("records", "samples", "updates")}
+    reasons = {name: dict(found) for name in ("rejected", "skipped") if (found := getattr(pipeline, name))}
+    if reasons and not counts["samples"]:  # without a reason they wait for a micro-batch to be full
+        log.error("nothing_learned", records=counts["records"], **reasons)
     log.info(
         "finished",
-        records=progress.records,
-        samples=progress.samples,
-        updates=progress.updates,
-        **{name: dict(counts) for name in ("rejected", "skipped") if (counts := getattr(pipeline, name))},
+        **counts,
+        model_samples=progress.samples,
+        **reasons,
         **_rounded(loss=judged.loss, averaged_loss=judged.averaged_loss, absolute_error=judged.absolute_error),
         data_dir=str(settings.data_dir),
     )

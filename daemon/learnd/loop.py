@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -69,6 +69,8 @@ class Pipeline:
     forward: FrozenForward = field(default_factory=FrozenForward)
     """How the newest export does on what came after it."""
     progress: Progress = field(default_factory=Progress)
+    began: Progress = field(default_factory=Progress)
+    """Where the model stood when this process opened it."""
     recent: Recent = field(default_factory=Recent)
     signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
     rejected: Counter[str] = field(default_factory=Counter)
@@ -119,6 +121,7 @@ class Pipeline:
         self.metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
         if state is not None:
             self.progress.restore(state["progress"])
+            self.began = replace(self.progress)
         progress = self.progress
         start = functools.partial(self.reader.start, progress.offsets, progress.topic_ids, progress.histories)
         for connect in (start, self.dead_letters.open, self.predictions.open):

@@ -42,14 +42,18 @@ def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> N
     with Daemon(config) as daemon:
         daemon.finish()
         assert daemon.events("state_restored")[-1]["samples"] == 5000
-        assert daemon.events("finished")[-1]["samples"] == 6000
+        finished = daemon.events("finished")[-1]
+    assert (finished["samples"], finished["model_samples"]) == (1000, 6000)
     shown = json.loads(run_cli("inspect", str(tmp_path / "data" / "quickstart")).stdout)
     assert shown["progress"]["samples"] == 6000
     assert len(shown["exports"]) == 2
 
 
 def test_files_are_learned_from(tmp_path: Path) -> None:
-    """A CSV file names its own columns; --max-records ends early, and the next run takes the rest."""
+    """A CSV file names its own columns; --max-records ends early, and the next run takes the rest.
+
+    The counts of the last line are those of the run: one that learned nothing says so, whatever others have learned.
+    """
     rows = [json.loads(value) for value in readings(300)]
     lines = [";".join(rows[0]), *(";".join(str(value) for value in row.values()) for row in rows)]
     path = tmp_path / "readings.csv.gz"
@@ -62,7 +66,16 @@ def test_files_are_learned_from(tmp_path: Path) -> None:
         assert daemon.events("finished")[-1]["records"] == 100
     with Daemon(config) as daemon:
         daemon.finish()
-        assert daemon.events("finished")[-1]["samples"] == 300
+        assert daemon.events("finished")[-1]["samples"] == 200
+        assert not daemon.events("nothing_learned")
+    with path.open("ab") as file:
+        file.write(gzip.compress(b"\njunk\njunk"))
+    with Daemon(config) as daemon:
+        daemon.finish()
+        (nothing,) = daemon.events("nothing_learned")
+        finished = daemon.events("finished")[-1]
+    assert nothing["records"] == finished["records"] == sum(nothing["rejected"].values()) == 2
+    assert (finished["samples"], finished["model_samples"]) == (0, 300)
 
 
 def test_a_misspelt_feature_is_seen_in_the_log(tmp_path: Path) -> None:

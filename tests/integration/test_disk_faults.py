@@ -51,7 +51,7 @@ def test_a_full_disk_turns_readiness_red_and_recovers(tmp_path: Path) -> None:
             until(lambda: daemon.get("/readyz")[0] == 200, what="green readiness")
             assert daemon.metric("learnd_checkpoint_consecutive_failures") == 0
             daemon.terminate()
-            samples = daemon.events("finished")[-1]["samples"]
+            samples = daemon.events("finished")[-1]["model_samples"]
         assert [json.loads(line)["offset"] for line in lines.read_text().splitlines()] == list(range(samples))
 
 

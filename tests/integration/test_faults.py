@@ -313,7 +313,7 @@ def test_a_topic_that_was_made_anew_is_noticed(records: int, kafka_broker: Kafka
     for _ in range(2):  # and its identity is in the checkpoint: the second start finds nothing new
         with Daemon(config, "--once") as daemon:
             daemon.finish()
-            assert daemon.events("finished")[-1]["samples"] == 100 + records
+            assert daemon.events("finished")[-1]["model_samples"] == 100 + records
     assert _learned(config) == _once_each(topic, 100) + _once_each(topic, records)
 
 

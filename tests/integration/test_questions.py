@@ -157,7 +157,7 @@ def test_use_a_model_subclass_of_mine_with_its_own_layers_and_loss(tmp_path: Pat
         daemon.finish()
     with Daemon(config, environ=environ) as daemon:
         daemon.finish()
-        assert daemon.events("finished")[-1]["samples"] == 600
+        assert daemon.events("finished")[-1]["model_samples"] == 600
         assert daemon.events("export_published")
     arrays, state = read_arrays(tmp_path / "data" / "checkpoints")
     assert any(name.endswith("interactions/left") for name in arrays)
