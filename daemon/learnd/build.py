@@ -18,7 +18,7 @@ from learnd.decoders.admission import REASONS, Fields, fields_from
 from learnd.decoders.settings import CsvSettings
 from learnd.errors import ConfigError
 from learnd.evaluation.prequential import Prequential
-from learnd.exporters.candidate import input_names
+from learnd.exporters.candidate import argument_names
 from learnd.exporters.publish import Exporter
 from learnd.exporters.settings import ExportSettings
 from learnd.exporters.signature import Signer
@@ -394,7 +394,7 @@ def output_names(settings: Settings) -> tuple[str, ...]:
 
 def describe(settings: Settings) -> Mapping[str, Any]:
     """What the manifest says of the model, whatever it has learned."""
-    inputs = input_names(settings.feature_names)
+    inputs = argument_names(settings.feature_names)
     return {
         "name": settings.name,
         "config_sha256": settings.digest(),

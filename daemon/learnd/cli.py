@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("export", type=Path, metavar="EXPORT", help="its folder, such as data/exports/latest")
     predict.add_argument("--format", metavar="NAME", help="which of its formats to run (default: the first)")
     predict.add_argument("--key", metavar="FIELD", help="the field that names the machine, for models of windows")
+    predict.add_argument("--code", metavar="MODULE", help="imported first: that of your own layers in a Keras file")
     predict.set_defaults(command=_predict)
     return parser
 
@@ -176,7 +177,10 @@ def _inspect(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     with _quiet_native_logs():
         from learnd.prediction import Predictor
+        from learnd.section import load_object
 
+        if options.code is not None:
+            load_object(options.code, "--code")
         predictor = Predictor(options.export, options.format, key=options.key)
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         predictor.run(sys.stdin.buffer, sys.stdout, sys.stderr)

@@ -12,7 +12,7 @@ import numpy as np
 from learnd.decoders.admission import fields_from
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.settings import JsonSettings
-from learnd.errors import ExportDamagedError, UsageError
+from learnd.errors import ExportDamagedError, FormatUnavailableError, UsageError
 from learnd.exporters import READERS, manifest
 from learnd.settings import FeatureSettings
 from learnd.types import Float32Array, Records, TopicPartition
@@ -32,7 +32,7 @@ class Predictor:
     Raises
     ------
     UsageError
-        if *folder* is no export, or has no such format.
+        if *folder* is no export, or has no such format, or the format needs code that was not imported.
     ExportDamagedError
         if the format's file is not there, or cannot be loaded.
     """
@@ -48,6 +48,8 @@ class Predictor:
         reader = getattr(import_module(module), name)
         try:
             self._answer = reader(folder / formats[chosen]["path"])
+        except FormatUnavailableError as error:
+            raise UsageError(f"{folder}: {chosen} cannot be loaded: {error} (--code names it)") from error
         except Exception as error:  # each runtime has its own for a file that is not there or not whole
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ExportDamagedError(

@@ -11,6 +11,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -196,18 +198,26 @@ class Newest {
   std::thread watcher_;
 };
 
+// The numbers of a line. The stream's own >> would take "-" and 1e999 at its end for the end.
+Row Numbers(const std::string& line) {
+  std::istringstream fields(line);
+  Row row;
+  for (std::string field; fields >> field;) {
+    char* end = nullptr;
+    row.push_back(std::strtof(field.c_str(), &end));
+    if (*end != '\0' || !std::isfinite(row.back())) throw Failure(65, "\"" + field + "\" is no finite float");
+  }
+  return row;
+}
+
 // Gives `take` every row of standard input, each as soon as it is there; returns 65 if lines were left out, else 0.
 template <typename Take>
 int EachRow(Take take) {
   int status = 0;
   std::string line;
   for (int64_t number = 1; std::getline(std::cin, line); ++number) {
-    std::istringstream fields(line);
-    Row row;
-    for (float value; fields >> value;) row.push_back(value);
     try {
-      if (!fields.eof()) throw Failure(65, "holds something else behind " + std::to_string(row.size()) + " numbers");
-      take(row);
+      take(Numbers(line));
     } catch (const Failure& failure) {
       if (failure.status != 65) throw;
       std::cerr << "line " << number << ": " << failure.what() << std::endl;

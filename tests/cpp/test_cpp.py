@@ -143,16 +143,18 @@ def test_it_takes_up_newer_versions_without_a_failed_call(program: Path, exports
 def test_a_line_that_is_no_row_is_named_and_takes_nothing_along(program: Path, exports: Path, tmp_path: Path) -> None:
     """The rows before and behind it are answered, and learned; the status tells."""
     x, y = rows(2)
-    wrong = "4 five 6\n1 2\n1 nan 3\n1 1e99 3\n\n"
+    wrong = "4 five 6\n1 2\n1 nan 3\n1 1e99 3\n\n1 2 3 -\n1 2 3 1e99\n"
     good = _run(program, "predict", exports / "latest", lines=_lines(x))
     done = _done(program, "predict", exports / "latest", lines=_lines(x[:1]) + wrong + _lines(x[1:]))
     assert (done.returncode, done.stdout) == (65, good)
     assert _told(done.stderr, "line ") == [
-        "line 2: holds something else behind 1 numbers",
+        'line 2: "five" is no finite float',
         "line 3: expected 3 numbers, got 2",
-        "line 4: holds something else behind 1 numbers",
-        "line 5: holds something else behind 1 numbers",
+        'line 4: "nan" is no finite float',
+        'line 5: "1e99" is no finite float',
         "line 6: expected 3 numbers, got 0",
+        'line 7: "-" is no finite float',
+        'line 8: "1e99" is no finite float',
     ]
     pairs = _lines(np.concatenate([x, y], axis=1))
     for state, lines, code in (("clean", pairs, 0), ("dirty", wrong + pairs, 65)):

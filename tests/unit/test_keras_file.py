@@ -152,6 +152,31 @@ def test_learnd_goes_on_with_its_own_keras_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer, wanted, atol=0.02 * wanted.std())
 
 
+UNREGISTERED = """
+import keras
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+def make(input_shape, outputs):
+    return keras.Sequential([keras.Input(input_shape), Doubled(), keras.layers.Dense(outputs)])
+"""
+
+
+def test_a_layer_that_keras_would_not_find_is_named_and_the_rest_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the way out."""
+    (tmp_path / "unregistered.py").write_text(UNREGISTERED)
+    monkeypatch.syspath_prepend(tmp_path)
+    learned(tmp_path, model={"factory": "unregistered:make"}, export={"formats": ["saved_model", "keras"]})
+    document = json.loads((tmp_path / "exports" / "latest" / "learnd.json").read_text())
+    assert list(document["formats"]) == ["saved_model"]
+    assert "no class Doubled" in document["unavailable"]["keras"]
+    assert "register_keras_serializable" in document["unavailable"]["keras"]
+
+
 def test_a_core_that_keras_cannot_build_again_is_named(tmp_path: Path) -> None:
     """A SavedModel is a graph, no architecture."""
     learned(tmp_path / "first")

@@ -1,5 +1,6 @@
 """Exports appear whole, verified and under a new number, or not at all."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -302,6 +303,17 @@ def test_verification_refuses_what_is_wrong(got: dict[str, Any], message: str) -
     with pytest.raises(VerificationError, match=message):
         wanted = {"y": np.ones((9, 1), np.float32)}
         largest_difference("here", got, wanted, spread_of(wanted), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_verification_is_as_strict_for_targets_of_any_size(scale: float) -> None:
+    """A difference is one of standard deviations, whatever the unit."""
+    wanted = {"prediction": np.linspace(1.0, 2.0, 10, dtype=np.float32)[:, None] * np.float32(scale)}
+    spreads = spread_of(wanted)
+    for share, accepted in ((0.009, True), (0.012, False)):
+        got = {"prediction": wanted["prediction"] + np.float32(share * spreads["prediction"][0])}
+        with contextlib.nullcontext() if accepted else pytest.raises(VerificationError, match="differs"):
+            largest_difference("here", got, wanted, spreads, tolerance=0.01)
 
 
 def test_every_format_that_may_be_configured_is_registered() -> None:

@@ -152,12 +152,13 @@ def test_what_would_spoil_the_model_for_good_is_refused(harm: str, tmp_path: Pat
 
 def test_features_of_any_name_have_an_input(tmp_path: Path) -> None:
     """A signature's inputs must be plain words; which feature each stands for is in the manifest."""
-    names = ["temp °C", "temp_.C", "1st"]
+    names = ["temp °C", "temp_.C", "1st", "temp_.c"]  # TensorFlow's own arguments tell no case
     script = [json.dumps({**dict.fromkeys(names, float(i)), "y": i, "k": "m", "t": i}).encode() for i in range(50)]
     learned(tmp_path, script=script, features=names)
     folder = tmp_path / "exports" / "latest"
     records = tf.saved_model.load(str(folder / "saved_model")).signatures["records"]
     inputs = {entry["name"]: entry["input"] for entry in json.loads((folder / "learnd.json").read_text())["features"]}
     assert sorted(inputs) == sorted(names)
+    assert len({name.lower() for name in inputs.values()}) == len(names)
     answer = records(**{name: tf.zeros((3,)) for name in inputs.values()})
     assert answer["prediction"].shape == (3, 1)

@@ -15,6 +15,7 @@ from learnd.exporters.tflite_int8 import Int8Format
 from learnd.exporters.tflite_training import TrainingFormat
 from learnd.exporters.verify import VerificationError, largest_difference, spread_of
 from tests.exports import candidate_of, in_plain_python, learned, rows
+from tests.helpers import readings
 
 ALL = ["tflite", "tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training"]
 
@@ -117,6 +118,43 @@ def test_an_anomaly_has_a_score_in_int8_too(tmp_path: Path) -> None:
     wanted = pipeline.averaged.predict(strange, pipeline.averaged.weights())["score"]
     assert score(strange)["score"].min() > 5.0 * score(usual)["score"].max()
     np.testing.assert_allclose(score(strange)["score"], wanted, rtol=0.3)
+
+
+ALIKE = """
+import keras
+
+def make(input_shape, outputs):
+    hidden = [keras.layers.Dense(6, activation="tanh", name=name) for name in ("h-a", "h_a", "H_a")]
+    return keras.Sequential([keras.Input(input_shape), *hidden, keras.layers.Dense(outputs)])
+"""
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e7])
+def test_float16_is_as_exact_for_a_target_of_any_size(scale: float, tmp_path: Path) -> None:
+    """The converter multiplies the scale of a single target into the last matrix, where float16 has no such numbers."""
+    script = [json.dumps({**value, "y": scale * value["y"]}).encode() for value in map(json.loads, readings(300))]
+    pipeline = learned(tmp_path, script=script, model={"kind": "mlp", "hidden": [32]}, export={"formats": ALL[1:2]})
+    x, _ = rows(30)
+    answers = TFLiteReader(tmp_path / "exports" / "latest" / "model_float16.tflite")(x)["prediction"]
+    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    assert np.sqrt(np.square(answers - wanted).mean()) < 0.001 * wanted.std()
+
+
+def test_layers_whose_names_differ_in_a_sign_alone_stay_apart_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`get` gives every variable, and `set` brings each back to its own."""
+    (tmp_path / "alike.py").write_text(ALIKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    learned(tmp_path, model={"factory": "alike:make"}, export={"formats": ["tflite_training"]})
+    interpreter = Interpreter(str(tmp_path / "exports" / "latest" / "model_training.tflite"))
+    infer, get, put = map(interpreter.get_signature_runner, ("infer", "get", "set"))
+    x, _ = rows(1)
+    before = np.copy(infer(inputs=x)["prediction"])
+    state = {name: np.copy(value) for name, value in get().items()}
+    assert len([name for name in state if name.startswith("model_") and "kernel" in name]) == 4
+    put(**state)
+    np.testing.assert_array_equal(infer(inputs=x)["prediction"], before)
 
 
 def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, capfd: Any) -> None:

@@ -51,21 +51,23 @@ def raw(variable: Any) -> Any:
     return getattr(variable, "value", variable) if hasattr(variable, "path") else variable
 
 
-def input_names(features: Sequence[str]) -> dict[str, str]:
-    """What a signature calls the features: names that every runtime takes, each once.
+def argument_names(wanted: Sequence[str]) -> dict[str, str]:
+    """What a signature calls its arguments: names that every runtime takes, each once; TensorFlow tells no case.
 
-    >>> input_names(["t", "temp C", "temp.C", "1st", "ä"])
-    {'t': 't', 'temp C': 'temp_C', 'temp.C': 'temp_C_2', '1st': 'f_1st', 'ä': 'f__'}
+    >>> argument_names(["t", "temp C", "temp.C", "1st", "ä", "T"])
+    {'t': 't', 'temp C': 'temp_C', 'temp.C': 'temp_C_2', '1st': 'f_1st', 'ä': 'f__', 'T': 'T_2'}
     """
     names: dict[str, str] = {}
-    for feature in features:
-        plain = re.sub(r"[^A-Za-z0-9_]", "_", feature)
+    taken: set[str] = set()
+    for one in wanted:
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", one)
         if not plain[:1].isalpha() or plain == "self":
             plain = f"f_{plain}"
         number = 1
         name = plain
-        while name in names.values():
+        while name.lower() in taken:
             number += 1
             name = f"{plain}_{number}"
-        names[feature] = name
+        taken.add(name.lower())
+        names[one] = name
     return names

@@ -51,7 +51,6 @@ answers = dict(zip((port.name for port in session.get_outputs()), session.run(No
 ```""",
 }
 """How to load each format; one that is not here is named with its path alone."""
-_OWN_LOSS = {"the task's own": " (squared error in standard deviations, or cross-entropy for classes)"}
 
 
 def write(folder: Path, document: Mapping[str, Any]) -> None:
@@ -103,7 +102,7 @@ def _outputs(document: Mapping[str, Any]) -> str:
         return f"{ports}\n\nProbabilities of {_plain(document['predicts'][0])}, in this order: {named}."
     units = f"{ports}\n\nIn the units of the stream, in this order: {_names(document['predicts'])}."
     if any(port["name"] == "score" for port in document["outputs"]):
-        units += " `score` is the mean squared error of all of them in standard deviations: the larger, the stranger."
+        units += f" `score` is the mean squared error of all of them in {_units(document)}: the larger, the stranger."
     return units
 
 
@@ -124,10 +123,13 @@ def _origin(document: Mapping[str, Any]) -> str:
         [f"`{_plain(offset['topic'])}`", str(offset["partition"]), str(offset["next_offset"])]
         for offset in document["offsets"]
     ]
-    table = _table(["topic", "partition", "up to, not including, offset"], rows)
+    table = _table(["topic", "partition", "read up to, not including, offset"], rows)
     before = f"The export before it was {parent['number']}." if parent else "It is the first export of its folder."
     when = f", from {times['first']} to {times['last']}" if times else ""
-    return f"{document['samples']:,} samples in {document['updates']:,} updates{when}. {before}\n\n{table}"
+    batches = document["updates"] != document["samples"]
+    waiting = " Of what was read, the newest may still wait for their micro-batch to be full." if batches else ""
+    counts = f"{document['samples']:,} samples in {document['updates']:,} updates{when}."
+    return f"{counts}{waiting} {before}\n\n{table}"
 
 
 def _quality(document: Mapping[str, Any]) -> str:
@@ -145,7 +147,7 @@ def _quality(document: Mapping[str, Any]) -> str:
     )
     return (
         f"Every sample was predicted before it was learned; these are the errors of those predictions. Lately: over at "
-        f"most 1000 samples. The loss is {_plain(document['loss'])}{_OWN_LOSS.get(document['loss'], '')}. Weights that "
+        f"most 1000 samples. The loss is {_loss(document)}. Weights that "
         f"go on learning have just seen what came before, so these errors are smaller than those of an export, which "
         f"stands still. {_forward(document['parent'])}\n\n{table}\n\nBefore it was published, each file was "
         f"loaded and compared with the learning model on recent inputs ({checks or 'see learnd.json'})."
@@ -170,6 +172,18 @@ def _checking(document: Mapping[str, Any]) -> str:
         f"with its signature. The key's id is `{key['id']}`. Without learnd: `openssl pkeyutl -verify -pubin -inkey "
         "FILE -rawin -in learnd.json -sigfile learnd.json.sig`."
     )
+
+
+def _loss(document: Mapping[str, Any]) -> str:
+    if document["loss"] != "the task's own":
+        return _plain(document["loss"])
+    return "cross-entropy, in nats" if document["classes"] else f"squared error, in {_units(document)}"
+
+
+def _units(document: Mapping[str, Any]) -> str:
+    """Those of a loss: what comes out has the scale of the target, of its change, or of what came in."""
+    name = next((name for name in ("target", "change") if name in document["scaling"]), "inputs")
+    return "standard deviations" if _scaled(document, name) else "the units of the stream"
 
 
 def _scaled(document: Mapping[str, Any], name: str) -> bool:

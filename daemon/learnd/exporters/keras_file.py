@@ -4,6 +4,7 @@ Both hold a model of Keras' own layers: raw values in, raw values out, nothing o
 the user wrote have to be there when it is loaded, as Keras has it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +35,13 @@ class KerasFormat:
         compiled(candidate).save(target)
 
     def reader(self, target: Path) -> "KerasReader":
-        """The written model, as Keras loads it."""
+        """The written model, as Keras loads it.
+
+        Raises
+        ------
+        FormatUnavailableError
+            if it holds a class that Keras does not find.
+        """
         return KerasReader(target)
 
 
@@ -64,7 +71,7 @@ class KerasReader:
     """Answers from a file of Keras', or from a model that was loaded already."""
 
     def __init__(self, model: Any) -> None:
-        self.model = keras.models.load_model(model) if isinstance(model, Path) else model
+        self.model = _load(model) if isinstance(model, Path) else model
 
     def __call__(self, x: Float32Array) -> Mapping[str, Float32Array]:
         return {name: np.asarray(value) for name, value in self.model(x, training=False).items()}
@@ -80,6 +87,19 @@ class KerasReader:
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is not None and not optimizer.built:
             raise ExportError("keras: the file's optimizer has no state")
+
+
+def _load(path: Path) -> Any:
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:  # Keras has several for this one, and says it at the end of many lines
+        missing = re.search("Could not locate class '([^']+)'", str(error))
+        if missing is None:
+            raise
+        raise FormatUnavailableError(
+            f"Keras finds no class {missing[1]} when it loads the file: decorate it with "
+            "@keras.saving.register_keras_serializable(), and import its module before loading"
+        ) from error
 
 
 def compiled(candidate: Candidate) -> Any:

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from learnd.errors import ExportError
 from learnd.exporters import warmup
-from learnd.exporters.candidate import Candidate, input_names
+from learnd.exporters.candidate import Candidate, argument_names
 from learnd.types import Float32Array
 
 
@@ -41,7 +41,7 @@ class SavedModelFormat:
         """Write *candidate* to the folder *target*."""
         module = LearningModule(candidate)
         tf.saved_model.save(module, str(target), signatures=module.signatures())
-        warmup.write(target, candidate.examples, list(input_names(candidate.features).values()))
+        warmup.write(target, candidate.examples, list(argument_names(candidate.features).values()))
 
     def reader(self, target: Path) -> "SavedModelReader":
         """The written model, loaded back with nothing but TensorFlow."""
@@ -58,7 +58,7 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         super().__init__(name="learnd")
         self._network = candidate.network
         self._learn = candidate.learn
-        self._names = input_names(candidate.features)
+        self._names = argument_names(candidate.features)
         self._targets = candidate.targets
         self._classes = candidate.classes
         self._saved, self.state = candidate.changing()

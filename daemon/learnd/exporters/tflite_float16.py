@@ -12,13 +12,15 @@ from learnd.errors import FormatUnavailableError
 from learnd.exporters.candidate import Candidate
 from learnd.exporters.litert import TFLiteReader
 from learnd.exporters.tflite import TFLiteFormat
+from learnd.types import Float32Array
 
 
 class Float16Format(TFLiteFormat):
     """``model_float16.tflite``: weights in half the room, arithmetic in float32 (or float16, on a GPU that can).
 
     Only what multiplies as a matrix is rounded. The converter's own float16 takes every constant, also those that bring
-    raw numbers to standard units: a pressure of 101 325 Pa is infinite in it.
+    raw numbers to standard units: a pressure of 101 325 Pa is infinite in it. A matrix into which it has multiplied a
+    scale (that of a single target, say) stays as it is where float16 has no such numbers.
     """
 
     file_name = "model_float16.tflite"
@@ -34,6 +36,8 @@ class Float16Format(TFLiteFormat):
         return reader
 
 
+_ROUNDING = 2.0**-11
+"""Of float16, relative, where it has all of its bits: from 6e-5 to 65504."""
 _ELEMENTWISE = {getattr(schema.BuiltinOperator, name) for name in ("ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM")}
 
 
@@ -52,12 +56,14 @@ def with_float16_weights(file: bytes) -> bytes:
             data = model.buffers[tensor.buffer].data
             if tensor.type != schema.TensorType.FLOAT32 or data is None or len(tensor.shape) < 2 or index in scales:
                 continue
+            matrix = np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32)
+            halves = _as_float16(matrix)
+            if halves is None:
+                continue
             rounded = copy.copy(tensor)
             rounded.type, rounded.name, rounded.buffer = schema.TensorType.FLOAT16, b"float16", len(model.buffers)
             buffer = schema.BufferT()
-            buffer.data = (
-                np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.float32).astype(np.float16).view(np.uint8)
-            )
+            buffer.data = halves.view(np.uint8)
             model.buffers.append(buffer)
             tensor.buffer = 0  # the empty one
             operator = schema.OperatorT()
@@ -72,3 +78,17 @@ def with_float16_weights(file: bytes) -> bytes:
         if index not in used:
             buffer.data = None  # what was rounded
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _as_float16(matrix: Float32Array) -> "np.ndarray[Any, Any] | None":
+    """*matrix* rounded; None where that costs more than rounding does, because its numbers are too large or too small.
+
+    >>> _as_float16(np.array([0.1, 1e-9], np.float32))
+    array([0.1, 0. ], dtype=float16)
+    >>> _as_float16(np.array([1e-7, 2e-7], np.float32)), _as_float16(np.array([1e5], np.float32))
+    (None, None)
+    """
+    with np.errstate(over="ignore"):
+        halves = matrix.astype(np.float16)
+    lost = np.linalg.norm(halves.astype(np.float64) - matrix)
+    return halves if lost <= _ROUNDING * np.linalg.norm(matrix.astype(np.float64)) else None

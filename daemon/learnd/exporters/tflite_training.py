@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.errors import ExportError, FormatUnavailableError
-from learnd.exporters.candidate import Candidate, raw
+from learnd.exporters.candidate import Candidate, argument_names, raw
 from learnd.exporters.litert import TFLiteReader
 from learnd.exporters.tflite import converted
 from learnd.types import Float32Array
@@ -90,8 +90,8 @@ class _TrainingModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no typ
         super().__init__(name="learnd")
         self._candidate = candidate
         trained = {name: v for name, v in candidate.state.items() if _is_trained(name, candidate)}
-        self._names = sorted(trained)
-        self.state = [raw(trained[name]) for name in self._names]
+        names = argument_names(sorted(trained))
+        self._named = {names[name]: raw(trained[name]) for name in names}
         self.all = candidate.every_variable()
 
     def signatures(self) -> Mapping[str, Any]:
@@ -101,9 +101,7 @@ class _TrainingModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no typ
         x = tf.TensorSpec((candidate.batch_rows, *shape), tf.float32, name="x")
         y = tf.TensorSpec((candidate.batch_rows, candidate.targets), tf.float32, name="y")
         one = tf.TensorSpec((1, *shape), tf.float32, name="inputs")
-        values = {
-            _plain(n): tf.TensorSpec(v.shape, v.dtype, _plain(n)) for n, v in zip(self._names, self.state, strict=True)
-        }
+        values = {name: tf.TensorSpec(v.shape, v.dtype, name) for name, v in self._named.items()}
         return {
             "infer": _function(self._infer).get_concrete_function(one),
             "train": _function(self._train).get_concrete_function(*([x, y] if candidate.targets else [x])),
@@ -120,22 +118,17 @@ class _TrainingModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no typ
         return {"loss": tf.reduce_mean(self._candidate.learn(x, y, observe=False))}
 
     def _get(self) -> Any:
-        return {_plain(name): tf.identity(v) for name, v in zip(self._names, self.state, strict=True)}
+        return {name: tf.identity(v) for name, v in self._named.items()}
 
     def _set(self, **values: Any) -> Any:
-        assignments = [v.assign(values[_plain(name)]) for name, v in zip(self._names, self.state, strict=True)]
-        with tf.control_dependencies(assignments):
-            return {"count": tf.constant(len(self._names))}
+        with tf.control_dependencies([v.assign(values[name]) for name, v in self._named.items()]):
+            return {"count": tf.constant(len(self._named))}
 
 
 def _is_trained(name: str, candidate: Candidate) -> bool:
     """Whether `train` changes it: weights, batch statistics and the optimizer's state, but no scales."""
     learning = {id(v) for v in (*candidate.network.trainable_variables, *candidate.network.statistics())}
     return name.startswith(("optimizer/", "guard/")) or id(candidate.state[name]) in learning
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def _with_variables(converter: Any) -> bytes:

@@ -8,6 +8,9 @@ from learnd.errors import LearndError
 from learnd.types import Float32Array, Float64Array
 
 _ROUNDING = 1e-6
+_UNIT = {"prediction": 0.0, "reconstruction": 0.0}
+"""Of what size answers are small, however small they are. Those in the units of the stream have none: a target may be a
+millionth. Scores and probabilities are rounded as what they were made of, whose size is about 1."""
 
 
 class VerificationError(LearndError):
@@ -62,10 +65,10 @@ def largest_difference(
         if not np.isfinite(answer).all() or not np.isfinite(expected).all():
             raise VerificationError(f"{what}: {name} is not finite")
         size = np.abs(expected).max(axis=0)
-        allowed = tolerance * spreads[name] + _ROUNDING * np.maximum(size, 1.0)
+        allowed = tolerance * spreads[name] + _ROUNDING * np.maximum(size, _UNIT.get(name, 1.0))
         errors = np.abs(answer.astype(np.float64) - expected)
         difference = np.sqrt(np.square(errors).mean(axis=0)) if mean else errors.max(axis=0)
-        ratios = np.atleast_1d(difference / allowed)
+        ratios = np.atleast_1d(np.divide(difference, allowed, out=np.zeros_like(difference), where=difference > 0))
         ratio = float(ratios.max())
         if ratio > 1.0:
             place = np.unravel_index(int(ratios.argmax()), ratios.shape)

@@ -124,7 +124,10 @@ class AveragedModel:
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
     def frozen(self, weights: Sequence[Any], x: Float32Array, y: Float32Array) -> FrozenLosses:
-        """The losses of the network with the state *weights*; tried with *x* and *y* at once. On any thread."""
+        """The losses of the network with the state *weights*, on the scale of the losses of the day.
+
+        Tried with *x* and *y* at once. On any thread.
+        """
         held = [tf.constant(w) for w in weights]
 
         def losses(x: Float32Array, y: Float32Array) -> Float32Array:
@@ -136,7 +139,9 @@ class AveragedModel:
 
     def _judged_with_state(self, x: Any, y: Any, weights: Sequence[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
-            return self._network.judge(x, y, training=False)[1]
+            predictions, _ = self._network.judge(x, y, training=False)
+        # On the live scale: that of when they were published may be a fraction of what the target spreads by now.
+        return self._network.losses_of(predictions, x, y)
 
     def _with_state(self, x: Any, weights: Sequence[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
