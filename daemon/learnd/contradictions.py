@@ -68,7 +68,12 @@ def contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], 
     for section in ("dead_letter", "predictions"):
         sink = getattr(settings, section)
         for other, path in paths.items():
-            if sink is not None and sink.path is not None and sink.path == path:
+            if (
+                sink is not None
+                and sink.path is not None
+                and path is not None
+                and sink.path.resolve() == path.resolve()
+            ):
                 yield (section, "path"), f"{sink.path} is the {other}'s path too; each needs a file of its own"
         paths[section] = sink.path if sink is not None else None
     yield from _export_contradictions(settings.export)

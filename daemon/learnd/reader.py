@@ -120,7 +120,9 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set() and not self._at_end():
+            polled = False  # what a start found of lost records comes with the first poll, also where none are left
+            while not self._stopping.is_set() and not (self._at_end() and (polled or self._left == 0)):
+                polled = True
                 wanted = self.batch_records if self._left is None else min(self.batch_records, self._left)
                 blocks = self._within_ends(self._source.poll(wanted, POLL_TIMEOUT_S))
                 if blocks:
@@ -144,8 +146,8 @@ class Reader:
         """*blocks* without the records that arrived after reading began, where only older ones are wanted."""
         if not self._ends:
             return blocks
-        kept = [until(block, self._ends.get(block.origin, 0)) for block in blocks]
-        return [block for block in kept if block.offsets or block.rejects or block.lost or block.topic_id]
+        kept = [(block, until(block, self._ends.get(block.origin, 0))) for block in blocks]
+        return [new for old, new in kept if new is old or new.offsets or new.rejects or new.lost or new.topic_id]
 
 
 def until(block: Records, end: int) -> Records:

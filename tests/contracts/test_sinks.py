@@ -84,7 +84,7 @@ def test_predictions_arrive(predictions: tuple[Predictions, Count | None]) -> No
 
 
 def test_files_take_back_what_came_after_the_state(tmp_path: Path) -> None:
-    """What a crash would repeat is cut; a file that somebody rotated away is left alone."""
+    """What a crash would repeat is cut, however its path is spelled; a file that somebody rotated is left alone."""
     path = tmp_path / "dead.jsonl"
     sink = FileDeadLetters(path, "test")
     sink.open()
@@ -92,7 +92,7 @@ def test_files_take_back_what_came_after_the_state(tmp_path: Path) -> None:
     state = sink.state()
     sink.put([REJECT, REJECT])
     sink.close()
-    again = FileDeadLetters(path, "test")
+    again = FileDeadLetters(tmp_path / ".." / tmp_path.name / "dead.jsonl", "test")
     again.open()
     again.restore(state)
     again.put([REJECT])

@@ -52,7 +52,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Source]
 
 def _blocks(source: Source, count: int, *, at_once: int = 7) -> Iterator[Records]:
     """Those of the next *count* records."""
-    polls = read = 0
+    polls = read = reached = 0
     while read < count and polls < 200:
         polls += 1
         for block in source.poll(min(at_once, count - read), 0.1):
@@ -60,6 +60,8 @@ def _blocks(source: Source, count: int, *, at_once: int = 7) -> Iterator[Records
             assert len(block.offsets) == len(block.values) == len(block.keys) == len(block.timestamps_ms)
             assert list(block.offsets) == sorted(set(block.offsets))
             assert not block.offsets or block.next_offset > block.offsets[-1]
+            assert not block.offsets or block.offsets[0] >= reached, "never passed over"
+            reached = block.next_offset
             read += len(block)
             yield block
 

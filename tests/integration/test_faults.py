@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as TheirPartition
 
 from learnd.errors import BrokerUnavailableError, DataLossError
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, make_broker
+from learnd.types import TopicPartition
 from tests import compile_cache
 from tests.faults import Proxy, cut_back
 from tests.helpers import SAVED_MODEL, Daemon, config_text, read_values, readings, until
@@ -203,6 +204,65 @@ def test_records_that_aged_out_stop_the_daemon_or_are_counted(kafka_broker: Kafk
         assert (event["offset"], event["resume"]) == (100, 130)
         lost = _once_each(topic, 130) - _once_each(topic, 100)
         _has_learned(daemon, config, _once_each(topic, 200) - lost)
+
+
+@pytest.mark.parametrize("isolation_level", ["read_uncommitted", "read_committed"])
+def test_the_markers_of_transactions_are_no_records_that_aged_out(
+    isolation_level: str, kafka_broker: KafkaCluster
+) -> None:
+    """They are stepped over in the offsets too: when all is deleted, nothing was lost, and nothing lags."""
+    topic = kafka_broker.create_topic("transactions")
+    producer = KafkaProducer(bootstrap_servers=kafka_broker.bootstrap, acks="all", transactional_id=topic)
+    try:
+        producer.init_transactions()
+        for end in (producer.commit_transaction, producer.abort_transaction):
+            producer.begin_transaction()
+            for value in readings(20):
+                producer.send(topic, value)
+            producer.flush()
+            end()
+    finally:
+        producer.close()
+    settings = KafkaSettings(
+        kind="kafka", bootstrap_servers=[kafka_broker.bootstrap], topics=[topic], isolation_level=isolation_level
+    )
+    source = KafkaSource(settings, group_id=topic)
+    source.open({})
+    offsets: dict[TopicPartition, int] = {}
+
+    def stepped_over() -> bool:
+        offsets.update({block.origin: block.next_offset for block in source.poll(7, 0.2)})
+        return list(offsets.values()) == [42]
+
+    until(stepped_over, what="both markers", timeout_s=20)
+    assert list(source.lags().values()) == [0]
+    source.close()
+    _age_out(kafka_broker, topic, 42)
+    source.open(offsets)  # or it would stop here
+    assert list(source.positions().values()) == [42]
+    source.close()
+
+
+@pytest.mark.parametrize("arguments", [["--once"], pytest.param([], marks=pytest.mark.slow)], ids=str)
+def test_what_a_start_found_lost_is_in_the_checkpoint_also_where_nothing_is_left(
+    arguments: list[str], kafka_broker: KafkaCluster, tmp_path: Path
+) -> None:
+    """Told to continue for one start, the next one finds nothing lost."""
+    topic = kafka_broker.create_topic("all-aged")
+    kafka_broker.produce(topic, readings(30))
+    config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic])
+    with Daemon(config, "--max-records", "10") as daemon:
+        daemon.finish()
+    _age_out(kafka_broker, topic, 30)
+    config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic], source={"on_data_loss": "continue"})
+    with Daemon(config, *arguments) as daemon:
+        if not arguments:
+            until(lambda: daemon.metric("learnd_records_lost_total") == 20, what="the gap", timeout_s=60)
+            daemon.terminate()
+        daemon.finish()
+    config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic])
+    with Daemon(config, "--once") as daemon:
+        daemon.finish()
 
 
 @pytest.mark.slow

@@ -84,6 +84,7 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
         ({"learning": {"optimizer": {"beta_1": "abc"}}}, "beta_1 is 'abc'"),
         ({"dead_letter": {"path": "x"}, "predictions": {"path": "x"}}, "x is the dead_letter's path too"),
         ({"source": {"kind": "file", "path": "x"}, "predictions": {"path": "x"}}, "x is the source's path too"),
+        ({"dead_letter": {"path": "x"}, "predictions": {"path": str(Path("x").absolute())}}, "dead_letter's path too"),
         ({"decode": {"kind": "json", "key": "a"}}, "decode.key: a is a feature or a target too"),
         ({"learning": {"optimizer": {"kind": "adan"}}}, "is no Keras optimizer; did you mean Adam?"),
         ({"source": None}, "source: is missing; give it a kind: kafka, file, simulator"),

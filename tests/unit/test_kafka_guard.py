@@ -152,6 +152,6 @@ def test_a_position_with_an_epoch_is_asked_about_before_it_is_read_from() -> Non
     consumer = SimpleNamespace(_subscription=subscription)
     for leader_epoch, asked in ((3, True), (5, False), (-1, False)):
         kafka_guard.seek(consumer, partition, 7, leader_epoch)
-        assert kafka_guard.position(consumer, partition) == 7
+        assert kafka_guard.position(consumer, partition) == (7, leader_epoch)
         assert subscription.maybe_validate_position_for_current_leader(partition, 5) is asked
         assert (subscription.partitions_needing_validation() == {partition}) is asked

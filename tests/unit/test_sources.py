@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,38 @@ def test_a_file_whose_learned_lines_changed_is_data_loss(tmp_path: Path) -> None
         source.open(*learned)
         return [value for block in source.poll(10, 0.0) for value in block.values]
 
-    assert rest(b"t,a\r\n1,2\r\n3,4\r\n5,6\r\n7,8\r\n") == [b"7,8"]
-    with pytest.raises(DataLossError, match=r"first 3 lines are no longer those that were learned.*another name"):
-        rest(b"t,a\n1,2\n3,5\n5,6\n7,8\n")
+    assert rest(b"t,a\n1,2\n3,4\n5,6\n7,8\n") == [b"7,8"]
+    for changed in (b"t,a\n1,2\n3,5\n5,6\n7,8\n", b"a,t\n1,2\n3,4\n5,6\n7,8\n"):
+        with pytest.raises(DataLossError, match=r"first 3 lines are no longer those that were learned.*another name"):
+            rest(changed)
+
+
+def test_a_bound_on_lines_that_changed_is_no_other_file(tmp_path: Path) -> None:
+    """A line that was cut is known again when it is cut elsewhere."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"x" * 5000 + b"\n1\n2\n")
+    source = _file(path, max_line_bytes=100)
+    source.open({})
+    (block,) = source.poll(10, 0.0)
+    _file(path, max_line_bytes=1000).open({block.origin: block.next_offset}, {}, {block.origin: block.history})
+
+
+def test_a_byte_order_mark_is_no_data_and_names_may_be_quoted(tmp_path: Path) -> None:
+    """Of the first line, whatever the format."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf{}\n")
+    assert _all(_file(path)) == [(0, b"{}")]
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbft,"note, free", b\n1,2,3\n')
+    assert read_header(FileSettings(kind="file", path=path)) == ["t", "note, free", "b"]
+
+
+def test_what_cannot_be_read_from_the_beginning_again_is_refused(tmp_path: Path) -> None:
+    """A pipe, say: half of its records were lost, for the header was read apart."""
+    path = tmp_path / "a.csv"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="no regular file"):
+        _file(path).open({})
 
 
 def test_an_endless_line_takes_bounded_memory(tmp_path: Path) -> None:

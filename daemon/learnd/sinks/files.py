@@ -117,11 +117,14 @@ class LinesFile:
         """
         assert self._file is not None
         size_bytes = state.get("bytes")
-        if size_bytes is None or state.get("path") != str(self._path):
+        if size_bytes is None or not self._is_ours(str(state.get("path"))):
             return
         if size_bytes < self._path.stat().st_size:
             self._file.truncate(size_bytes)
             self._file.seek(0, os.SEEK_END)
+
+    def _is_ours(self, path: str) -> bool:
+        return path == str(self._path) or Path(path).resolve() == self._path.resolve()
 
     def close(self) -> None:
         """Let go. What the disk does not take now is in no checkpoint either: the next start makes it again."""

@@ -1,5 +1,6 @@
 """Lines of a file as records: offset n is line n of the data, from 0, a header not counted."""
 
+import csv
 import gzip
 import time
 import zlib
@@ -8,10 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, cast
 
+import structlog
+
 from learnd.errors import ConfigError, DataLossError
 from learnd.sources.settings import FileSettings
 from learnd.types import Histories, Offsets, Records, TopicPartition
 
+log = structlog.get_logger()
+
+_BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
 """What a torn or foreign .gz file raises while it is read."""
 _WAYS_OUT = "give this one another name (it is learned from its beginning then), or start afresh with another data_dir"
@@ -34,7 +40,7 @@ def read_header(settings: FileSettings) -> list[str]:
             raise ConfigError(f"source.path: {settings.path} cannot be read: {error}") from error
     if not line:
         raise ConfigError(f"source.path: {settings.path} is empty; its first line must name the columns")
-    return [name.strip().strip('"') for name in line.split(settings.separator())]
+    return [name.strip() for name in next(csv.reader([line], delimiter=settings.separator(), skipinitialspace=True))]
 
 
 class FileSource:
@@ -60,7 +66,8 @@ class FileSource:
         self._sleep = sleep
         self._file: IO[bytes] | None = None
         self._offset = 0
-        self._history = self._checksum = 0
+        self._history = self._checksum = self._line_checksum = 0
+        self._ended = True
         self._exhausted = False
         self._ahead: bytes | None = None
         self._anchor: tuple[float, float] | None = None
@@ -72,28 +79,29 @@ class FileSource:
         histories: Histories = MappingProxyType({}),
     ) -> None:
         self._file = _open(self._settings.path)
-        if self._settings.resolved_format() == "csv" and self._settings.header:
-            self._line()
         self._offset = self._history = self._checksum = 0
+        if self._settings.resolved_format() == "csv" and self._settings.header and self._line() is not None:
+            self._history = self._checksum = self._line_checksum
         wanted = offsets.get(self._partition, 0)
         while self._offset < wanted:
-            if (line := self._line()) is None:
+            if self._line() is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint goes on at line "
                     f"{wanted}; bring the longer file back, or {_WAYS_OUT}"
                 )
-            self._pass(line)
+            self._pass()
         if histories.get(self._partition, -1) not in (-1, self._history):
             raise DataLossError(
-                f"{self._settings.path}: the first {wanted} lines are no longer those that were learned, and learning "
-                f"would go on behind them; bring that file back, or {_WAYS_OUT}"
+                f"{self._settings.path}: the header or the first {wanted} lines are no longer those that were learned, "
+                f"and learning would go on behind them; bring that file back, or {_WAYS_OUT}"
             )
 
-    def _pass(self, line: bytes) -> None:
+    def _pass(self) -> None:
+        """Take the line that was read last."""
         self._offset += 1
         # Of all lines but the newest: that one may have been read while somebody was still writing it.
         self._history = self._checksum
-        self._checksum = zlib.crc32(line + b"\n", self._checksum)
+        self._checksum = zlib.crc32(self._line_checksum.to_bytes(4, "big"), self._checksum)
 
     def _line(self) -> bytes | None:
         assert self._file is not None
@@ -101,9 +109,10 @@ class FileSource:
             line = self._file.readline(self._max_line_bytes + 2)
             if not line:
                 return None
-            rest = line
+            rest, self._line_checksum = line, zlib.crc32(line)
             while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
-                pass
+                self._line_checksum = zlib.crc32(rest, self._line_checksum)
+            self._ended = line.endswith(b"\n") or rest.endswith(b"\n")
         except _UNREADABLE as error:
             raise DataLossError(
                 f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; what stands before "
@@ -127,7 +136,10 @@ class FileSource:
             if line:
                 offsets.append(self._offset)
                 values.append(line)
-            self._pass(line)
+            self._pass()
+            if line and not self._ended:
+                note = "if somebody was still writing it, what is added to it will not be read"
+                log.warning("last_line_unfinished", path=str(self._settings.path), line=self._offset, note=note)
         if self._offset == first:
             return []
         none = [None] * len(values)
@@ -174,9 +186,21 @@ class FileSource:
 
 
 def _open(path: Path) -> IO[bytes]:
+    """At the first byte behind a byte order mark."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"source.path: {path} is no regular file; a start must be able to read it from the beginning")
     try:
         if path.suffix == ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        return path.open("rb")
+            return _behind_mark(cast(IO[bytes], gzip.open(path, "rb")))
+        return _behind_mark(path.open("rb"))
     except OSError as error:
         raise ConfigError(f"source.path: {path} cannot be read: {error.strerror}") from error
+
+
+def _behind_mark(file: IO[bytes]) -> IO[bytes]:
+    try:
+        if file.read(len(_BOM)) != _BOM:
+            file.seek(0)
+    except _UNREADABLE:
+        file.seek(0)  # whoever reads it next tells
+    return file

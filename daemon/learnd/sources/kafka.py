@@ -213,10 +213,21 @@ class KafkaSource:
         for block in blocks:
             self._positions[block.origin] = block.next_offset
             self._failed.pop(block.origin, None)
+        blocks += self._stepped_over()
         for partition, position in self._positions.items():
             high = self._consumer.highwater(_theirs(partition))
             if high is not None:
                 self._lags[partition] = max(0, high - position)
+        return blocks
+
+    def _stepped_over(self) -> list[Records]:
+        """Where there were no records, but markers and aborted ones: retention would make a loss of them later."""
+        blocks = []
+        for partition, position in self._positions.items():
+            reached, leader_epoch = kafka_guard.position(self._consumer, _theirs(partition))
+            if reached > position:
+                blocks.append(Records(partition, [], [], [], [], reached, history=leader_epoch))
+        self._positions |= {block.origin: block.next_offset for block in blocks}
         return blocks
 
     def _changed(self) -> list[Records]:
@@ -330,10 +341,6 @@ class KafkaSource:
         return {TopicPartition(p.topic, p.partition): offset for p, offset in ends.items()}
 
     def positions(self) -> Offsets:
-        # kafka-python's own position also steps over transaction markers, which no record ever shows.
-        for partition, position in self._positions.items():
-            theirs = kafka_guard.position(self._consumer, _theirs(partition))
-            self._positions[partition] = max(position, theirs or 0)
         return dict(self._positions)
 
     def lags(self) -> Mapping[TopicPartition, int]:

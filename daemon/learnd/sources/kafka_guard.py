@@ -157,10 +157,14 @@ def seek(consumer: Any, partition: Any, offset: int, leader_epoch: int) -> None:
     consumer._subscription.seek(partition, OffsetAndMetadata(offset, "", leader_epoch))
 
 
-def position(consumer: Any, partition: Any) -> int | None:
-    """The next offset; asks nobody. kafka-python's own may ask, and raise what only ``poll`` is to raise."""
+def position(consumer: Any, partition: Any) -> tuple[int, int]:
+    """The next offset and the epoch before it, -1 where not known; asks nobody.
+
+    It steps over what no record ever shows: transaction markers, aborted records. kafka-python's own may ask, and raise
+    what only ``poll`` is to raise.
+    """
     found = consumer._subscription.assignment[partition].position
-    return None if found is None else int(found.offset)
+    return (-1, -1) if found is None else (int(found.offset), int(found.leader_epoch))
 
 
 def refresh(consumer: Any, timeout_s: float) -> None:
