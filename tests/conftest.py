@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import compile_cache
-from tests.certificates import Files, make_files
+from tests.support import compile_cache
+from tests.support.certificates import Files, make_files
 
 pytest_plugins = ["learnd.testing.kafka"]
 
@@ -23,8 +23,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def old_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files that the real Keras 2 wrote; see `tests.legacy_models`."""
-    from tests.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
+    """A folder of files that the real Keras 2 wrote; see `tests.support.legacy_models`."""
+    from tests.support.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
 
     return write_old_files(tmp_path_factory.mktemp("keras-2"))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from learnd.config import json_schema
-from learnd.reference import markdown
+from learnd.config.loader import json_schema
+from learnd.config.reference_page import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {

@@ -13,9 +13,9 @@ from tests.bench.sides import interleave, median, seconds, show, spread  # isort
 
 import numpy as np
 
-from learnd.build import make_pipeline
-from learnd.config import loads
-from tests.helpers import config_text, readings
+from learnd.config.loader import loads
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import config_text, readings
 
 ROUNDS = 7
 

@@ -18,11 +18,11 @@ from tests.bench.sides import median, show, spread  # isort: skip - sets the log
 
 import numpy as np
 
-from learnd.build import configure_tensorflow, make_pipeline
-from learnd.config import loads
+from learnd.config.loader import loads
+from learnd.core.types import Samples
 from learnd.learners.chunk import CHUNK_ROWS
-from learnd.types import Samples
-from tests.helpers import config_text
+from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from tests.support.helpers import config_text
 
 ROWS = (CHUNK_ROWS, 1)
 LETTERS = "abcdefghijklmnop"

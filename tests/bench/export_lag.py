@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.bench.sides import median, show, spread
-from tests.helpers import Daemon, config_text
+from tests.support.helpers import Daemon, config_text
 
 RATES_PER_S = (50_000, 1000, 20)
 

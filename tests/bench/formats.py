@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.bench.sides import show  # isort: skip - sets the log level
 
-from learnd.exporters import EXPORTERS
-from tests.exports import learned
+from learnd.export.formats import EXPORTERS
+from tests.support.exports import learned
 
 SENSORS = ["temperature", "pressure", "vibration", "current", "speed", "torque"]
 WINDOW: dict[str, Any] = {"kind": "regression", "window": 24}

@@ -15,12 +15,12 @@ import time
 
 import numpy as np
 
-from learnd.build import configure_tensorflow, make_decoder, make_pipeline, make_source
-from learnd.config import loads
-from learnd.reader import Reader
-from learnd.settings import Settings
+from learnd.config.loader import loads
+from learnd.config.settings import Settings
+from learnd.runtime.reader import Reader
 from learnd.testing.kafka import KafkaCluster, running_cluster
-from tests.helpers import config_text
+from learnd.wiring.pipeline import configure_tensorflow, make_decoder, make_pipeline, make_source
+from tests.support.helpers import config_text
 
 RECORDS, ROUNDS = 300_000, 5
 NAMES = [f"sensor_{i:02d}" for i in range(16)]

@@ -13,10 +13,10 @@ from tests.bench.sides import show  # isort: skip - sets the log level
 
 import numpy as np
 
-from learnd.build import configure_tensorflow, make_pipeline
-from learnd.config import loads
-from learnd.loop import run
-from tests.helpers import config_text
+from learnd.config.loader import loads
+from learnd.runtime.loop import run
+from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from tests.support.helpers import config_text
 
 SAMPLES, POINTS, WARM_UP = 10_000_000, 40, 0.25
 

@@ -18,10 +18,10 @@ from tests.bench.sides import interleave, median, seconds, show, spread  # isort
 import numpy as np
 import tensorflow as tf
 
-from learnd.build import configure_tensorflow, make_pipeline
-from learnd.modeling import make_model, make_optimizer_for
-from learnd.types import Samples
-from tests.helpers import make_samples, settings
+from learnd.core.types import Samples
+from learnd.wiring.model import make_model, make_optimizer_for
+from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from tests.support.helpers import make_samples, settings
 
 MODELS = ("linear", "mlp", "autoencoder", "lstm", "gru", "conv1d", "tcn")
 WINDOWED, WINDOW = {"lstm", "gru", "conv1d", "tcn"}, 32

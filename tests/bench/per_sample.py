@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from learnd.averaging.settings import WindowSettings
 from learnd.averaging.window import WindowAverager
-from learnd.build import configure_tensorflow
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.guard import Guard
@@ -26,6 +25,7 @@ from learnd.models.mlp import mlp
 from learnd.models.settings import MlpSettings
 from learnd.tasks.network import NetworkSpec
 from learnd.tasks.regression import RegressionNetwork
+from learnd.wiring.pipeline import configure_tensorflow
 
 COMPILED_CHUNKS, EAGER_ROWS, ROUNDS = 40, 60, 7
 

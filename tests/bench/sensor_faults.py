@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tests.bench.sides import median, seconds, show, spread  # isort: skip - sets the log level
 
-from learnd.build import configure_tensorflow, make_decoder, make_rules
-from learnd.types import Batch, Records, TopicPartition
-from tests.helpers import settings
-from tests.sensor_faults import FAULTS, MACHINES, RULES, Fault, broken_fleet, errors, mean_error
+from learnd.core.types import Batch, Records, TopicPartition
+from learnd.wiring.pipeline import configure_tensorflow, make_decoder, make_rules
+from tests.support.helpers import settings
+from tests.support.sensor_faults import FAULTS, MACHINES, RULES, Fault, broken_fleet, errors, mean_error
 
 TICKS, EVERY, LASTS, AFTER = 4000, 1000, 200, 100
 SIDES = ("no fault", "no rule", "reject", "mean")

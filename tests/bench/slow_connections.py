@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from tests.bench.sides import show
-from tests.helpers import Daemon, config_text, until
-from tests.slow_clients import SlowClients, scrapes
+from tests.support.helpers import Daemon, config_text, until
+from tests.support.slow_clients import SlowClients, scrapes
 
 CONNECTIONS = (0, 500, 2000)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.sides import show
-from tests.helpers import Daemon, config_text
+from tests.support.helpers import Daemon, config_text
 
 LOOK_S = 5.0
 KEEP = 3

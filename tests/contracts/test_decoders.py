@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.decoders.admission import REASONS, Field, Fields
+from learnd.core.types import Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.types import Records, TopicPartition
+from learnd.decoders.validation import REASONS, Field, Fields
 
 FIELDS = Fields((Field("a", min=-100, max=100), Field("b")), (Field("y"),), None, "s", None, 64)
 Case = tuple[Callable[[], Any], Callable[[float, float, float], bytes]]

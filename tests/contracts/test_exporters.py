@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from learnd.build import make_pipeline
-from learnd.errors import FormatUnavailableError
-from learnd.exporters import EXPORTERS
-from learnd.exporters.verify import largest_difference, spread_of
-from learnd.loop import Pipeline
-from tests.exports import candidate_of
-from tests.helpers import settings
+from learnd.core.errors import FormatUnavailableError
+from learnd.export.formats import EXPORTERS
+from learnd.export.verify import largest_difference, spread_of
+from learnd.runtime.loop import Pipeline
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.exports import candidate_of
+from tests.support.helpers import settings
 
 CASES = (
     "saved_model",

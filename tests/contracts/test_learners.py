@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd import statecodec
-from learnd.build import make_pipeline
-from learnd.types import Samples
-from tests.helpers import make_samples, settings
+from learnd.checkpoint import state_codec
+from learnd.core.types import Samples
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import make_samples, settings
 
 CASES: dict[str, dict[str, Any]] = {"per_sample": {}, "micro_batch": {"batch_size": 4}}
 
@@ -40,7 +40,7 @@ def test_a_restored_learner_goes_on_the_same(mode: str, tmp_path: Path) -> None:
     one.learner.learn(_samples(0, 21))
     for name, variable in other.checkpoints._live.items():
         variable.assign(one.checkpoints._live[name])
-    other.learner.restore(statecodec.decode(statecodec.encode(one.learner.state())))
+    other.learner.restore(state_codec.decode(state_codec.encode(one.learner.state())))
     result, again = one.learner.learn(_samples(21, 40)), other.learner.learn(_samples(21, 40))
     np.testing.assert_array_equal(result.predictions, again.predictions)
     np.testing.assert_array_equal(result.averaged_losses, again.averaged_losses)

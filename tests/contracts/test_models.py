@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.build import make_pipeline
-from learnd.exporters import EXPORTERS
-from learnd.exporters.verify import largest_difference, spread_of
-from learnd.types import Samples
-from tests.exports import candidate_of
-from tests.helpers import make_samples, settings
+from learnd.core.types import Samples
+from learnd.export.formats import EXPORTERS
+from learnd.export.verify import largest_difference, spread_of
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.exports import candidate_of
+from tests.support.helpers import make_samples, settings
 
 # model, task, mode
 CASES = [

@@ -5,11 +5,11 @@ from typing import get_args
 import pytest
 
 from learnd.averaging import AVERAGERS
+from learnd.core.settings_base import Component
 from learnd.decoders import DECODERS
-from learnd.exporters import EXPORTERS
+from learnd.export.formats import EXPORTERS
 from learnd.learners import LEARNERS
 from learnd.models import MODELS
-from learnd.section import Component
 from learnd.sources import SOURCES
 from learnd.tasks import TASKS
 from tests.contracts import test_averagers, test_decoders, test_exporters, test_learners, test_models, test_sources

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from learnd.errors import ConfigError
-from learnd.protocols import DeadLetters, Predictions
+from learnd.core.errors import ConfigError
+from learnd.core.protocols import DeadLetters, Predictions
+from learnd.core.types import Reject, StepResult
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
-from learnd.types import Reject, StepResult
-from tests.helpers import PARTITION, make_samples
+from tests.support.helpers import PARTITION, make_samples
 
 REJECT = Reject(PARTITION, 5, "unparsable", "no JSON", b"junk", b"key", 1000)
 Count = Callable[[int], int]

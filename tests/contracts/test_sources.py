@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from learnd.protocols import Source
+from learnd.core.protocols import Source
+from learnd.core.types import Records, TopicPartition
 from learnd.sources.file import FileSource
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.memory import MemorySource
 from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings
 from learnd.sources.simulator import SimulatorSource
-from learnd.types import Records, TopicPartition
 
 COUNT = 50
 Row = tuple[TopicPartition, int, bytes | None]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.exports import learned, rows
-from tests.helpers import ROOT, until
+from tests.support.exports import learned, rows
+from tests.support.helpers import ROOT, until
 
 COMPILER = os.environ.get("CXX", "g++")
 pytestmark = pytest.mark.skipif(

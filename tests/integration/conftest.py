@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from learnd.testing.kafka import KafkaBroker, KafkaCluster
-from tests.certificates import Files
-from tests.faults import Proxy, own_broker
-from tests.secure_kafka import make_secure_broker
+from tests.support.certificates import Files
+from tests.support.faults import Proxy, own_broker
+from tests.support.secure_kafka import make_secure_broker
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd import statecodec
-from learnd.build import make_pipeline
-from learnd.checkpoint import read_arrays
-from learnd.export_worker import build_export
-from learnd.loop import Pipeline, run
+from learnd.checkpoint import state_codec
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.export_worker.worker import build_export
+from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
-from tests.helpers import SAVED_MODEL, same_arrays, settings
-from tests.stored_models import CLASSES, FEATURES, Trained, readings, write_all
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import SAVED_MODEL, same_arrays, settings
+from tests.support.stored_models import CLASSES, FEATURES, Trained, readings, write_all
 
 SOURCES = (
     "keras-3-archive",
@@ -149,7 +149,7 @@ def test_any_model_goes_on_learning(
     broken = _run_broken(tmp_path / "broken", [*records[:233], Crash(), *records[233:]], sections)
     arrays_again, state_again = read_arrays(tmp_path / "broken" / "checkpoints")
     assert same_arrays(arrays, arrays_again) == []
-    assert statecodec.encode(state) == statecodec.encode(state_again)
+    assert state_codec.encode(state) == state_codec.encode(state_again)
     assert broken.progress.samples == RECORDS
 
     (newest,) = (tmp_path / "whole" / "exports").glob("[0-9]*")  # one: classes that are all listed do not grow

@@ -9,13 +9,13 @@ from typing import Any
 import kafka.codec
 import pytest
 
-from learnd.errors import UnreadableError
+from learnd.core.errors import UnreadableError
+from learnd.core.types import Records
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster
-from learnd.types import Records
-from tests.faults import GZIP, ZSTD, Proxy, bomb, damage, own_broker, produce_batch
-from tests.helpers import Daemon, config_text, readings, until
+from tests.support.faults import GZIP, ZSTD, Proxy, bomb, damage, own_broker, produce_batch
+from tests.support.helpers import Daemon, config_text, readings, until
 
 GIB = 1 << 30
 

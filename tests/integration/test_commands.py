@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from learnd.checkpoint import read_arrays
-from tests.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli
+from learnd.checkpoint.checkpointer import read_arrays
+from tests.support.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli
 
 
 def _quick(folder: Path, records: int = 5000) -> Path:
@@ -99,7 +99,7 @@ def test_light_commands_do_not_import_tensorflow() -> None:
     """That is what keeps them under a second."""
     for arguments in (["schema"], ["validate", str(ROOT / "configs" / "quickstart.yaml")], ["--help"]):
         program = (
-            "import sys\nfrom learnd.cli import main\n"
+            "import sys\nfrom learnd.cli.main import main\n"
             f"try: main({arguments!r})\nexcept SystemExit: pass\n"
             "heavy = {'tensorflow', 'keras', 'kafka', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy\n"
         )

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from learnd import checkpoint_files
-from tests.helpers import Daemon, config_text, fill, run_cli, small_disk, until
+from learnd.checkpoint import files as checkpoint_files
+from tests.support.helpers import Daemon, config_text, fill, run_cli, small_disk, until
 
 LIVE: dict[str, Any] = {
     "features": ["temperature"],
@@ -113,7 +113,7 @@ def test_a_second_daemon_ends_within_two_seconds_and_a_killed_one_leaves_no_lock
     """Exit code 75, before anything heavy is imported, and before anything in the data_dir is touched."""
     config = _config(tmp_path, tmp_path / "data")
     program = (
-        "import sys\nfrom learnd.cli import main\n"
+        "import sys\nfrom learnd.cli.main import main\n"
         f"code = main(['run', {str(config)!r}])\n"
         "heavy = {'tensorflow', 'keras', 'kafka', 'numpy', 'rich'} & set(sys.modules)\n"
         "assert code == 75 and not heavy, (code, heavy)\n"

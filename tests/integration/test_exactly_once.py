@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd import faults, statecodec
-from learnd.checkpoint import read_arrays
+from learnd.checkpoint import state_codec
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.core import crash_points
 from learnd.testing.kafka import KafkaCluster
-from tests import compile_cache
-from tests.helpers import SAVED_MODEL, Daemon, config_text, readings, same_arrays, until
+from tests.support import compile_cache
+from tests.support.helpers import SAVED_MODEL, Daemon, config_text, readings, same_arrays, until
 
 RECORDS = 60_000
 PORTION, PORTION_S = 500, 0.3
@@ -151,7 +152,7 @@ def _processes_of(folder: Path) -> list[int]:
 
 def _kill_at(config: Path, point: str, *arguments: str) -> None:
     """The daemon's own SIGKILL, at *point*."""
-    with Daemon(config, *arguments, environ={faults.VARIABLE: point}) as daemon:
+    with Daemon(config, *arguments, environ={crash_points.VARIABLE: point}) as daemon:
         daemon.finish(code=-signal.SIGKILL)
 
 
@@ -195,7 +196,7 @@ def _compare_with_an_uninterrupted_run(
     assert same_arrays(arrays, arrays_again) == []
     for one in (state, state_again):
         del one["predictions"]["path"]
-    assert statecodec.encode(state) == statecodec.encode(state_again)
+    assert state_codec.encode(state) == state_codec.encode(state_again)
     predictions = (folder / "whole" / "predictions.jsonl").read_bytes()
     assert predictions == (folder / "broken" / "predictions.jsonl").read_bytes()
     offsets = [json.loads(line)["offset"] for line in predictions.splitlines()]

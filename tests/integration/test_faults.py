@@ -19,14 +19,14 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as TheirPartition
 
-from learnd.errors import BrokerUnavailableError, DataLossError
+from learnd.core.errors import BrokerUnavailableError, DataLossError
+from learnd.core.types import TopicPartition
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, make_broker
-from learnd.types import TopicPartition
-from tests import compile_cache
-from tests.faults import Proxy, cut_back
-from tests.helpers import SAVED_MODEL, Daemon, config_text, read_values, readings, until
+from tests.support import compile_cache
+from tests.support.faults import Proxy, cut_back
+from tests.support.helpers import SAVED_MODEL, Daemon, config_text, read_values, readings, until
 
 RESUME_S = 30.0
 STOP_S = 25.0

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.build import make_decoder, make_pipeline, make_transform
-from learnd.checkpoint import read_arrays
-from learnd.loop import run
-from learnd.reader import decode
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.core.types import Records
+from learnd.runtime.loop import run
+from learnd.runtime.reader import decode
 from learnd.sources.memory import Item, MemorySource
 from learnd.testing.kafka import KafkaCluster
-from learnd.types import Records
-from tests.helpers import readings, same_arrays, settings
-from tests.hostile import CORPORA, Corpus, json_corpus, letter, mutations
+from learnd.wiring.pipeline import make_decoder, make_pipeline, make_transform
+from tests.support.helpers import readings, same_arrays, settings
+from tests.support.hostile import CORPORA, Corpus, json_corpus, letter, mutations
 from tests.unit.test_loop import PARTITION, NoExports
 
 HOSTILE = {"json": 40_000, "csv": 30_000, "float32": 30_000}

@@ -4,8 +4,8 @@ import resource
 import statistics
 from pathlib import Path
 
-from tests.helpers import Daemon, config_text, until
-from tests.slow_clients import SlowClients, scrapes
+from tests.support.helpers import Daemon, config_text, until
+from tests.support.slow_clients import SlowClients, scrapes
 
 
 def _threads(daemon: Daemon) -> int:

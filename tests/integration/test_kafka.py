@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError
+from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError
+from learnd.core.types import TopicPartition
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, free_ports
-from learnd.types import TopicPartition
-from tests.helpers import Daemon, config_text, read_values, readings, until
+from tests.support.helpers import Daemon, config_text, read_values, readings, until
 
 
 def _source(broker: KafkaCluster, topic: str, **options: Any) -> KafkaSource:

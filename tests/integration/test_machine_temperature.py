@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.checkpoint import read_arrays
-from learnd.config import load
-from learnd.modeling import make_model
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.config.loader import load
 from learnd.testing.kafka import KafkaCluster
-from tests.helpers import ROOT, Daemon, run_cli
+from learnd.wiring.model import make_model
+from tests.support.helpers import ROOT, Daemon, run_cli
 
 DATA = ROOT / "tests" / "data" / "machine_temperature.csv.gz"
 CONFIG = ROOT / "configs" / "machine-temperature.yaml"

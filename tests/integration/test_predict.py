@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from learnd.exporters import READERS
-from tests.exports import learned, rows
-from tests.helpers import LEARND, WAIT_S, readings
+from learnd.export.formats import READERS
+from tests.support.exports import learned, rows
+from tests.support.helpers import LEARND, WAIT_S, readings
 
 
 def _predict(folder: Path, lines: str, *options: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:

@@ -17,9 +17,9 @@ from types import TracebackType
 import pytest
 import tensorflow as tf
 
-from learnd import faults
-from learnd.exporters.versions import LATEST, YOUNG_S
-from tests.helpers import SAVED_MODEL, WAIT_S, Daemon, config_text, run_cli, until
+from learnd.core import crash_points
+from learnd.export.versions import LATEST, YOUNG_S
+from tests.support.helpers import SAVED_MODEL, WAIT_S, Daemon, config_text, run_cli, until
 from tests.unit.test_versions import POINTS
 
 EXPORTS = 200
@@ -32,11 +32,13 @@ PUBLISHER = """\
 import json, os, sys
 from pathlib import Path
 import numpy as np
-from learnd.durable import write_text
-from learnd.exporters import manifest, publish, versions
-from learnd.exporters.settings import ExportSettings, UploadSettings
-from learnd.exporters.upload import Uploader
-from learnd.types import Signal, Snapshot, TopicPartition
+from learnd.core.fsync import write_text
+from learnd.export import manifest
+from learnd.export import publisher
+from learnd.export import versions
+from learnd.export.settings import ExportSettings, UploadSettings
+from learnd.export.upload import Uploader
+from learnd.core.types import Signal, Snapshot, TopicPartition
 
 versions.YOUNG_S = float(sys.argv[2])
 versions.MOST_YOUNG = 100  # in that time; they come much quicker here
@@ -46,11 +48,11 @@ def build(building, hurry):  # in place of the child process, whose TensorFlow t
     (building / "saved_model" / "variables").mkdir(parents=True)
     for name in ("model.tflite", "saved_model/saved_model.pb", "saved_model/variables/variables.data"):
         (building / name).write_bytes(os.urandom(5000))
-    files = {p: f for p, f in manifest.hash_files(building).items() if not p.startswith(publish.REQUEST)}
+    files = {p: f for p, f in manifest.hash_files(building).items() if not p.startswith(publisher.REQUEST)}
     write_text(building / manifest.FILE_NAME, json.dumps({"samples": 1, "files": files, "unavailable": {}}))
 
 
-exporter = publish.Exporter(
+exporter = publisher.Exporter(
     Path(sys.argv[1]), ExportSettings(keep=3), answer=lambda x, w: {}, recipe={}, description={},
     uploader=Uploader(UploadSettings(url=sys.argv[4])) if sys.argv[4:] else None,
 )
@@ -159,7 +161,7 @@ def test_two_hundred_exports_with_kills_are_whole_whenever_they_are_seen(
     with Reader(folder, _whole, young_s=QUICK_YOUNG_S, listed_every_s=LISTED_EVERY_S) as reader:
         while len(reader.contents) < EXPORTS or set(kills) < {*POINTS, "by chance"}:
             point = draw.choice([*POINTS, None])
-            environ = {**os.environ, **({faults.VARIABLE: f"{point}:{draw.randint(1, 15)}"} if point else {})}
+            environ = {**os.environ, **({crash_points.VARIABLE: f"{point}:{draw.randint(1, 15)}"} if point else {})}
             command = [sys.executable, "-c", PUBLISHER, str(folder), str(QUICK_YOUNG_S), "30"]
             publisher = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE)
             if point is None:
@@ -214,7 +216,7 @@ def test_real_exports_load_whenever_they_are_seen(tmp_path: Path) -> None:
 
 def _published_or_killed(config: Path, point: str | None) -> bool:
     """One life of the daemon with 500 records; False if its export did not come as far as *point*, or its end."""
-    environ = {faults.VARIABLE: f"export.{point}"} if point else {}
+    environ = {crash_points.VARIABLE: f"export.{point}"} if point else {}
     with Daemon(config, "--max-records", "500", environ=environ) as daemon:
         status = daemon.process.wait(WAIT_S)
         assert status in (0, -signal.SIGKILL), daemon.log()
@@ -242,6 +244,6 @@ def test_the_daemon_signs_and_uploads_what_it_publishes(tmp_path: Path) -> None:
     checked = run_cli("inspect", str(there / number), "--verify", "--public-key", str(public))
     assert (checked.returncode, json.loads(checked.stdout)["signature"]) == (0, "good"), checked.stderr
     shutil.rmtree(there)
-    with Daemon(config, "--max-records", "1", environ={faults.VARIABLE: "export.before-rename"}) as daemon:
+    with Daemon(config, "--max-records", "1", environ={crash_points.VARIABLE: "export.before-rename"}) as daemon:
         daemon.process.wait(WAIT_S)
     assert (there / LATEST).read_text().strip() == number

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.build import make_pipeline
-from learnd.checkpoint import read_arrays
-from learnd.config import loads
-from learnd.errors import ConfigError
-from learnd.loop import Pipeline, run
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.config.loader import loads
+from learnd.core.errors import ConfigError
 from learnd.models import from_bytes, to_bytes
 from learnd.models.stored.slots import assign_slots, slots_of
-from tests.helpers import ROOT, SAVED_MODEL, Daemon, config_text, run_cli
+from learnd.runtime.loop import Pipeline, run
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import ROOT, SAVED_MODEL, Daemon, config_text, run_cli
 from tests.unit.test_loop import NoExports
 
 EXAMPLE = ROOT / "tests" / "example"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from learnd.testing.kafka import KafkaBroker, KafkaCluster
-from tests.certificates import Files
-from tests.helpers import LEARND, WAIT_S, Daemon, readings, run_cli, until
-from tests.secure_kafka import secure_config
+from tests.support.certificates import Files
+from tests.support.helpers import LEARND, WAIT_S, Daemon, readings, run_cli, until
+from tests.support.secure_kafka import secure_config
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,15 +11,15 @@ from kafka.admin import UserScramCredentialUpsertion
 from kafka.errors import SaslAuthenticationFailedError
 from structlog.testing import capture_logs
 
-from learnd.errors import BrokerUnavailableError, ConfigError
+from learnd.core.errors import BrokerUnavailableError, ConfigError
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
-from learnd.sources.kafka_access import client_options
+from learnd.sources.kafka_auth import client_options
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaBroker, KafkaCluster
-from tests.certificates import USER, Files, unsigned_token
-from tests.helpers import Daemon, read_values, readings, until
-from tests.secure_kafka import secure_config
+from tests.support.certificates import USER, Files, unsigned_token
+from tests.support.helpers import Daemon, read_values, readings, until
+from tests.support.secure_kafka import secure_config
 
 PROVIDED: dict[str, str] = {}
 """What `token_provider` returns."""

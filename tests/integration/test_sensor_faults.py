@@ -3,7 +3,7 @@
 from collections import ChainMap
 from pathlib import Path
 
-from tests.sensor_faults import MACHINES, RULES, Fault, broken_fleet, errors, mean_error
+from tests.support.sensor_faults import MACHINES, RULES, Fault, broken_fleet, errors, mean_error
 
 
 def test_the_error_on_sound_records_is_lower_with_rules_than_without(tmp_path: Path) -> None:

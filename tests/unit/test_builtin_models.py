@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from learnd.models import MODELS
 from learnd.models.core import CoreSpec
-from learnd.models.gated import Gru, Lstm
 from learnd.models.layers import CausalConv
+from learnd.models.rnn_cells import Gru, Lstm
 from learnd.models.settings import AnyModel
 from learnd.models.tcn import blocks_for, receptive_field
 

@@ -8,10 +8,11 @@ import pytest
 import structlog
 import tensorflow as tf
 
-from learnd import checkpoint_files, statecodec
-from learnd.checkpoint import Checkpoints, _HostState
-from learnd.errors import ConfigError, SaveFailedError, StateDamagedError
-from learnd.types import TopicPartition
+from learnd.checkpoint import files as checkpoint_files
+from learnd.checkpoint import state_codec
+from learnd.checkpoint.checkpointer import Checkpoints, _HostState
+from learnd.core.errors import ConfigError, SaveFailedError, StateDamagedError
+from learnd.core.types import TopicPartition
 
 PARTITION = TopicPartition("t", 0)
 
@@ -122,7 +123,7 @@ def test_a_checkpoint_of_an_older_learnd_is_restored(tmp_path: Path) -> None:
     old = tf.train.Checkpoint(variables={name: tf.Variable(v) for name, v in variables.items()}, host=host)
     manager = tf.train.CheckpointManager(old, str(tmp_path), max_to_keep=3, checkpoint_name="ckpt")
     for value in (1, 2):
-        host.data = statecodec.encode({"fingerprint": {"model": "mlp"}, "state": {"value": value}})
+        host.data = state_codec.encode({"fingerprint": {"model": "mlp"}, "state": {"value": value}})
         manager.save()
     again = _variables()
     assert _checkpoints(tmp_path, again).restore() == {"value": 2}

@@ -21,11 +21,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from learnd import checkpoint_files, faults
-from learnd.checkpoint import Checkpoints, Saved
-from learnd.errors import StateDamagedError
+from learnd.checkpoint import files as checkpoint_files
+from learnd.checkpoint.checkpointer import Checkpoints, Saved
+from learnd.core import crash_points
+from learnd.core.errors import StateDamagedError
+from learnd.core.types import TopicPartition
 from learnd.sinks.files import LinesFile
-from learnd.types import TopicPartition
 
 PARTITION = TopicPartition("t", 0)
 POINTS = (
@@ -50,7 +51,7 @@ def killed_at(point: str) -> Iterator[None]:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "reached", reached)
+        patch.setattr(crash_points, "reached", reached)
         yield
 
 
@@ -244,7 +245,7 @@ def test_the_points_of_the_state_machine_are_all_that_there_are() -> None:
     """A new point in the code of checkpoints is drawn too."""
     root = Path(checkpoint_files.__file__).parent
     text = "".join((root / name).read_text() for name in ("checkpoint.py", "checkpoint_files.py"))
-    assert sorted(part.split('"')[0] for part in text.split('faults.reached("')[1:]) == sorted(POINTS)
+    assert sorted(part.split('"')[0] for part in text.split('crash_points.reached("')[1:]) == sorted(POINTS)
 
 
 def test_all_damaged_is_an_error(tmp_path: Path) -> None:

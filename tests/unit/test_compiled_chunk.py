@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.build import make_pipeline
+from learnd.core.types import Samples, TopicPartition
 from learnd.learners.chunk import CHUNK_ROWS
-from learnd.loop import Pipeline
-from learnd.types import Samples, TopicPartition
-from tests.helpers import make_samples, same_arrays, settings
+from learnd.runtime.loop import Pipeline
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import make_samples, same_arrays, settings
 
 ROWS = 200
 

@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 import yaml
 
-from learnd.config import json_schema, load, loads
-from learnd.errors import ConfigError
-from learnd.sources.kafka_access import client_options
-from tests.helpers import ROOT, config_text
+from learnd.config.loader import json_schema, load, loads
+from learnd.core.errors import ConfigError
+from learnd.sources.kafka_auth import client_options
+from tests.support.helpers import ROOT, config_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 STARTER = ROOT / "daemon" / "learnd" / "starter.yaml"

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.decoders.admission import Field, Fields
+from learnd.core.types import Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.types import Records, TopicPartition
+from learnd.decoders.validation import Field, Fields
 
 PARTITION = TopicPartition("sensors", 2)
 

@@ -5,11 +5,11 @@ import re
 
 import yaml
 
-from learnd.config import load
-from learnd.errors import ConfigError, DataDirLockedError, UsageError
-from learnd.loop import STOP_S
-from learnd.telemetry import Metrics
-from tests.helpers import ROOT
+from learnd.config.loader import load
+from learnd.core.errors import ConfigError, DataDirLockedError, UsageError
+from learnd.observability.metrics import Metrics
+from learnd.runtime.loop import STOP_S
+from tests.support.helpers import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.build import make_pipeline
-from learnd.checkpoint import Checkpoints, read_arrays
-from learnd.errors import FileLostError, SaveFailedError
-from learnd.loop import Pipeline, run
+from learnd.checkpoint.checkpointer import Checkpoints, read_arrays
+from learnd.core.errors import FileLostError, SaveFailedError
+from learnd.core.types import TopicPartition
+from learnd.runtime.loop import Pipeline, run
 from learnd.sinks import files
 from learnd.sinks.files import LinesFile
 from learnd.sources.memory import MemorySource, Pause
-from learnd.types import TopicPartition
-from tests.helpers import fill, readings, settings, small_disk
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import fill, readings, settings, small_disk
 from tests.unit.test_loop import NoExports
 
 PARTITION = TopicPartition("memory", 0)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.evaluation.forward import ROWS, FrozenForward
-from learnd.export_worker import build_export
+from learnd.core.types import Float32Array, StepResult
+from learnd.evaluation.export_loss import ROWS, FrozenForward
+from learnd.export_worker.worker import build_export
 from learnd.sources.memory import MemorySource, Pause
-from learnd.types import Float32Array, StepResult
-from tests.helpers import SAVED_MODEL, make_samples, readings
+from tests.support.helpers import SAVED_MODEL, make_samples, readings
 from tests.unit.test_loop import _learn_until, _make
 
 

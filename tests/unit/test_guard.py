@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.build import make_pipeline
-from learnd.checkpoint import read_arrays
-from learnd.loop import Pipeline
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.runtime.loop import Pipeline
 from learnd.sources.memory import MemorySource
-from tests.helpers import readings, settings
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import readings, settings
 from tests.unit.test_learning import QUICK, arrays, learn, numbers
 from tests.unit.test_loop import _run
 

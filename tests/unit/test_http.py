@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from learnd.errors import ConfigError
-from learnd.http import server as http
-from learnd.http.server import HttpServer
-from learnd.settings import HttpSettings
-from tests.helpers import until
+from learnd.config.settings import HttpSettings
+from learnd.core.errors import ConfigError
+from learnd.observability import http
+from learnd.observability.http import HttpServer
+from tests.support.helpers import until
 
 
 def make(port: int = 0) -> HttpServer:

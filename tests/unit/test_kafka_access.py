@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from learnd.errors import ConfigError
+from learnd.core.errors import ConfigError
 from learnd.sources.kafka import KafkaSource
-from learnd.sources.kafka_access import client_options
+from learnd.sources.kafka_auth import client_options
 from learnd.sources.settings import KafkaSettings
-from tests.certificates import USER, Files
+from tests.support.certificates import USER, Files
 
 
 def test_a_secret_is_not_in_what_the_client_options_come_from(access_files: Files) -> None:
@@ -50,8 +50,8 @@ sys.exit(pty.spawn([sys.executable, "-c", sys.argv[1], *sys.argv[2:]]))
 """
 LOADS_THE_KEY = """\
 import sys
-from learnd.errors import ConfigError
-from learnd.sources.kafka_access import client_options
+from learnd.core.errors import ConfigError
+from learnd.sources.kafka_auth import client_options
 from learnd.sources.settings import KafkaSettings
 try:
     client_options(KafkaSettings(kind="kafka", bootstrap_servers=["b:1"], topics=["t"], security_protocol="SSL",

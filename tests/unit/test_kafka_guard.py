@@ -15,8 +15,8 @@ from kafka.errors import KafkaTimeoutError
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from learnd.sources import kafka_guard
-from learnd.sources.kafka_guard import BatchTooLargeError, UnreadableBatchError, resume_offset
+from learnd.sources import kafka_patches
+from learnd.sources.kafka_patches import BatchTooLargeError, UnreadableBatchError, resume_offset
 from learnd.testing.kafka import free_ports
 
 CODECS = {"gzip": (1, True), "snappy": (2, False), "lz4": (3, False), "zstd": (4, False)}
@@ -26,9 +26,9 @@ PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
 @pytest.fixture(autouse=True)
 def bounds() -> Iterator[None]:
     """A small bound, and the usual one afterwards."""
-    kafka_guard.bound_decompression(100_000)
+    kafka_patches.bound_decompression(100_000)
     yield
-    kafka_guard.bound_decompression(64 << 20)
+    kafka_patches.bound_decompression(64 << 20)
 
 
 def _batch(codec: int, values: list[bytes], *, offset: int = 0) -> bytes:
@@ -125,7 +125,7 @@ def test_a_dead_iterator_is_dropped_with_its_error() -> None:
         _fetcher = Dying()
 
     heard: list[int] = []
-    kafka_guard.guard(Consumer, lambda: heard.append(1))
+    kafka_patches.guard(Consumer, lambda: heard.append(1))
     part = Consumer._fetcher._parse_fetched_data(_Completion())
     with pytest.raises(UnreadableBatchError, match="ValueError: broken") as error:
         Consumer._fetcher._append({}, part, 10, True)
@@ -140,7 +140,7 @@ def test_a_connection_that_fails_is_told() -> None:
     failures: list[Exception] = []
     port = free_ports()[0]
     with pytest.raises(KafkaTimeoutError, match="Unable to bootstrap"):
-        kafka_guard.make_consumer(failures.append, bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=300)
+        kafka_patches.make_consumer(failures.append, bootstrap_servers=f"127.0.0.1:{port}", bootstrap_timeout_ms=300)
     assert "ECONNREFUSED" in str(failures[0])
 
 
@@ -151,7 +151,7 @@ def test_a_position_with_an_epoch_is_asked_about_before_it_is_read_from() -> Non
     subscription.assign_from_user([partition])
     consumer = SimpleNamespace(_subscription=subscription)
     for leader_epoch, asked in ((3, True), (5, False), (-1, False)):
-        kafka_guard.seek(consumer, partition, 7, leader_epoch)
-        assert kafka_guard.position(consumer, partition) == (7, leader_epoch)
+        kafka_patches.seek(consumer, partition, 7, leader_epoch)
+        assert kafka_patches.position(consumer, partition) == (7, leader_epoch)
         assert subscription.maybe_validate_position_for_current_leader(partition, 5) is asked
         assert (subscription.partitions_needing_validation() == {partition}) is asked

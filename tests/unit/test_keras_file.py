@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from learnd.errors import FormatUnavailableError
-from learnd.exporters.keras_file import Hdf5Format, KerasFormat, optimizer_pairs
+from learnd.core.errors import FormatUnavailableError
+from learnd.export.formats.keras_file import Hdf5Format, KerasFormat, optimizer_pairs
 from learnd.learners.settings import OPTIMIZERS
-from tests.exports import candidate_of, in_plain_python, learned, rows
+from tests.support.exports import candidate_of, in_plain_python, learned, rows
 
 GOES_ON = """
 del sys.modules["keras"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd import statecodec
-from learnd.build import make_pipeline
-from learnd.errors import ConfigError
-from learnd.loop import Pipeline
-from learnd.types import Batch, Samples, StepResult
-from tests.helpers import make_samples, same_arrays, settings
+from learnd.checkpoint import state_codec
+from learnd.core.errors import ConfigError
+from learnd.core.types import Batch, Samples, StepResult
+from learnd.runtime.loop import Pipeline
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import make_samples, same_arrays, settings
 
 ROWS = 400
 QUICK = {"compile": False}
@@ -57,7 +57,7 @@ def copy(source: Pipeline, target: Pipeline) -> None:
     for name, variable in target.checkpoints._live.items():
         variable.assign(source.checkpoints._live[name])
     for part, other in ((source.transform, target.transform), (source.learner, target.learner)):
-        other.restore(statecodec.decode(statecodec.encode(part.state())))
+        other.restore(state_codec.decode(state_codec.encode(part.state())))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -13,17 +13,20 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import cli, faults, loop, statecodec
-from learnd.build import make_pipeline
-from learnd.checkpoint import read_arrays
-from learnd.errors import ConfigError, ExportError, SaveFailedError
-from learnd.exporters.publish import Exported
-from learnd.loop import Pipeline, run
-from learnd.reader import BATCH_RECORDS
+from learnd.checkpoint import state_codec
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.cli import main as cli
+from learnd.core import crash_points
+from learnd.core.errors import ConfigError, ExportError, SaveFailedError
+from learnd.core.types import Snapshot, TopicPartition
+from learnd.export.publisher import Exported
+from learnd.runtime import loop
+from learnd.runtime.loop import Pipeline, run
+from learnd.runtime.reader import BATCH_RECORDS
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
-from learnd.types import Snapshot, TopicPartition
-from tests.exports import hollow
-from tests.helpers import SAVED_MODEL, readings, same_arrays, settings
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.exports import hollow
+from tests.support.helpers import SAVED_MODEL, readings, same_arrays, settings
 from tests.unit.test_checkpoint_faults import POINTS, Killed
 
 PARTITION = TopicPartition("memory", 0)
@@ -90,7 +93,7 @@ def _run(folder: Path, script: Iterable[Any], **sections: Any) -> tuple[Pipeline
 
 def _state(folder: Path) -> tuple[dict[str, Any], bytes]:
     arrays, state = read_arrays(folder / "checkpoints")
-    return arrays, statecodec.encode(state)
+    return arrays, state_codec.encode(state)
 
 
 SECTIONS: dict[str, Any] = {
@@ -150,7 +153,7 @@ def test_any_crash_ends_in_the_same_state(
     source = MemorySource(script)
     killer = Killer(point, nth)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ScriptedCrash):
-        patch.setattr(faults, "reached", killer.reached)
+        patch.setattr(crash_points, "reached", killer.reached)
         run(_pipeline(folder, source, **SECTIONS), stopping=lambda: False, on_batch=killer.on_batch)
     _run(folder, script, **SECTIONS)
     arrays, state = _state(folder)

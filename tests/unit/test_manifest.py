@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import learnd
-from learnd.build import check, make_pipeline
-from learnd.errors import ConfigError, ExportDamagedError, ExportError, UsageError
-from learnd.exporters import audit, card, manifest
-from learnd.exporters.software import code_hashes
-from learnd.settings import Settings
-from learnd.types import Signal, Snapshot
-from tests.exports import learned
-from tests.helpers import SAVED_MODEL, run_cli, settings
+from learnd.config.settings import Settings
+from learnd.core.errors import ConfigError, ExportDamagedError, ExportError, UsageError
+from learnd.core.types import Signal, Snapshot
+from learnd.export import audit, manifest, model_card
+from learnd.export.software import code_hashes
+from learnd.wiring.pipeline import check, make_pipeline
+from tests.support.exports import learned
+from tests.support.helpers import SAVED_MODEL, run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
 SCHEMA = json.loads(manifest.SCHEMA_FILE.read_text())
@@ -160,7 +160,7 @@ def test_a_manifest_that_does_not_fit_is_not_written(tmp_path: Path) -> None:
 
 
 def _run_the_code_in_the_card(folder: Path, *, blocks: int) -> None:
-    found = re.findall(r"```python\n(.*?)```", (folder / card.FILE_NAME).read_text(), re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```", (folder / model_card.FILE_NAME).read_text(), re.DOTALL)
     assert len(found) == blocks
     program = "import numpy as np\nrow = np.ones((1, 3), np.float32)\nrows = row\n"
     for block in found:
@@ -189,14 +189,14 @@ def test_the_card_loads_the_other_formats_too_and_says_which_there_are_not(tmp_p
     learned(tmp_path, export={"formats": formats})
     folder = tmp_path / "exports" / "latest"
     _run_the_code_in_the_card(folder, blocks=5)
-    assert "No tflite_dynamic: no weight of the model has" in (folder / card.FILE_NAME).read_text()
+    assert "No tflite_dynamic: no weight of the model has" in (folder / model_card.FILE_NAME).read_text()
 
 
 def test_the_card_says_what_goes_in_and_comes_out_and_is_made_from_the_manifest_alone(published: Path) -> None:
     """So that it can be made again, and never says more than the manifest."""
     document = _read(published / "latest")
-    text = (published / "latest" / card.FILE_NAME).read_text()
-    assert text == card.card(document)
+    text = (published / "latest" / model_card.FILE_NAME).read_text()
+    assert text == model_card.card(document)
     for said in ("| 0 | `a` | -1 | 50 |", "`prediction`, float32, shape (any, 1)", "20 samples", "`t` | 0 | 7"):
         assert said in text
     assert document["signing_key"]["id"] in text
@@ -236,7 +236,7 @@ def test_every_task_has_a_manifest_that_fits_and_a_card(
     document = _read(tmp_path / "exports" / "latest")
     jsonschema.validate(document, SCHEMA)
     assert {name: np.shape(scale["mean"]) for name, scale in document["scaling"].items()} == scales
-    text = (tmp_path / "exports" / "latest" / card.FILE_NAME).read_text()
+    text = (tmp_path / "exports" / "latest" / model_card.FILE_NAME).read_text()
     for words in said:
         assert words in text
     assert sorted(document["code_sha256"]) == ["learnd", *(["tests"] if "model" in sections else [])]
@@ -251,7 +251,7 @@ def make_model(input_shape: tuple[int, ...], outputs: int) -> keras.Model:
 def test_names_cannot_break_the_card(published: Path) -> None:
     """They come from the stream: a label may be anything."""
     document = {**_read(published / "latest"), "classes": ["a|b", "`x`", "<script>", "line\nbreak"]}
-    (line,) = [line for line in card.card(document).splitlines() if line.startswith("Probabilities")]
+    (line,) = [line for line in model_card.card(document).splitlines() if line.startswith("Probabilities")]
     assert line.endswith("`a b`, ` x `, ` script `, `line break`.")
 
 
@@ -357,7 +357,7 @@ def test_inspect_tells_by_its_exit_status(copy: Path, keys: Path) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_checks_the_signature_as_the_card_says(published: Path, keys: Path) -> None:
     """The command in the card, for those without learnd."""
-    text = (published / "latest" / card.FILE_NAME).read_text()
+    text = (published / "latest" / model_card.FILE_NAME).read_text()
     (command,) = re.findall(r"`(openssl pkeyutl [^`]+)`", text)
     arguments = command.replace("FILE", str(keys / "own.pub")).split()
     done = subprocess.run(arguments, cwd=published / "latest", capture_output=True, text=True, check=False)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.build import check, make_pipeline
-from learnd.errors import ConfigError
+from learnd.core.errors import ConfigError
 from learnd.learners.losses import make_loss
-from tests.helpers import run_cli, settings
+from learnd.wiring.pipeline import check, make_pipeline
+from tests.support.helpers import run_cli, settings
 
 HERE = "tests.unit.test_model_errors"
 

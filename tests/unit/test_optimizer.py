@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from learnd.build import make_pipeline
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OPTIMIZERS, SCHEDULES, OptimizerSettings
-from tests.helpers import make_samples, settings
+from learnd.wiring.pipeline import make_pipeline
+from tests.support.helpers import make_samples, settings
 
 WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}  # they take another optimizer, which a configuration cannot name
 

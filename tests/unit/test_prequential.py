@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from learnd.core.types import Float32Array, StepResult
 from learnd.evaluation.prequential import LARGEST, Prequential
-from learnd.types import Float32Array, StepResult
-from tests.helpers import make_samples
+from tests.support.helpers import make_samples
 
 COUNT, WINDOW = 50, 20
 _RANDOM = np.random.default_rng(0)

@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd import export_worker
-from learnd.build import describe, make_pipeline
-from learnd.exporters import EXPORTERS, versions
-from learnd.exporters.publish import Exported, Exporter
-from learnd.exporters.settings import Format
-from learnd.exporters.verify import VerificationError, largest_difference, spread_of
-from learnd.exporters.versions import YOUNG_S, Versions
-from learnd.settings import ModelRecipe, Settings
-from learnd.types import Signal, Snapshot, TopicPartition
-from tests.exports import hollow, learned
-from tests.helpers import settings, until
+from learnd.config.settings import ModelRecipe, Settings
+from learnd.core.types import Signal, Snapshot, TopicPartition
+from learnd.export import versions
+from learnd.export.formats import EXPORTERS
+from learnd.export.publisher import Exported, Exporter
+from learnd.export.settings import Format
+from learnd.export.verify import VerificationError, largest_difference, spread_of
+from learnd.export.versions import YOUNG_S, Versions
+from learnd.export_worker import worker
+from learnd.wiring.pipeline import describe, make_pipeline
+from tests.support.exports import hollow, learned
+from tests.support.helpers import settings, until
 from tests.unit.test_versions import Clock
 
 
@@ -38,7 +39,7 @@ class _Child:
     def __call__(self, building: Path, hurry: bool) -> None:
         if self.spoil is not None:
             self.spoil(building)
-        export_worker.build_export(building)
+        worker.build_export(building)
 
 
 def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
@@ -334,7 +335,7 @@ def test_a_killed_parent_takes_its_stopped_child_along(tmp_path: Path) -> None:
     """From its first sign of life on the child may be stopped, and then only the kernel can end it."""
     program = f"""
 import os, signal, subprocess, sys
-command = [sys.executable, "-m", "learnd.export_child", str(os.getpid()), {str(tmp_path)!r}]
+command = [sys.executable, "-m", "learnd.export_worker.bootstrap", str(os.getpid()), {str(tmp_path)!r}]
 child = subprocess.Popen(command, stdout=subprocess.PIPE)
 child.stdout.readline()
 child.send_signal(signal.SIGSTOP)
@@ -348,7 +349,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_child_whose_parent_is_gone_ends_at_once(tmp_path: Path) -> None:
     """It was killed before the child could ask for its signal."""
-    command = [sys.executable, "-m", "learnd.export_child", "1", str(tmp_path)]
+    command = [sys.executable, "-m", "learnd.export_worker.bootstrap", "1", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the parent is gone" in done.stderr

@@ -2,11 +2,11 @@
 
 import pytest
 
-from learnd.decoders.admission import Field, Fields
+from learnd.core.types import Batch, TopicPartition
 from learnd.decoders.json import JsonDecoder
-from learnd.reader import Reader
+from learnd.decoders.validation import Field, Fields
+from learnd.runtime.reader import Reader
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
-from learnd.types import Batch, TopicPartition
 
 DECODER = JsonDecoder(Fields((Field("a"),), (), None, "s", None, 1000))
 PARTITION = TopicPartition("memory", 0)

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import statecodec
-from learnd.build import make_decoder, make_pipeline, make_rules
-from learnd.checkpoint import read_arrays
-from learnd.loop import Pipeline, run
+from learnd.checkpoint import state_codec
+from learnd.checkpoint.checkpointer import read_arrays
+from learnd.core.types import Batch, Records
+from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Item, MemorySource
 from learnd.transforms.rules import Rule, Rules
 from learnd.transforms.unchanged import Unchanged
-from learnd.types import Batch, Records
-from tests.helpers import PARTITION, make_samples, settings
+from learnd.wiring.pipeline import make_decoder, make_pipeline, make_rules
+from tests.support.helpers import PARTITION, make_samples, settings
 from tests.unit.test_loop import NoExports
 
 NEVER = 10**9
@@ -178,7 +178,7 @@ def test_rules_do_not_depend_on_how_the_stream_is_cut(
     parts: list[Batch] = []
     for start, end in itertools.pairwise(bounds):
         part = make()
-        part.restore(statecodec.decode(statecodec.encode(state)))
+        part.restore(state_codec.decode(state_codec.encode(state)))
         piece = _batch(readings[start:end], keys=keys[start:end], times=times[start:end], first=start)
         parts.append(part(piece))
         state = part.state()
@@ -186,7 +186,7 @@ def test_rules_do_not_depend_on_how_the_stream_is_cut(
     assert sum((p.rejects for p in parts), ()) == expected.rejects
     for counts in ("skipped", "replaced"):
         assert sum(sum(getattr(p, counts).values()) for p in parts) == sum(getattr(expected, counts).values())
-    assert statecodec.encode(state) == statecodec.encode(whole.state())
+    assert state_codec.encode(state) == state_codec.encode(whole.state())
 
 
 def test_a_rule_that_is_new_begins_anew_beside_those_that_were_there() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.exports import in_plain_python, learned, rows
-from tests.helpers import make_samples
+from tests.support.exports import in_plain_python, learned, rows
+from tests.support.helpers import make_samples
 
 
 def relative(y: Any, z: Any) -> Any:

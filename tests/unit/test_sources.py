@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.errors import ConfigError, DataLossError
+from learnd.core.errors import ConfigError, DataLossError
+from learnd.core.types import TopicPartition
 from learnd.sources.file import FileSource, read_header
 from learnd.sources.settings import FileSettings, SimulatorSettings
 from learnd.sources.simulator import SimulatorSource, sensor_names
-from learnd.types import TopicPartition
 
 
 class _Clock:

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.errors import ConfigError
+from learnd.core.errors import ConfigError
 from learnd.models.stored.activation import output_activation
 from learnd.models.stored.architecture import model_of_json_file
 from learnd.models.stored.features import features_of

@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.errors import FormatUnavailableError
-from learnd.exporters.tflite import DynamicRangeFormat, TFLiteReader
-from learnd.exporters.tflite_int8 import Int8Format
-from learnd.exporters.tflite_training import TrainingFormat
-from learnd.exporters.verify import VerificationError, largest_difference, spread_of
-from tests.exports import candidate_of, in_plain_python, learned, rows
-from tests.helpers import readings
+from learnd.core.errors import FormatUnavailableError
+from learnd.export.formats.tflite import DynamicRangeFormat, TFLiteReader
+from learnd.export.formats.tflite_int8 import Int8Format
+from learnd.export.formats.tflite_training import TrainingFormat
+from learnd.export.verify import VerificationError, largest_difference, spread_of
+from tests.support.exports import candidate_of, in_plain_python, learned, rows
+from tests.support.helpers import readings
 
 ALL = ["tflite", "tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training"]
 

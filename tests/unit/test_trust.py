@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tests.helpers import ROOT, config_text, run_cli
+from tests.support.helpers import ROOT, config_text, run_cli
 
 
 class _WritesWhenLoaded(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc]

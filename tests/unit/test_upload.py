@@ -15,16 +15,16 @@ import pytest
 import tensorflow as tf
 from fsspec.implementations.memory import MemoryFileSystem
 
-from learnd import faults
-from learnd.build import make_pipeline
-from learnd.errors import ConfigError
-from learnd.exporters import audit, manifest
-from learnd.exporters.settings import UploadSettings
-from learnd.exporters.upload import Uploaded, Uploader
-from learnd.exporters.versions import YOUNG_S
+from learnd.core import crash_points
+from learnd.core.errors import ConfigError
+from learnd.export import audit, manifest
+from learnd.export.settings import UploadSettings
+from learnd.export.upload import Uploaded, Uploader
+from learnd.export.versions import YOUNG_S
 from learnd.sources.memory import MemorySource
-from tests.helpers import SAVED_MODEL, config_text, readings, settings
+from learnd.wiring.pipeline import make_pipeline
 from tests.integration.test_publishing import PUBLISHER
+from tests.support.helpers import SAVED_MODEL, config_text, readings, settings
 from tests.unit.test_config import _problems
 from tests.unit.test_loop import _learn_until
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
@@ -349,7 +349,7 @@ def test_a_kill_in_an_upload_leaves_the_store_pointing_at_a_whole_version(point:
 
     assert live(1) == 0
     first = (there / "latest").read_text().strip()
-    assert live(1, **{faults.VARIABLE: point}) == -signal.SIGKILL
+    assert live(1, **{crash_points.VARIABLE: point}) == -signal.SIGKILL
     assert (there / "latest").read_text().strip() == first
     assert audit.audit(there / first).changed == ()
     assert live(1) == 0

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.errors import ExportError
-from learnd.exporters import versions
-from learnd.exporters.versions import LATEST, MOST_YOUNG, YOUNG_S, Versions
+from learnd.core.errors import ExportError
+from learnd.export import versions
+from learnd.export.versions import LATEST, MOST_YOUNG, YOUNG_S, Versions
 from tests.unit.test_checkpoint_faults import Killed, killed_at
 
 POINTS = (
@@ -127,7 +127,7 @@ def test_whatever_a_crash_leaves_the_next_start_mends(point: str, tmp_path: Path
 def test_every_crash_point_of_publishing_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new point in the code has to come into `POINTS`."""
     reached: list[str] = []
-    monkeypatch.setattr("learnd.faults.reached", reached.append)
+    monkeypatch.setattr("learnd.core.crash_points.reached", reached.append)
     clock = Clock()
     opened = _versions(tmp_path, keep=1, clock=clock)
     for _ in range(2):

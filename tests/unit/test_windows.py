@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd import statecodec
+from learnd.checkpoint import state_codec
+from learnd.core.types import Batch
 from learnd.transforms.windows import Windows
-from learnd.types import Batch
-from tests.helpers import PARTITION, make_samples
+from tests.support.helpers import PARTITION, make_samples
 
 
 def _windows(**options: Any) -> Windows:
@@ -111,11 +111,11 @@ def test_windows_do_not_depend_on_how_the_stream_is_cut(
     skipped = 0
     for start, end in itertools.pairwise(bounds):
         part = _windows(**options)
-        part.restore(statecodec.decode(statecodec.encode(state)))
+        part.restore(state_codec.decode(state_codec.encode(state)))
         batch = part(_batch(times[start:end], keys[start:end], first=start))
         pairs += _pairs(batch)
         skipped += sum(batch.skipped.values())
         state = part.state()
     assert pairs == _pairs(expected)
     assert skipped == sum(expected.skipped.values())
-    assert statecodec.encode(state) == statecodec.encode(whole.state())
+    assert state_codec.encode(state) == state_codec.encode(whole.state())

@@ -1,7 +1,7 @@
 """Averages of the weights over time."""
 
 from learnd.averaging.settings import EmaSettings, NoneSettings, WindowSettings
-from learnd.section import Component
+from learnd.core.settings_base import Component
 
 AVERAGERS = {
     "window": Component(WindowSettings, "learnd.averaging.window:WindowAverager"),

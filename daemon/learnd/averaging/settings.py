@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from learnd.section import Count, Section
+from learnd.core.settings_base import Count, Section
 
 
 class WindowSettings(Section):

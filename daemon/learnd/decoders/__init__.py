@@ -1,7 +1,7 @@
 """From bytes to samples, rejects kept apart."""
 
+from learnd.core.settings_base import Component
 from learnd.decoders.settings import CsvSettings, Float32Settings, JsonSettings
-from learnd.section import Component
 
 DECODERS = {
     "json": Component(JsonSettings, "learnd.decoders.json:JsonDecoder"),

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from learnd.decoders.admission import (
+from learnd.core.types import Records, Reject, Samples
+from learnd.decoders.settings import RECORD_KEY
+from learnd.decoders.validation import (
     BAD_UTF8,
     MISSING_FIELD,
     UNPARSABLE,
@@ -16,8 +18,6 @@ from learnd.decoders.admission import (
     Rows,
     decode_records,
 )
-from learnd.decoders.settings import RECORD_KEY
-from learnd.types import Records, Reject, Samples
 
 
 class CsvDecoder:
@@ -26,7 +26,7 @@ class CsvDecoder:
     Raises
     ------
     KeyError
-        when a wanted field is not among *columns*; `learnd.build` checks that first.
+        when a wanted field is not among *columns*; `learnd.wiring.pipeline` checks that first.
     """
 
     def __init__(self, fields: Fields, columns: Sequence[str], delimiter: str = ",") -> None:

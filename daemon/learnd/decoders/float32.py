@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learnd.decoders.admission import UNPARSABLE, BadRecord, Fields, Rows, decode_records
-from learnd.types import Records, Reject, Samples
+from learnd.core.types import Records, Reject, Samples
+from learnd.decoders.validation import UNPARSABLE, BadRecord, Fields, Rows, decode_records
 
 
 class Float32Decoder:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from learnd.decoders.admission import (
+from learnd.core.types import Records, Reject, Samples
+from learnd.decoders.settings import RECORD_KEY
+from learnd.decoders.validation import (
     BAD_UTF8,
     MISSING_FIELD,
     NOT_FINITE,
@@ -21,8 +23,6 @@ from learnd.decoders.admission import (
     decode_records,
     label_text,
 )
-from learnd.decoders.settings import RECORD_KEY
-from learnd.types import Records, Reject, Samples
 
 
 class JsonDecoder:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from learnd.section import Count, Positive, Section
+from learnd.core.settings_base import Count, Positive, Section
 
 RECORD_KEY = "__key__"
 """As ``decode.key``: the record's own (Kafka) key, rather than a field of its value."""

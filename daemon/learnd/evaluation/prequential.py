@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from learnd.types import Float32Array, Float64Array, Signal, State, StepResult
+from learnd.core.types import Float32Array, Float64Array, Signal, State, StepResult
 
 WINDOW_SAMPLES = 1000
 LARGEST = 1e12

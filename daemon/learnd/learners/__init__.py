@@ -1,7 +1,7 @@
 """The compiled updates."""
 
+from learnd.core.settings_base import Component
 from learnd.learners.settings import MicroBatchSettings, PerSampleSettings
-from learnd.section import Component
 
 LEARNERS = {
     "per_sample": Component(PerSampleSettings, "learnd.learners.per_sample:PerSampleLearner"),

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from learnd.types import Float32Array, FrozenLosses
+from learnd.core.types import Float32Array, FrozenLosses
 
 STATISTICS_ROWS = 512
 """Of so many of the newest rows the averaged network's batch statistics are taken: 4 % of noise in a variance."""
@@ -29,7 +29,7 @@ class AveragedModel:
     Parameters
     ----------
     network : see `learnd.tasks.network.Network`
-    averager : see `learnd.protocols.Averager`, built for the network's averaged weights
+    averager : see `learnd.core.protocols.Averager`, built for the network's averaged weights
     batch_rows : rows per update
     """
 

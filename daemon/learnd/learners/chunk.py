@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
+from learnd.core.types import Float32Array
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.update import Update
-from learnd.types import Float32Array
 
 CHUNK_ROWS = 2048
 """A call costs about half a millisecond whatever is in it, so a backlog wants large chunks; a single row costs the

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.errors import ConfigError, Problem
-from learnd.section import load_object
+from learnd.core.errors import ConfigError, Problem
+from learnd.core.settings_base import load_object
 
 _ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 

@@ -4,10 +4,10 @@ from dataclasses import fields
 
 import numpy as np
 
+from learnd.core.types import Samples, State, StepResult, TopicPartition
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.per_sample import learn_in_chunks
 from learnd.learners.settings import MicroBatchSettings
-from learnd.types import Samples, State, StepResult, TopicPartition
 
 
 class MicroBatchLearner:

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
+from learnd.core.settings_base import load_object
 from learnd.learners.settings import OptimizerSettings
-from learnd.section import load_object
 
 
 def make_optimizer(settings: OptimizerSettings) -> Any:

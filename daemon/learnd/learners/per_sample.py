@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from learnd.core.types import Samples, State, StepResult
 from learnd.learners.chunk import CompiledChunk
-from learnd.types import Samples, State, StepResult
 
 
 class PerSampleLearner:

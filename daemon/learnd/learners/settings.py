@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from learnd.section import Address, Count, Positive, Section
+from learnd.core.settings_base import Address, Count, Positive, Section
 
 OPTIMIZERS = (
     "Adadelta",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from learnd.core.settings_base import Component, load_object
 from learnd.models.settings import (
     AutoencoderSettings,
     Conv1dSettings,
@@ -12,7 +13,6 @@ from learnd.models.settings import (
     MlpSettings,
     TcnSettings,
 )
-from learnd.section import Component, load_object
 
 if TYPE_CHECKING:
     from learnd.models.stored.model import StoredModel

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
+from learnd.core.settings_base import load_object
 from learnd.models import MODELS
 from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head
@@ -16,7 +17,6 @@ from learnd.models.settings import FactorySettings, LoadSettings
 from learnd.models.stored.activation import output_activation
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.open import open_stored
-from learnd.section import load_object
 
 _PROBABILITIES = ("softmax", "sigmoid")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
 from learnd.models.settings import HeadSettings
 from learnd.models.stored.features import features_of
 from learnd.models.stored.graph_layer import GraphLayer

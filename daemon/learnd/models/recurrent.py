@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from learnd.models.core import CoreSpec, core, initializer, normalized, output, penalty, thinned
-from learnd.models.gated import Gru, Lstm
+from learnd.models.rnn_cells import Gru, Lstm
 from learnd.models.settings import GruSettings, LstmSettings
 
 

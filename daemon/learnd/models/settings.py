@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from learnd.section import Address, Count, Section
+from learnd.core.settings_base import Address, Count, Section
 
 Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "silu", "softplus"]
 Widths = Annotated[list[Count], Field(min_length=1)]

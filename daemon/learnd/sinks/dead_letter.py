@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
+from learnd.core.types import Reject, State
 from learnd.sinks.files import LinesFile, tell_dropped
-from learnd.types import Reject, State
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ _MISSING_FIELD = "missing_field"
 def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
     """The headers that Kafka Connect gives to its dead letters (KIP-298), so that its tools read ours.
 
-    >>> from learnd.types import TopicPartition
+    >>> from learnd.core.types import TopicPartition
     >>> reject = Reject(TopicPartition("a", 1), 7, "not_finite", "x is nan", b"{}")
     >>> headers(reject, "press-7")[0]
     ('__connect.errors.topic', b'a')

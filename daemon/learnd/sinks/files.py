@@ -10,9 +10,9 @@ from typing import IO
 import msgspec
 import structlog
 
-from learnd.durable import fsync, make_folder
-from learnd.errors import ConfigError, FileLostError, SaveFailedError
-from learnd.types import State
+from learnd.core.errors import ConfigError, FileLostError, SaveFailedError
+from learnd.core.fsync import fsync, make_folder
+from learnd.core.types import State
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from learnd.core.types import State, StepResult
 from learnd.sinks.files import LinesFile, tell_dropped
-from learnd.types import State, StepResult
 
 
 class Lines:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from learnd.section import Section
+from learnd.core.settings_base import Section
 
 
 class SinkSettings(Section):

@@ -13,8 +13,8 @@ import structlog
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from learnd.errors import BrokerUnavailableError, ConfigError, SaveFailedError
-from learnd.types import State
+from learnd.core.errors import BrokerUnavailableError, ConfigError, SaveFailedError
+from learnd.core.types import State
 
 log = structlog.get_logger()
 

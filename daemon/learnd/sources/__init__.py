@@ -1,6 +1,6 @@
 """Where records come from. `memory.MemorySource` is for tests and takes a script, so no configuration names it."""
 
-from learnd.section import Component
+from learnd.core.settings_base import Component
 from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings
 
 SOURCES = {

@@ -11,9 +11,9 @@ from typing import IO, cast
 
 import structlog
 
-from learnd.errors import ConfigError, DataLossError
+from learnd.core.errors import ConfigError, DataLossError
+from learnd.core.types import Histories, Offsets, Records, TopicPartition
 from learnd.sources.settings import FileSettings
-from learnd.types import Histories, Offsets, Records, TopicPartition
 
 log = structlog.get_logger()
 

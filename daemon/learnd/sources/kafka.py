@@ -21,11 +21,11 @@ from kafka.errors import (
     UnsupportedCodecError,
 )
 
-from learnd.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
-from learnd.sources import kafka_guard
-from learnd.sources.kafka_access import REFUSED_LOGIN, client_options, telling, unavailable
+from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
+from learnd.core.types import UNREADABLE, Histories, Offsets, Records, Reject, TopicPartition
+from learnd.sources import kafka_patches
+from learnd.sources.kafka_auth import REFUSED_LOGIN, client_options, telling, unavailable
 from learnd.sources.settings import KafkaSettings
-from learnd.types import UNREADABLE, Histories, Offsets, Records, Reject, TopicPartition
 
 log = structlog.get_logger()
 
@@ -74,9 +74,9 @@ class KafkaSource:
     ) -> None:
         settings = self._settings
         self._failure = None
-        kafka_guard.bound_decompression(settings.max_batch_bytes)
+        kafka_patches.bound_decompression(settings.max_batch_bytes)
         try:
-            self._consumer = kafka_guard.make_consumer(
+            self._consumer = kafka_patches.make_consumer(
                 self._note_failure,
                 **client_options(settings),
                 client_id=self._group_id,
@@ -91,7 +91,7 @@ class KafkaSource:
                 metadata_max_age_ms=int(settings.discover_every_s * 1000),
                 reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             )
-            kafka_guard.guard(self._consumer, self._hear)
+            kafka_patches.guard(self._consumer, self._hear)
             self._stand(offsets, topic_ids, histories)
         except KafkaError as error:
             self.close()
@@ -126,7 +126,7 @@ class KafkaSource:
         }
         self._assign({p: offsets.get(p, starts[p]) for p in partitions}, histories)
         for topic in self._settings.topics:
-            new_id = kafka_guard.topic_id(self._consumer, topic)
+            new_id = kafka_patches.topic_id(self._consumer, topic)
             if new_id is None or self._topic_ids.setdefault(topic, new_id) == new_id:
                 continue
             self._positions |= {p: offset for p, offset in offsets.items() if p.topic == topic}
@@ -140,7 +140,7 @@ class KafkaSource:
         self._consumer.assign([_theirs(p) for p in positions])
         for partition, offset in positions.items():
             if self._positions.get(partition) != offset:
-                kafka_guard.seek(self._consumer, _theirs(partition), offset, histories.get(partition, -1))
+                kafka_patches.seek(self._consumer, _theirs(partition), offset, histories.get(partition, -1))
         self._positions = dict(positions)
 
     def _first(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -202,13 +202,13 @@ class KafkaSource:
     def _polled(self, max_records: int, timeout_s: float) -> Sequence[Records]:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        except kafka_guard.UnreadableBatchError as broken:
+        except kafka_patches.UnreadableBatchError as broken:
             return self._pass_over(broken)
         except OffsetOutOfRangeError as error:
             theirs, _ = next(iter(error.args[0].items()))
             return self._out_of_range(_ours(theirs))
         except LogTruncationError as error:
-            return self._cut_back({_ours(p): end for p, end in kafka_guard.truncations(error).items()})
+            return self._cut_back({_ours(p): end for p, end in kafka_patches.truncations(error).items()})
         blocks = [_records(theirs, records) for theirs, records in polled.items()]
         for block in blocks:
             self._positions[block.origin] = block.next_offset
@@ -224,7 +224,7 @@ class KafkaSource:
         """Where there were no records, but markers and aborted ones: retention would make a loss of them later."""
         blocks = []
         for partition, position in self._positions.items():
-            reached, leader_epoch = kafka_guard.position(self._consumer, _theirs(partition))
+            reached, leader_epoch = kafka_patches.position(self._consumer, _theirs(partition))
             if reached > position:
                 blocks.append(Records(partition, [], [], [], [], reached, history=leader_epoch))
         self._positions |= {block.origin: block.next_offset for block in blocks}
@@ -234,8 +234,8 @@ class KafkaSource:
         """What became of the topics since the last poll, as kafka-python's metadata tell; nearly always nothing."""
         self._topics_there = True
         for topic in self._settings.topics:
-            numbers = kafka_guard.known_partitions(self._consumer, topic)
-            new_id = kafka_guard.topic_id(self._consumer, topic)
+            numbers = kafka_patches.known_partitions(self._consumer, topic)
+            new_id = kafka_patches.topic_id(self._consumer, topic)
             if not numbers:
                 self._topics_there = False
                 log.warning("topic_missing", topic=topic)
@@ -249,7 +249,7 @@ class KafkaSource:
 
     def _begin_anew(self, topic: str, new_id: str) -> list[Records]:
         """Another topic bears the name now: from its beginning, if ``on_data_loss`` allows it."""
-        numbers = kafka_guard.known_partitions(self._consumer, topic)
+        numbers = kafka_patches.known_partitions(self._consumer, topic)
         first = self._first([TopicPartition(topic, number) for number in numbers])
         old = {p: offset for p, offset in self._positions.items() if p.topic == topic}
         if self._settings.on_data_loss == "stop":
@@ -272,7 +272,7 @@ class KafkaSource:
 
         kafka-python says so once, of all partitions together, and goes on at the old offsets.
         """
-        kafka_guard.refresh(self._consumer, METADATA_TIMEOUT_S)
+        kafka_patches.refresh(self._consumer, METADATA_TIMEOUT_S)
         if blocks := self._changed():
             return blocks
         gone = {p: end for p, end in ends.items() if end is None or end < self._positions[p]}
@@ -284,7 +284,7 @@ class KafkaSource:
 
     def _out_of_range(self, partition: TopicPartition) -> list[Records]:
         """The broker no longer holds the wanted offset: was it deleted, cut off, or is it another topic?"""
-        kafka_guard.refresh(self._consumer, METADATA_TIMEOUT_S)
+        kafka_patches.refresh(self._consumer, METADATA_TIMEOUT_S)
         if blocks := self._changed():
             return blocks
         first = self._first([partition])[partition]
@@ -310,7 +310,7 @@ class KafkaSource:
         self._consumer.seek(_theirs(partition), offset)
         self._positions[partition] = offset
 
-    def _pass_over(self, broken: kafka_guard.UnreadableBatchError) -> list[Records]:
+    def _pass_over(self, broken: kafka_patches.UnreadableBatchError) -> list[Records]:
         """Try again, for it may have broken on the way; then stop or leave the batch out, as ``errors`` says."""
         partition, offset = _ours(broken.partition), broken.offset
         failed_at, tries = self._failed.get(partition, (offset, 0))
@@ -412,11 +412,11 @@ def _data_loss(partition: TopicPartition, offset: int, there_is: str) -> DataLos
     )
 
 
-def _unreadable(partition: TopicPartition, broken: kafka_guard.UnreadableBatchError) -> UnreadableError:
+def _unreadable(partition: TopicPartition, broken: kafka_patches.UnreadableBatchError) -> UnreadableError:
     cause = broken.__cause__
     if isinstance(cause, UnsupportedCodecError):
         way_out = "pip install 'learnd[codecs]'"
-    elif isinstance(cause, kafka_guard.BatchTooLargeError):
+    elif isinstance(cause, kafka_patches.BatchTooLargeError):
         way_out = "raise that bound if the batch is an honest one"
     else:
         way_out = "bring a sound replica of the partition back"

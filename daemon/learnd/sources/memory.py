@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from learnd.types import Histories, Offsets, Records, TopicPartition
+from learnd.core.types import Histories, Offsets, Records, TopicPartition
 
 
 class ScriptedCrash(Exception):  # noqa: N818 - the event itself

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from learnd.section import Address, Count, Positive, Section
+from learnd.core.settings_base import Address, Count, Positive, Section
 
 
 class KafkaSettings(Section):

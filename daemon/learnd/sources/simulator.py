@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from learnd.core.types import Float64Array, Histories, Offsets, Records, TopicPartition
 from learnd.sources.settings import SimulatorSettings
-from learnd.types import Float64Array, Histories, Offsets, Records, TopicPartition
 
 PARTITION = TopicPartition("simulator", 0)
 EPOCH_S = 1_735_689_600  # 2025-01-01T00:00:00Z

@@ -1,6 +1,6 @@
 """What is predicted from what, and in which units."""
 
-from learnd.section import Component
+from learnd.core.settings_base import Component
 from learnd.tasks.settings import (
     ClassificationSettings,
     ForecastSettings,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from learnd.section import Count, Positive, Section
+from learnd.core.settings_base import Count, Positive, Section
 
 
 class _Windowed(Section):

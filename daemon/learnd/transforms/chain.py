@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from learnd.protocols import Transform
-from learnd.types import Batch, State
+from learnd.core.protocols import Transform
+from learnd.core.types import Batch, State
 
 
 class Chain:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import structlog
 
-from learnd.types import Batch, State
+from learnd.core.types import Batch, State
 
 log = structlog.get_logger()
 

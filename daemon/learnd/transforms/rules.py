@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from learnd.core.types import Batch, Float32Array, Records, Reject, Samples, State
 from learnd.transforms.windows import TOO_MANY_KEYS
-from learnd.types import Batch, Float32Array, Records, Reject, Samples, State
 
 OUT_OF_RANGE, SUDDEN_CHANGE, STUCK = "out_of_range", "sudden_change", "stuck"
 REASONS = (OUT_OF_RANGE, SUDDEN_CHANGE, STUCK)

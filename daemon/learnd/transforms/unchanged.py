@@ -1,6 +1,6 @@
 """Nothing happens: every sample stands for itself."""
 
-from learnd.types import Batch, State
+from learnd.core.types import Batch, State
 
 
 class Unchanged:

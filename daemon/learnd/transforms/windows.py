@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learnd.types import Batch, Float32Array, Float64Array, State
+from learnd.core.types import Batch, Float32Array, Float64Array, State
 
 DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS = "duplicate_time", "window_filling", "too_many_keys"
 SKIP_REASONS = (DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS)

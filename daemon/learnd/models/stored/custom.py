@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
 from learnd.models.stored.graph_layer import GraphLayer
 from learnd.models.stored.model import CODE, first_line, refuse
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from learnd.errors import ConfigError, Problem
+from learnd.core.errors import ConfigError, Problem
 
 LOAD = "model.load"
 CODE = "model.code"

@@ -1,0 +1,1 @@
+"""Checkpoints: one atomic state on disk."""

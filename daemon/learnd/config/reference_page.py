@@ -1,0 +1,159 @@
+"""The configuration reference as Markdown, made of the JSON Schema: every key that can be written, on one page."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Schema = Mapping[str, Any]
+
+SECTIONS = (
+    *("name", "data_dir", "seed", "source", "decode", "features", "target", "task", "model", "scaling", "learning"),
+    *("averaging", "checkpoint", "export", "dead_letter", "predictions", "http"),
+)
+"""In the order in which a stream meets them."""
+_SECTION = "section"
+_HEAD = """# Configuration reference
+
+Every key that a configuration may have. `learnd schema --markdown` prints this page, and `learnd schema` the JSON
+Schema that it is made of, for editors. Names end in their unit: `_s` and `_seconds`, `_ms`, `_bytes`. `${VAR}` and
+`${VAR:-default}` in values come from the environment.
+"""
+
+
+class _Row(NamedTuple):
+    """A key of one kind of its section."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+
+
+def markdown(schema: Schema) -> str:
+    """The reference for the configuration that `learnd.config.loader.json_schema` describes."""
+    properties, definitions = schema["properties"], schema["$defs"]
+    assert sorted(SECTIONS) == sorted(properties)
+    rows = [_row(name, properties[name], required=name in schema["required"]) for name in SECTIONS]
+    linked = [row._replace(type=f"[{row.type}](#{row.key})" if row.type == _SECTION else row.type) for row in rows]
+    parts = [_HEAD, *_table([("", linked)])]
+    for row in rows:
+        if row.type != _SECTION:
+            continue
+        kinds = [definitions[name] for name in _sections_in(properties[row.key])]
+        parts += [f"## {row.key}\n", f"{row.meaning}\n"]
+        if len(kinds) > 1:
+            parts += [*map(_kind_line, kinds), ""]
+        elif row.key == "features":
+            parts.append("A list of names, or a mapping of each name to these options, for readings per key:\n")
+        parts += _table([(_discriminator(kind)[1], list(_rows(kind, definitions))) for kind in kinds])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _kind_line(definition: Schema) -> str:
+    key, kind = _discriminator(definition)
+    assumed = "" if key in definition["required"] else " (where none is named)"
+    return f"- `{key}: {kind}`{assumed}: {_meaning(definition)}"
+
+
+def _discriminator(definition: Schema) -> tuple[str, str]:
+    """The key that tells the kinds of a section apart, and this one's value; both empty where there is one kind."""
+    for key, value in definition["properties"].items():
+        if "const" in value:
+            return key, str(value["const"])
+    return "", ""
+
+
+def _table(kinds: list[tuple[str, list[_Row]]]) -> list[str]:
+    """One line for each distinct row, with the kinds that have it, in the order of the first kind that does."""
+    for_kinds: dict[_Row, list[str]] = {}
+    for kind, rows in kinds:
+        for row in rows:
+            for_kinds.setdefault(row, []).append(kind)
+    if not for_kinds:
+        return []
+    several = len(kinds) > 1
+    title = ["key", *(["for"] if several else []), "value", "default", "meaning"]
+    lines = [f"| {' | '.join(title)} |", f"|{'---|' * len(title)}"]
+    for row, found in for_kinds.items():
+        whose = ["all" if len(found) == len(kinds) else ", ".join(found)] if several else []
+        cells = [f"`{row.key}`", *whose, row.type, row.default, row.meaning]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _rows(definition: Schema, definitions: Schema, prefix: str = "") -> Iterator[_Row]:
+    """Every key of a section, and those of the sections in it by their paths."""
+    for key, value in definition["properties"].items():
+        if "const" in value or value.get("type") == "null":
+            continue
+        yield _row(f"{prefix}{key}", value, required=key in definition.get("required", ()))
+        for name in _sections_in(value):
+            yield from _rows(definitions[name], definitions, f"{prefix}{key}.")
+
+
+def _row(path: str, value: Schema, *, required: bool) -> _Row:
+    default = value.get("default")
+    if required:
+        shown = "required"
+    else:
+        shown = "absent" if default is None else "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
+    words = _SECTION if _sections_in(value) else _type(value)
+    if default is None:
+        words = words.removesuffix(" or `null`")  # which is the same as leaving it out
+    return _Row(path, words, shown, _meaning(value))
+
+
+def _sections_in(value: Schema) -> list[str]:
+    """The names of the sections that *value* may be; for a mapping, those that its values may be."""
+    found = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
+    for choice in (*value.get("anyOf", ()), *value.get("oneOf", ()), *value.get("allOf", ())):
+        found += _sections_in(choice)
+    if isinstance(value.get("additionalProperties"), dict):
+        found += _sections_in(value["additionalProperties"])
+    return found
+
+
+def _meaning(value: Schema) -> str:
+    return " ".join(value.get("description", "").split()).replace("|", "\\|").replace("``", "`")
+
+
+def _type(value: Schema) -> str:
+    """What may be written, in words.
+
+    >>> _type({"type": "array", "items": {"type": "integer", "minimum": 1}})
+    'list of integers >= 1'
+    >>> _type({"anyOf": [{"exclusiveMinimum": 0, "type": "number"}, {"type": "null"}]})
+    'number > 0 or `null`'
+    """
+    choices = value.get("anyOf") or value.get("oneOf")
+    if choices:
+        return " or ".join(dict.fromkeys(_type(choice) for choice in choices))
+    if "enum" in value:
+        return ", ".join(f"`{name}`" for name in value["enum"])
+    if "const" in value:
+        return f"`{value['const']}`"
+    kind = value.get("type", "anything")
+    if kind == "array":
+        return f"list of {_plural(value.get('items', {}))}"
+    if kind == "object":
+        inner = value.get("additionalProperties")
+        return f"mapping to {_plural(inner)}" if isinstance(inner, dict) else "mapping"
+    words = {"string": "text", "null": "`null`", "boolean": "`true`, `false`"}.get(kind, kind)
+    words = {"path": "path", "date-time": "timestamp", "password": "secret text"}.get(value.get("format", ""), words)
+    return f"{words}{_bounds(value)}"
+
+
+def _plural(value: Schema) -> str:
+    """
+    >>> _plural({"type": "string"}), _plural({"type": "number", "minimum": 0}), _plural({"enum": ["a", "b"]})
+    ('texts', 'numbers >= 0', '`a`, `b`')
+    """
+    words = _type(value)
+    first, space, rest = words.partition(" ")
+    return f"{first}s{space}{rest}" if first in ("text", "integer", "number", "path") else words
+
+
+def _bounds(value: Schema) -> str:
+    names = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    found = [f"{sign} {value[name]:g}" for name, sign in names.items() if name in value]
+    return f" {', '.join(found)}" if found else ""

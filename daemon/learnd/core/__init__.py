@@ -1,0 +1,1 @@
+"""Types, protocols and small tools that every other package may import."""

@@ -1,0 +1,1 @@
+"""Exports: versions, manifests, verification, publication and upload."""

@@ -1,0 +1,28 @@
+"""Writers of the published formats; `publish` verifies and renames."""
+
+from learnd.core.settings_base import Component
+from learnd.export.settings import ExportSettings
+
+EXPORTERS = {
+    "saved_model": Component(ExportSettings, "learnd.export.formats.saved_model:SavedModelFormat"),
+    "tflite": Component(ExportSettings, "learnd.export.formats.tflite:TFLiteFormat"),
+    "tflite_float16": Component(ExportSettings, "learnd.export.formats.tflite_float16:Float16Format"),
+    "tflite_dynamic": Component(ExportSettings, "learnd.export.formats.tflite:DynamicRangeFormat"),
+    "tflite_int8": Component(ExportSettings, "learnd.export.formats.tflite_int8:Int8Format"),
+    "tflite_training": Component(ExportSettings, "learnd.export.formats.tflite_training:TrainingFormat"),
+    "keras": Component(ExportSettings, "learnd.export.formats.keras_file:KerasFormat"),
+    "hdf5": Component(ExportSettings, "learnd.export.formats.keras_file:Hdf5Format"),
+    "onnx": Component(ExportSettings, "learnd.export.formats.onnx:OnnxFormat"),
+}
+
+READERS = {
+    "saved_model": "learnd.export.formats.saved_model:SavedModelReader",
+    "tflite": "learnd.export.formats.litert:TFLiteReader",
+    "tflite_float16": "learnd.export.formats.litert:TFLiteReader",
+    "tflite_dynamic": "learnd.export.formats.litert:TFLiteReader",
+    "tflite_int8": "learnd.export.formats.litert:TFLiteReader",
+    "tflite_training": "learnd.export.formats.litert:TFLiteReader",
+    "keras": "learnd.export.formats.keras_file:KerasReader",
+    "onnx": "learnd.export.formats.onnx:OnnxReader",
+}
+"""What runs a file of each format that can be run by itself, without what wrote it."""

@@ -1,1 +1,0 @@
-"""What learnd shows over HTTP."""

@@ -1,0 +1,1 @@
+"""The running daemon: the loop, the reader, and what they keep."""
