@@ -57,7 +57,7 @@ def compare(optimizer: OptimizerSettings) -> list[object]:
 
     def one(x_i: Any, y_i: Any) -> None:
         with tf.GradientTape() as tape:
-            _, losses = eager_network.judge(x_i, y_i, training=True)
+            _, losses = eager_network.predict_and_loss(x_i, y_i, training=True)
             loss = tf.reduce_mean(losses)
         variables = eager_network.trainable_variables
         eager_optimizer.apply(tape.gradient(loss, variables), variables)

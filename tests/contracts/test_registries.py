@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from learnd.averaging import AVERAGERS
-from learnd.core.settings_base import Component
+from learnd.core.registry import Registration
 from learnd.decoders import DECODERS
 from learnd.export.formats import EXPORTERS
 from learnd.learners import LEARNERS
@@ -21,7 +21,7 @@ REGISTRIES = {
     "models": MODELS,
     "learners": LEARNERS,
     "averaging": AVERAGERS,
-    "exporters": EXPORTERS,
+    "export.formats": EXPORTERS,
 }
 CASES = {
     "sources": set(test_sources.CASES) - {"memory"},
@@ -30,7 +30,7 @@ CASES = {
     "models": {case[0] for case in test_models.CASES},
     "learners": set(test_learners.CASES),
     "averaging": set(test_averagers.CASES),
-    "exporters": set(test_exporters.CASES),
+    "export.formats": set(test_exporters.CASES),
 }
 ENTRIES = [
     pytest.param(package, kind, component, id=f"{package}-{kind}")
@@ -40,13 +40,13 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("package", "kind", "component"), ENTRIES)
-def test_entry_is_complete(package: str, kind: str, component: Component) -> None:
+def test_entry_is_complete(package: str, kind: str, component: Registration) -> None:
     """It loads, it is documented, and its settings go by the registry's name."""
     implementation = component.load()
     assert implementation.__doc__, f"{component.implementation} has no docstring"
     assert component.settings.__doc__
     assert implementation.__module__.startswith(f"learnd.{package}.")
-    if package == "exporters":
+    if package == "export.formats":
         return
     tag = "mode" if package == "learners" else "kind"
     assert get_args(component.settings.model_fields[tag].annotation) == (kind,)

@@ -98,7 +98,7 @@ def _sections(trained: Trained, use: str) -> dict[str, Any]:
 class _OwnProcess:
     """Builds the export here, where the child process would: forty of those would take minutes."""
 
-    def __call__(self, building: Path, hurry: bool) -> None:
+    def __call__(self, building: Path, urgent: bool) -> None:
         build_export(building)
 
 

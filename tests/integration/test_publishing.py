@@ -38,13 +38,13 @@ from learnd.export import publisher
 from learnd.export import versions
 from learnd.export.settings import ExportSettings, UploadSettings
 from learnd.export.upload import Uploader
-from learnd.core.types import Signal, Snapshot, TopicPartition
+from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
 
 versions.YOUNG_S = float(sys.argv[2])
 versions.MOST_YOUNG = 100  # in that time; they come much quicker here
 
 
-def build(building, hurry):  # in place of the child process, whose TensorFlow takes seconds
+def build(building, urgent):  # in place of the child process, whose TensorFlow takes seconds
     (building / "saved_model" / "variables").mkdir(parents=True)
     for name in ("model.tflite", "saved_model/saved_model.pb", "saved_model/variables/variables.data"):
         (building / name).write_bytes(os.urandom(5000))
@@ -60,7 +60,7 @@ exporter._build = build
 exporter.open()
 one = np.ones((1, 1), np.float32)
 for samples in range(int(sys.argv[3])):
-    signal = Signal(1, 0.0, 0.0, 0.0, 0.0)
+    signal = PrequentialScores(1, 0.0, 0.0, 0.0, 0.0)
     exporter.begin(Snapshot((one,), one, samples, 1, {TopicPartition("t", 0): 1}, 0.0, 0.0, signal))
     exporter.wait(60)
     outcome = exporter.outcome()

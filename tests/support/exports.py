@@ -40,13 +40,13 @@ def learned(
     chosen = settings(data_dir, **{**defaults, "learning": learning, **sections})
     source = None if simulated else MemorySource(script if script is not None else readings(records))
     pipeline = make_pipeline(chosen, source=source)
-    pipeline.exporter._build = lambda building, hurry: worker.build_export(building)  # type: ignore[method-assign]
+    pipeline.exporter._build = lambda building, urgent: worker.build_export(building)  # type: ignore[method-assign]
     loop.run(pipeline, stopping=lambda: False)
     assert pipeline.last_exported is not None, "the export failed; the log says why"
     return pipeline
 
 
-def hollow(building: Path, hurry: bool = False) -> None:
+def hollow(building: Path, urgent: bool = False) -> None:
     """In the place of the child process: of an export only as much as the daemon itself reads."""
     asked = json.loads((building / ".request" / "request.json").read_text())
     told = {"samples": asked["manifest"]["samples"], "formats": dict.fromkeys(asked["formats"]), "unavailable": {}}

@@ -88,7 +88,7 @@ def test_hidden_layers_are_normalised_and_thinned(kind: str, normalization: str,
 
 
 def test_normalisation_stands_before_the_activation() -> None:
-    """Affine, normalised, activated, thinned."""
+    """Affine, normalised, activated, with_dropout."""
     model = _make("mlp", normalization="layer", dropout=0.5)
     assert _kinds(model)[2:6] == ["Dense", "LayerNormalization", "Activation", "Dropout"]
     assert model.get_layer("dense_0").activation is keras.activations.linear

@@ -144,7 +144,7 @@ def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size
     for start in range(0, 64, batch_size):
         x, y = samples.x[start : start + batch_size], samples.y[start : start + batch_size]
         with tf.GradientTape() as tape:
-            _, losses = network.judge(tf.constant(x), tf.constant(y), training=True)
+            _, losses = network.predict_and_loss(tf.constant(x), tf.constant(y), training=True)
             loss = tf.reduce_mean(losses)
         optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
         network.observe(tf.constant(x), tf.constant(y))

@@ -15,7 +15,7 @@ from learnd.sources.kafka_auth import client_options
 from tests.support.helpers import ROOT, config_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-STARTER = ROOT / "daemon" / "learnd" / "starter.yaml"
+STARTER = ROOT / "daemon" / "learnd" / "config" / "starter.yaml"
 
 MISTAKES = """\
 name: "pr ess"

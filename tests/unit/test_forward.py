@@ -79,12 +79,12 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
     later = [json.dumps({**value, "y": 5 * value["y"]}).encode() for value in map(json.loads, readings(ROWS, seed=1))]
     source = MemorySource([*readings(200), Pause(), *later])
     pipeline = _make(tmp_path, source, export=SAVED_MODEL)
-    pipeline.exporter._build = lambda building, hurry: build_export(building)  # type: ignore[method-assign]
+    pipeline.exporter._build = lambda building, urgent: build_export(building)  # type: ignore[method-assign]
 
     def publish() -> Path:
         pipeline.export()
         assert pipeline.exporter.wait(60)
-        pipeline.settle()
+        pipeline.collect_outcomes()
         assert pipeline.last_exported is not None
         return tmp_path / "exports" / str(pipeline.last_exported.number)
 

@@ -357,7 +357,7 @@ def test_averaged_batch_normalisation_has_the_statistics_of_the_averaged_weights
         variable.assign(value)
     for start in [*range(0, len(stream), 16)] * 2:
         rows = slice(start, start + 16)
-        other.judge(tf.constant(stream.x[rows]), tf.constant(stream.y[rows]), training=True)
+        other.predict_and_loss(tf.constant(stream.x[rows]), tf.constant(stream.y[rows]), training=True)
 
     def error(statistics: Sequence[Any]) -> float:
         answers = pipeline.averaged.predict(stream.x[-500:], [*state[:first], *statistics, *state[last:]])

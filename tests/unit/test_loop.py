@@ -49,7 +49,7 @@ class NoExports:
 
     def open(self) -> None: ...
 
-    def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
+    def begin(self, snapshot: Snapshot, *, urgent: bool = False) -> None:
         self.snapshots.append(snapshot)
 
     def busy(self) -> bool:
@@ -314,7 +314,7 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
     pipeline = _make(tmp_path, source, target="k", task=task, export=SAVED_MODEL)
     release, building, built = threading.Event(), threading.Event(), []
 
-    def build(folder: Path, hurry: bool) -> None:
+    def build(folder: Path, urgent: bool) -> None:
         assert not building.is_set(), "one at a time"
         building.set()
         assert release.wait(60)
@@ -367,7 +367,7 @@ def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
     pipeline = _pipeline(tmp_path, MemorySource(readings(10)))
     assert cli._alive(pipeline) == (True, "starting")
     assert pipeline.open()
-    pipeline.settle()
+    pipeline.collect_outcomes()
     assert cli._alive(pipeline)[0]
     assert pipeline.beat_s is not None
     pipeline.beat_s -= cli.STALLED_S
@@ -380,7 +380,7 @@ def test_a_stream_that_ends_without_its_last_export_is_an_error(stopped: bool, t
     """Whoever ran it to the end waits for the export; all is saved. Who stops it has the next start to mend that."""
     pipeline = _make(tmp_path, MemorySource([*readings(20), *([Pause(10**9)] if stopped else [])]), export=SAVED_MODEL)
 
-    def build(folder: Path, hurry: bool) -> None:
+    def build(folder: Path, urgent: bool) -> None:
         raise RuntimeError("no such operator")
 
     pipeline.exporter._build = build  # type: ignore[method-assign]
@@ -394,7 +394,7 @@ def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:
     sections = {"export": {"every_samples": 10, "formats": []}}
     pipeline = _make(tmp_path, MemorySource(readings(40)), **sections)
     started: list[Path] = []
-    pipeline.exporter._build = lambda folder, hurry: started.append(folder)  # type: ignore[method-assign]
+    pipeline.exporter._build = lambda folder, urgent: started.append(folder)  # type: ignore[method-assign]
     run(pipeline, stopping=lambda: False)
     assert pipeline.progress.samples == 40
     assert started == []
@@ -408,7 +408,7 @@ def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:
     pipeline = _make(tmp_path, MemorySource(script), export=SAVED_MODEL)
     attempts = iter(range(10))
 
-    def build(folder: Path, hurry: bool) -> None:
+    def build(folder: Path, urgent: bool) -> None:
         if next(attempts) == 1:
             raise RuntimeError("no")
         (folder / "learnd.json").write_text('{"unavailable": {}, "samples": 0}')
@@ -420,7 +420,7 @@ def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:
             _learn_until(pipeline, samples)
             pipeline.export()
             assert pipeline.exporter.wait(60)
-        pipeline.settle()
+        pipeline.collect_outcomes()
     finally:
         pipeline.close()
     value = pipeline.metrics.registry.get_sample_value
@@ -438,7 +438,7 @@ def test_the_last_export_has_the_time_it_takes_unless_a_stop_waits_for_it(
     pipeline = _make(tmp_path, MemorySource(readings(40)), export=SAVED_MODEL)
     polls, release, building = iter(range(10**9)), threading.Event(), threading.Event()
 
-    def build(folder: Path, hurry: bool) -> None:
+    def build(folder: Path, urgent: bool) -> None:
         building.set()
         if release.wait(60):
             (folder / "learnd.json").write_text('{"unavailable": {}, "samples": 40}')

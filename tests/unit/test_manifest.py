@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 import learnd
 from learnd.config.settings import Settings
 from learnd.core.errors import ConfigError, ExportDamagedError, ExportError, UsageError
-from learnd.core.types import Signal, Snapshot
+from learnd.core.types import PrequentialScores, Snapshot
 from learnd.export import audit, manifest, model_card
 from learnd.export.software import code_hashes
 from learnd.wiring.pipeline import check, make_pipeline
@@ -143,7 +143,7 @@ def test_users_code_is_hashed_with_ours(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_not_known_is_null(chosen: Settings) -> None:
     """JSON has no NaN, and strict readers refuse it."""
     taken = _snapshot(chosen, make_pipeline(chosen))
-    known = manifest.provenance(taken.__class__(**{**_fields(taken), "signal": Signal(0, *4 * [math.nan])}))
+    known = manifest.provenance(taken.__class__(**{**_fields(taken), "signal": PrequentialScores(0, *4 * [math.nan])}))
     assert known["prequential"]["live"] == {"loss": None, "absolute_error": None, "mean_loss": None}
     json.dumps(known, allow_nan=False)
 
@@ -231,7 +231,7 @@ def test_every_task_has_a_manifest_that_fits_and_a_card(
     pipeline = make_pipeline(chosen)
     weights = pipeline.averaged.weights()
     x = np.ones((9, *pipeline.averaged._network.row_shape), np.float32)
-    taken = Snapshot(weights, x, 1, 1, {}, 0.0, 0.0, Signal(1, 1.0, 1.0, 1.0, 1.0), pipeline.classes())
+    taken = Snapshot(weights, x, 1, 1, {}, 0.0, 0.0, PrequentialScores(1, 1.0, 1.0, 1.0, 1.0), pipeline.classes())
     assert _export(_exporter(tmp_path / "exports", chosen, pipeline, _Child()), taken).error == ""
     document = _read(tmp_path / "exports" / "latest")
     jsonschema.validate(document, SCHEMA)

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from learnd.config.settings import ModelRecipe, Settings
-from learnd.core.types import Signal, Snapshot, TopicPartition
+from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
 from learnd.export import versions
 from learnd.export.formats import EXPORTERS
 from learnd.export.publisher import Exported, Exporter
@@ -36,7 +36,7 @@ class _Child:
     def __init__(self, spoil: Any = None) -> None:
         self.spoil = spoil
 
-    def __call__(self, building: Path, hurry: bool) -> None:
+    def __call__(self, building: Path, urgent: bool) -> None:
         if self.spoil is not None:
             self.spoil(building)
         worker.build_export(building)
@@ -46,7 +46,7 @@ def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
     random = np.random.default_rng(1)
     x = random.normal(size=(16, *pipeline.averaged._network.row_shape)).astype(np.float32) * 3 + 5
     weights = tuple(w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.averaged.weights())
-    signal = Signal(samples, 0.5, 0.4, 1.0, 0.6)
+    signal = PrequentialScores(samples, 0.5, 0.4, 1.0, 0.6)
     return Snapshot(weights, x, samples, samples, {TopicPartition("t", 0): 7}, 0.0, 60.0, signal)
 
 
@@ -243,7 +243,7 @@ def test_a_child_that_just_starts_is_abandoned_too(
         return real([sys.executable, "-c", "input()"], **options, stdin=subprocess.PIPE)
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    exporter.begin(_snapshot(chosen, pipeline), hurry=True)
+    exporter.begin(_snapshot(chosen, pipeline), urgent=True)
     until(lambda: thread.ident is not None and not thread.is_alive(), what="the end of abandon", timeout_s=10)
     outcome = exporter.outcome()
     assert outcome is not None

@@ -275,7 +275,7 @@ def test_learning_and_publishing_go_on_while_uploads_fail(tmp_path: Path, store:
             pipeline._exported_samples = 0
             pipeline.export()
             assert pipeline.exporter.wait(60)
-            pipeline.settle()
+            pipeline.collect_outcomes()
             assert value("learnd_upload_failures_total") == failures
             assert value("learnd_uploads_total") == uploads
             FaultyStore.before = staticmethod(lambda path: None)

@@ -1,10 +1,10 @@
 """Averages of the weights over time."""
 
 from learnd.averaging.settings import EmaSettings, NoneSettings, WindowSettings
-from learnd.core.settings_base import Component
+from learnd.core.registry import Registration
 
 AVERAGERS = {
-    "window": Component(WindowSettings, "learnd.averaging.window:WindowAverager"),
-    "ema": Component(EmaSettings, "learnd.averaging.ema:EmaAverager"),
-    "none": Component(NoneSettings, "learnd.averaging.none:NoAverager"),
+    "window": Registration(WindowSettings, "learnd.averaging.window:WindowAverager"),
+    "ema": Registration(EmaSettings, "learnd.averaging.ema:EmaAverager"),
+    "none": Registration(NoneSettings, "learnd.averaging.none:NoAverager"),
 }

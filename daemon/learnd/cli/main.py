@@ -177,7 +177,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     with _quiet_native_logs():
         from learnd.cli.predict import Predictor
-        from learnd.core.settings_base import load_object
+        from learnd.core.registry import load_object
 
         if options.code is not None:
             load_object(options.code, "--code")

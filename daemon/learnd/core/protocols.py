@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from learnd.core.types import Batch, Histories, Offsets, Records, Reject, Samples, Signal, State, StepResult
+from learnd.core.types import Batch, Histories, Offsets, PrequentialScores, Records, Reject, Samples, State, StepResult
 
 
 class Stateful(Protocol):
@@ -150,9 +150,9 @@ class Averager(Protocol):
 class Evaluator(Stateful, Protocol):
     """Judges predictions that were made before their sample was learned."""
 
-    def observe(self, result: StepResult) -> Signal: ...
+    def observe(self, result: StepResult) -> PrequentialScores: ...
 
-    def signal(self) -> Signal:
+    def signal(self) -> PrequentialScores:
         """The judgement as it stands."""
         ...
 

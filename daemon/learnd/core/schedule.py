@@ -6,11 +6,11 @@ Clock = Callable[[], float]
 """Seconds, never going back: ``time.monotonic`` or a test's own."""
 
 
-class Every:
+class IntervalTrigger:
     """Due once *seconds* have passed or *samples* were learned since the last reset.
 
     >>> now = 0.0
-    >>> every = Every(seconds=30.0, samples=None, clock=lambda: now)
+    >>> every = IntervalTrigger(seconds=30.0, samples=None, clock=lambda: now)
     >>> every.due(samples=10)
     False
     >>> now = 31.0

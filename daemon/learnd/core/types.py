@@ -191,7 +191,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class PrequentialScores:
     """How well the model does: means over the most recent samples (``nan`` before the first).
 
     The absolute error is in the target's units; for classes it is the share of wrong ones.
@@ -231,7 +231,7 @@ class Snapshot:
     offsets: Offsets
     first_time_s: float
     last_time_s: float
-    signal: Signal
+    signal: PrequentialScores
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the model's outputs."""
     learning: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)

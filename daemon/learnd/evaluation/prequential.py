@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from learnd.core.types import Float32Array, Float64Array, Signal, State, StepResult
+from learnd.core.types import Float32Array, Float64Array, PrequentialScores, State, StepResult
 
 WINDOW_SAMPLES = 1000
 LARGEST = 1e12
@@ -29,7 +29,7 @@ class Prequential:
         self._samples = 0
         self._total = 0.0
 
-    def observe(self, result: StepResult) -> Signal:
+    def observe(self, result: StepResult) -> PrequentialScores:
         count = len(result.losses)
         if count:
             rows = _bounded(np.stack([result.losses, result.averaged_losses, self._errors(result)]))
@@ -55,13 +55,13 @@ class Prequential:
         first = self._samples + rows.shape[1] - recent.shape[1]
         self._ring[:, (first + np.arange(recent.shape[1])) % size] = recent
 
-    def signal(self) -> Signal:
+    def signal(self) -> PrequentialScores:
         """The error as it stands."""
         filled: Float64Array = self._ring[:, : min(self._samples, self._ring.shape[1])]
         if not filled.shape[1]:
-            return Signal(0, np.nan, np.nan, np.nan, np.nan)
+            return PrequentialScores(0, np.nan, np.nan, np.nan, np.nan)
         loss, averaged, absolute = (float(mean) for mean in filled.mean(axis=1))
-        return Signal(self._samples, loss, averaged, absolute, self._total / self._samples)
+        return PrequentialScores(self._samples, loss, averaged, absolute, self._total / self._samples)
 
     def state(self) -> State:
         return {"ring": self._ring.copy(), "samples": self._samples, "total": self._total}

@@ -58,7 +58,7 @@ class Exporter:
     """Turns snapshots into ``<directory>/<number>/``, one at a time, off the learner's path.
 
     The child process keeps the converters' long hold of
-    the interpreter, and their crashes, away from the learner; unless it is hurried it runs at the lowest priority and
+    the interpreter, and their crashes, away from the learner; unless it is urgent it runs at the lowest priority and
     rests most of the time.
 
     Parameters
@@ -108,11 +108,11 @@ class Exporter:
         if self._uploader is not None:
             self._uploader.begin(self._versions.newest())
 
-    def begin(self, snapshot: Snapshot, *, hurry: bool = False) -> None:
+    def begin(self, snapshot: Snapshot, *, urgent: bool = False) -> None:
         """Start to export *snapshot*; at most one export is under way."""
         assert not self.busy()
         self._abandoned = False
-        self._thread = threading.Thread(target=self._export, args=(snapshot, hurry), name="learnd-export", daemon=True)
+        self._thread = threading.Thread(target=self._export, args=(snapshot, urgent), name="learnd-export", daemon=True)
         self._thread.start()
 
     def busy(self) -> bool:
@@ -150,7 +150,7 @@ class Exporter:
         """The outcome of an upload, once; None where there is none."""
         return self._uploader.outcome() if self._uploader is not None else None
 
-    def _export(self, snapshot: Snapshot, hurry: bool) -> None:
+    def _export(self, snapshot: Snapshot, urgent: bool) -> None:
         started_s = self._clock()
         number = 0
         error = ""
@@ -159,7 +159,7 @@ class Exporter:
             number = self._versions.take_number(above=self._uploader.highest() if self._uploader is not None else 0)
             building = self._versions.building(number)
             self._request(building, number, snapshot)
-            self._build(building, hurry)
+            self._build(building, urgent)
             without = manifest.unavailable(building)
             shutil.rmtree(building / REQUEST)
             self._go_on()
@@ -247,7 +247,7 @@ class Exporter:
         )
         (request / "request.json").write_text(text, encoding="utf-8")
 
-    def _build(self, building: Path, hurry: bool) -> None:
+    def _build(self, building: Path, urgent: bool) -> None:
         environment = {
             **os.environ,
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -257,7 +257,7 @@ class Exporter:
         # It finds the modules that we find, the user's own too; without -P those that happen to lie in the working
         # directory would come before all others.
         command = [sys.executable, "-P", "-m", "learnd.export_worker.bootstrap", str(os.getpid()), str(building)]
-        if not hurry:
+        if not urgent:
             command.append("--nice")
         with self._lock:
             self._go_on()
@@ -271,7 +271,7 @@ class Exporter:
                 start_new_session=True,
             )
         try:
-            errors = _wait_paced(child, hurry=hurry)
+            errors = _wait_paced(child, urgent=urgent)
         finally:
             status = child.returncode
             self._child = None
@@ -299,8 +299,8 @@ def _reason(status: int, errors: str, in_hand: Path) -> str:
     return lines[-1] if lines else f"the exporting process ended with status {status}"
 
 
-def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
-    """What *child* wrote to standard error, once it has ended; unless hurried it is made to rest in between.
+def _wait_paced(child: "subprocess.Popen[str]", *, urgent: bool) -> str:
+    """What *child* wrote to standard error, once it has ended; unless urgent it is made to rest in between.
 
     Not before it has said that it will die with us: stopped before, it would outlive our SIGKILL, stopped for ever.
     """
@@ -309,7 +309,7 @@ def _wait_paced(child: "subprocess.Popen[str]", *, hurry: bool) -> str:
     while True:
         now_s, busy_s = time.monotonic(), time.process_time()
         try:
-            return child.communicate(timeout=None if hurry else WORK_S)[1]
+            return child.communicate(timeout=None if urgent else WORK_S)[1]
         except subprocess.TimeoutExpired:
             rest_s = _rest_s(time.process_time() - busy_s, time.monotonic() - now_s)
             child.send_signal(signal.SIGSTOP)

@@ -35,7 +35,7 @@ def make_candidate(
     for name, variable in state.items():
         if name in learning:
             variable.assign(learning[name])
-    network.settle()
+    network.fix_output_count()
     guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
     def learn(x: Any, y: Any, *, observe: bool = True) -> Any:

@@ -13,7 +13,7 @@ STATISTICS_ROWS = 512
 """Of so many of the newest rows the averaged network's batch statistics are taken: 4 % of noise in a variance."""
 
 
-def held(variables: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def as_arrays(variables: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """The values of *variables* now, which never change afterwards; nothing is copied (see `AveragedModel.weights`)."""
     return {name: tf.convert_to_tensor(variable).numpy() for name, variable in variables.items()}
 
@@ -55,7 +55,7 @@ class AveragedModel:
         if not self._averages:
             return live_losses
         with keras.StatelessScope(state_mapping=self._mapping()):
-            predictions, _ = self._network.judge(x, y, training=False)
+            predictions, _ = self._network.predict_and_loss(x, y, training=False)
         losses = self._network.losses_of(predictions, x, y)
         return tf.where(self._averager.ready(), losses, live_losses)
 
@@ -123,7 +123,7 @@ class AveragedModel:
         answers = self._answer(x, [tf.constant(w) for w in weights])
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
-    def frozen(self, weights: Sequence[Any], x: Float32Array, y: Float32Array) -> FrozenLosses:
+    def frozen_losses(self, weights: Sequence[Any], x: Float32Array, y: Float32Array) -> FrozenLosses:
         """The losses of the network with the state *weights*, on the scale of the losses of the day.
 
         Tried with *x* and *y* at once. On any thread.
@@ -139,7 +139,7 @@ class AveragedModel:
 
     def _judged_with_state(self, x: Any, y: Any, weights: Sequence[Any]) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
-            predictions, _ = self._network.judge(x, y, training=False)
+            predictions, _ = self._network.predict_and_loss(x, y, training=False)
         # On the live scale: that of when they were published may be a fraction of what the target spreads by now.
         return self._network.losses_of(predictions, x, y)
 

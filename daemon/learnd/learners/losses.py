@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.settings_base import load_object
+from learnd.core.registry import load_object
 
 _ENTROPIES = ("binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy")
 

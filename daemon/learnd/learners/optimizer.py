@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.settings_base import load_object
+from learnd.core.registry import load_object
 from learnd.learners.settings import OptimizerSettings
 
 

@@ -60,9 +60,9 @@ class Update:
         """
         network, rows = self._network, x.shape[0]
         tested = None
-        if network.moody or self._options.custom is not None:
+        if network.has_training_mode or self._options.custom is not None:
             # Dropout and batch statistics are for learning; a prediction must be what would have been served.
-            tested = network.judge(x, y, training=False)
+            tested = network.predict_and_loss(x, y, training=False)
         mixed = self._mixed(x, y, weights)
         trained = self._train(*mixed)
         predictions, losses = tested if tested is not None else (trained[0][:rows], trained[1][:rows])
@@ -83,16 +83,16 @@ class Update:
         return tf.concat([x, old_x], 0), tf.concat([y, old_y], 0), tf.concat([weights, old_weights], 0)
 
     def _train(self, x: Any, y: Any, weights: Any) -> Any:
-        """One optimizer step; returns what `judge` said on the way."""
+        """One optimizer step; returns what `predict_and_loss` said on the way."""
         network, custom = self._network, self._options.custom
         statistics = self.guard.statistics()
         if custom is not None:
-            inputs, targets = network.given(x), network.wanted(x, y)
+            inputs, targets = network.core_inputs(x), network.core_targets(x, y)
             self.guard.step((), lambda _: custom(network.core, self.optimizer, inputs, targets), statistics)
             return None
         variables = network.trainable_variables
         with tf.GradientTape() as tape:
-            judged = network.judge(x, y, training=True)
+            judged = network.predict_and_loss(x, y, training=True)
             total = self._total(judged[1], weights) + network.penalty()
         self.guard.step(tape.gradient(total, variables), lambda sound: self._take(sound, variables), statistics)
         return judged

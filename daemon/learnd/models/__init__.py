@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from learnd.core.settings_base import Component, load_object
+from learnd.core.registry import Registration, load_object
 from learnd.models.settings import (
     AutoencoderSettings,
     Conv1dSettings,
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from learnd.models.stored.model import StoredModel
 
 MODELS = {
-    "linear": Component(LinearSettings, "learnd.models.linear:linear"),
-    "mlp": Component(MlpSettings, "learnd.models.mlp:mlp"),
-    "autoencoder": Component(AutoencoderSettings, "learnd.models.autoencoder:autoencoder"),
-    "lstm": Component(LstmSettings, "learnd.models.recurrent:lstm"),
-    "gru": Component(GruSettings, "learnd.models.recurrent:gru"),
-    "conv1d": Component(Conv1dSettings, "learnd.models.conv1d:conv1d"),
-    "tcn": Component(TcnSettings, "learnd.models.tcn:tcn"),
+    "linear": Registration(LinearSettings, "learnd.models.linear:linear"),
+    "mlp": Registration(MlpSettings, "learnd.models.mlp:mlp"),
+    "autoencoder": Registration(AutoencoderSettings, "learnd.models.autoencoder:autoencoder"),
+    "lstm": Registration(LstmSettings, "learnd.models.recurrent:lstm"),
+    "gru": Registration(GruSettings, "learnd.models.recurrent:gru"),
+    "conv1d": Registration(Conv1dSettings, "learnd.models.conv1d:conv1d"),
+    "tcn": Registration(TcnSettings, "learnd.models.tcn:tcn"),
 }
 
 _SERIALIZED = "learnd.models.stored.serialized"

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.settings_base import load_object
+from learnd.core.registry import load_object
 from learnd.models import MODELS
 from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head

@@ -44,7 +44,7 @@ def penalty(settings: Any) -> Any:
 
 
 def hidden(make: Callable[..., Any], features: Any, settings: Any, spec: CoreSpec, index: int, name: str) -> Any:
-    """*features* through one hidden layer: its kernel, then normalised, activated and thinned as the settings say.
+    """*features* through one hidden layer: its kernel, then normalised, activated and dropped out as set.
 
     *make* is called with ``activation``, ``kernel_initializer``, ``kernel_regularizer`` and ``name``. Layers that the
     settings do not ask for are not there, and the others are called the same with or without them: checkpoints go by
@@ -59,7 +59,7 @@ def hidden(make: Callable[..., Any], features: Any, settings: Any, spec: CoreSpe
     features = normalized(layer(features), settings, name)
     if settings.normalization:
         features = keras.layers.Activation(settings.activation, name=f"{name}_activation")(features)
-    return thinned(features, settings, spec, index, name)
+    return with_dropout(features, settings, spec, index, name)
 
 
 def normalized(features: Any, settings: Any, name: str) -> Any:
@@ -70,7 +70,7 @@ def normalized(features: Any, settings: Any, name: str) -> Any:
     return kinds[settings.normalization](name=f"{name}_normalization")(features)
 
 
-def thinned(features: Any, settings: Any, spec: CoreSpec, index: int, name: str) -> Any:
+def with_dropout(features: Any, settings: Any, spec: CoreSpec, index: int, name: str) -> Any:
     """*features* of the layer *name* with the share that the settings name dropped while learning."""
     if not settings.dropout:
         return features

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from learnd.models.core import CoreSpec, core, initializer, normalized, output, penalty, thinned
+from learnd.models.core import CoreSpec, core, initializer, normalized, output, penalty, with_dropout
 from learnd.models.rnn_cells import Gru, Lstm
 from learnd.models.settings import GruSettings, LstmSettings
 
@@ -30,5 +30,5 @@ def _recurrent(layer: Any, settings: Any, spec: CoreSpec, name: str) -> Any:
         unroll=spec.unroll,
         name=name,
     )(inputs)
-    features = thinned(normalized(features, settings, name), settings, spec, 0, name)
+    features = with_dropout(normalized(features, settings, name), settings, spec, 0, name)
     return core(inputs, output(features, settings, spec))

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from learnd.core.types import Batch, Signal, StepResult, TopicPartition
+from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
 
 REPEAT_S = 10.0
 """The same event is logged at most this often, with the count that it stands for."""
@@ -97,7 +97,7 @@ class Metrics:
         """Say what runs here."""
         self._build.labels(name, version, tensorflow).set(1)
 
-    def observe(self, batch: Batch, result: StepResult, signal: Signal) -> None:
+    def observe(self, batch: Batch, result: StepResult, signal: PrequentialScores) -> None:
         """Count one batch."""
         self.records.inc(batch.record_count)
         self.bytes.inc(batch.byte_count)

@@ -13,8 +13,8 @@ import structlog
 from learnd.checkpoint.checkpointer import Checkpoints, Saved
 from learnd.core.errors import BrokerUnavailableError, ExportError, FileLostError, SaveFailedError
 from learnd.core.protocols import DeadLetters, Evaluator, Learner, Predictions, Stateful, Transform
-from learnd.core.schedule import Every
-from learnd.core.types import Batch, Signal, Snapshot
+from learnd.core.schedule import IntervalTrigger
+from learnd.core.types import Batch, PrequentialScores, Snapshot
 from learnd.evaluation.export_loss import FrozenForward
 from learnd.export.publisher import Exported, Exporter
 from learnd.export.upload import Uploaded
@@ -51,10 +51,10 @@ class Pipeline:
     checkpoints: Checkpoints
     exporter: Exporter
     metrics: Metrics
-    checkpoint_every: Every
-    retry_every: Every
+    checkpoint_every: IntervalTrigger
+    retry_every: IntervalTrigger
     """After a failed checkpoint this alone says when to try again."""
-    export_every: Every
+    export_every: IntervalTrigger
     retraces: Callable[[], int]
     max_failures: int | None = None
     """So many checkpoints in a row may fail before learning ends; None: any number."""
@@ -72,7 +72,9 @@ class Pipeline:
     began: Progress = field(default_factory=Progress)
     """Where the model stood when this process opened it."""
     recent: Recent = field(default_factory=Recent)
-    signal: Signal = field(default_factory=lambda: Signal(0, math.nan, math.nan, math.nan, math.nan))
+    signal: PrequentialScores = field(
+        default_factory=lambda: PrequentialScores(0, math.nan, math.nan, math.nan, math.nan)
+    )
     rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     """By this process, by reason; like the counts of `metrics`, for the last line of the log."""
@@ -172,7 +174,7 @@ class Pipeline:
         """Waits: until it is known how long the files of the sinks were, a crash could not take back what is added."""
         self.save()
         self.checkpoints.wait()
-        self.settle()
+        self.collect_outcomes()
         if self.failure is not None:
             raise self.failure
 
@@ -262,14 +264,14 @@ class Pipeline:
         """
         return self.export_every.due(self.progress.samples) and not self.exporter.busy()
 
-    def export(self, *, hurry: bool = False) -> None:
+    def export(self, *, urgent: bool = False) -> None:
         """Start an export of the averaged weights as they are now, if exports are wanted and there is anything new."""
         self.export_every.reset(self.progress.samples)
         nothing_new = not self.recent.rows or self.progress.samples <= self._exported_samples
         if nothing_new or not self.exporter.enabled:
             return
         self._exported_samples = self.progress.samples
-        self.exporter.begin(self._snapshot(), hurry=hurry)
+        self.exporter.begin(self._snapshot(), urgent=urgent)
 
     def _snapshot(self) -> Snapshot:
         progress = self.progress
@@ -287,7 +289,7 @@ class Pipeline:
             self.forward.published(),
         )
 
-    def settle(self) -> None:
+    def collect_outcomes(self) -> None:
         """Take note of saves and exports that came to an end; only now are their offsets acknowledged.
 
         Raises
@@ -377,13 +379,13 @@ class Pipeline:
             if the stream ended by itself, and the last export failed: nobody else would tell.
         """
         self.exporter.abandon()  # an export under way would be older than the one that comes now
-        self.settle()
-        self.export(hurry=True)
+        self.collect_outcomes()
+        self.export(urgent=True)
         # Before the state is taken: what is confirmed by then is not sent again at the next start.
         flushed = self._flushed()
         self.save(flush=not flushed)
         self.checkpoints.wait()
-        self.settle()
+        self.collect_outcomes()
         self._let_go()  # while the export is under way: a broker that hangs takes its time for this
         while self.exporter.busy() and not _passed(stopped_s(), STOP_S):
             self.exporter.wait(POLL_S)
@@ -393,7 +395,7 @@ class Pipeline:
         since_s = stopped_s() or time.monotonic()
         if not self.exporter.wait(max(0.0, since_s + STOP_S - time.monotonic())):
             self.exporter.abandon()
-        self.settle()
+        self.collect_outcomes()
         if self.failure is not None:
             raise self.failure
         if self._export_error and stopped_s() is None:
@@ -442,7 +444,7 @@ def run(
                 pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
             if pipeline.export_due():
                 pipeline.export()  # a reference to the weights; the work happens elsewhere
-            pipeline.settle()
+            pipeline.collect_outcomes()
             on_batch()
         pipeline.finish(stopped_s)
     finally:

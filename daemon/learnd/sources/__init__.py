@@ -1,10 +1,10 @@
 """Where records come from. `memory.MemorySource` is for tests and takes a script, so no configuration names it."""
 
-from learnd.core.settings_base import Component
+from learnd.core.registry import Registration
 from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings
 
 SOURCES = {
-    "kafka": Component(KafkaSettings, "learnd.sources.kafka:KafkaSource"),
-    "file": Component(FileSettings, "learnd.sources.file:FileSource"),
-    "simulator": Component(SimulatorSettings, "learnd.sources.simulator:SimulatorSource"),
+    "kafka": Registration(KafkaSettings, "learnd.sources.kafka:KafkaSource"),
+    "file": Registration(FileSettings, "learnd.sources.file:FileSource"),
+    "simulator": Registration(SimulatorSettings, "learnd.sources.simulator:SimulatorSource"),
 }

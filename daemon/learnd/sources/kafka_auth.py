@@ -18,7 +18,7 @@ from kafka.errors import (
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from learnd.core.errors import BrokerUnavailableError, ConfigError, Problem
-from learnd.core.settings_base import load_object
+from learnd.core.registry import load_object
 from learnd.sources.settings import KafkaSettings
 
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)

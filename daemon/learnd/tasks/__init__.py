@@ -1,6 +1,6 @@
 """What is predicted from what, and in which units."""
 
-from learnd.core.settings_base import Component
+from learnd.core.registry import Registration
 from learnd.tasks.settings import (
     ClassificationSettings,
     ForecastSettings,
@@ -9,8 +9,8 @@ from learnd.tasks.settings import (
 )
 
 TASKS = {
-    "regression": Component(RegressionSettings, "learnd.tasks.regression:RegressionNetwork"),
-    "classification": Component(ClassificationSettings, "learnd.tasks.classification:ClassificationNetwork"),
-    "reconstruction": Component(ReconstructionSettings, "learnd.tasks.reconstruction:ReconstructionNetwork"),
-    "forecast": Component(ForecastSettings, "learnd.tasks.forecast:ForecastNetwork"),
+    "regression": Registration(RegressionSettings, "learnd.tasks.regression:RegressionNetwork"),
+    "classification": Registration(ClassificationSettings, "learnd.tasks.classification:ClassificationNetwork"),
+    "reconstruction": Registration(ReconstructionSettings, "learnd.tasks.reconstruction:ReconstructionNetwork"),
+    "forecast": Registration(ForecastSettings, "learnd.tasks.forecast:ForecastNetwork"),
 }

@@ -49,16 +49,16 @@ class ClassificationNetwork(Network):
             z = tf.slice(z, [0, 0], [-1, self._final])
         return {"probabilities": tf.exp(self._log_probabilities(z, None))}
 
-    def settle(self) -> None:
+    def fix_output_count(self) -> None:
         self._final = int(self.known.numpy())
 
-    def given(self, x: Any) -> Any:
+    def core_inputs(self, x: Any) -> Any:
         return self.inputs_scaler(x)
 
-    def wanted(self, x: Any, y: Any) -> Any:
+    def core_targets(self, x: Any, y: Any) -> Any:
         return y
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
         z = self.answer(x, training=training)
         predictions = tf.exp(self._log_probabilities(z, self.known.value))
         return predictions, self._entropies(self._log_probabilities(z, self._known_with(y)), y)

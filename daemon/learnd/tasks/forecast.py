@@ -29,15 +29,15 @@ class ForecastNetwork(Network):
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        return {"prediction": self.raw(x, self.answer(x, training=False))}
+        return {"prediction": self.unscale(x, self.answer(x, training=False))}
 
-    def given(self, x: Any) -> Any:
+    def core_inputs(self, x: Any) -> Any:
         return self.inputs_scaler(self._seen(x))
 
-    def raw(self, x: Any, z: Any) -> Any:
+    def unscale(self, x: Any, z: Any) -> Any:
         return self._from_level(x) + self.change_scaler.restore(z)
 
-    def standard(self, x: Any, predictions: Any) -> Any:
+    def scale(self, x: Any, predictions: Any) -> Any:
         return self.change_scaler(predictions - self._from_level(x))
 
     def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:

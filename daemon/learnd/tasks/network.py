@@ -28,7 +28,7 @@ class NetworkSpec:
     classes : how many classes are known from the start, of a classification
     probabilities : the core's outputs are probabilities rather than logits, of a classification
     single : the core gives one number for two classes
-    still : variables that will never learn
+    frozen : variables that will never learn
     """
 
     row_shape: tuple[int, ...]
@@ -39,13 +39,13 @@ class NetworkSpec:
     classes: int = 0
     probabilities: bool = False
     single: bool = False
-    still: Sequence[Any] = ()
+    frozen: Sequence[Any] = ()
 
 
 class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     """What every task's network offers to the learner, the exporters and the checkpoint.
 
-    A task says what the core gets (`given`) and what its outputs mean in raw units (`raw`, `standard`).
+    A task says what the core gets (`core_inputs`) and what its outputs mean in raw units (`unscale`, `scale`).
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.outputs_per_row = spec.outputs
         self._loss_of = spec.loss if spec.loss is not None else mean_square
         self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
-        self._still = frozenset(id(v) for v in spec.still)
+        self._frozen = frozenset(id(v) for v in spec.frozen)
 
     def complete(self) -> None:
         """Make every variable. Call once, at the end of the constructor."""
@@ -74,41 +74,41 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """The served outputs by name, for raw inputs of shape (n, *row_shape)."""
         raise NotImplementedError
 
-    def given(self, x: Any) -> Any:
+    def core_inputs(self, x: Any) -> Any:
         """What the core is given for raw inputs *x*."""
         raise NotImplementedError
 
-    def wanted(self, x: Any, y: Any) -> Any:
+    def core_targets(self, x: Any, y: Any) -> Any:
         """What the core should give for raw inputs *x* and targets *y*."""
-        return self.standard(x, y)
+        return self.scale(x, y)
 
-    def raw(self, x: Any, z: Any) -> Any:
+    def unscale(self, x: Any, z: Any) -> Any:
         """The core's outputs *z* for raw inputs *x*, in raw units, shape (n, outputs_per_row)."""
         raise NotImplementedError
 
-    def standard(self, x: Any, predictions: Any) -> Any:
-        """The inverse of `raw`."""
+    def scale(self, x: Any, predictions: Any) -> Any:
+        """The inverse of `unscale`."""
         raise NotImplementedError
 
     def observe(self, x: Any, y: Any) -> None:
         """Take raw inputs and targets into the online statistics."""
         raise NotImplementedError
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
         """Raw predictions, shape (n, outputs_per_row), and losses, shape (n,), of the rows."""
         z = self.answer(x, training=training)
-        return self.raw(x, z), self._loss_of(self.wanted(x, y), z)
+        return self.unscale(x, z), self._loss_of(self.core_targets(x, y), z)
 
     def answer(self, x: Any, *, training: bool) -> Any:
         """What the core gives for raw inputs *x*, as float32 also where it computes in less."""
-        return tf.cast(self.core(self.given(x), training=training), tf.float32)
+        return tf.cast(self.core(self.core_inputs(x), training=training), tf.float32)
 
     def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
-        """The losses of raw *predictions* that other weights made, on the scale that `judge` uses."""
-        return self._loss_of(self.wanted(x, y), self.standard(x, predictions))
+        """The losses of raw *predictions* that other weights made, on the scale that `predict_and_loss` uses."""
+        return self._loss_of(self.core_targets(x, y), self.scale(x, predictions))
 
     def penalty(self) -> Any:
-        """What regularisation, or a layer of the user's, adds to the loss of the last `judge`."""
+        """What regularisation, or a layer of the user's, adds to the loss of the last `predict_and_loss`."""
         return tf.add_n(self.core.losses) if self.core.losses else tf.constant(0.0)
 
     def averaged_weights(self) -> list[Any]:
@@ -118,14 +118,14 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         normalisation are not: they belong to the weights that they were observed under (`statistics`). What is frozen
         for good is not either: a ring of copies of it would be waste.
         """
-        apart = {id(v) for v in self.statistics()} | self._still
+        apart = {id(v) for v in self.statistics()} | self._frozen
         return [v for v in self.weights if v.dtype == "float32" and id(v) not in apart]
 
     def statistics(self) -> list[Any]:
         """The running statistics of every batch normalisation that will ever learn."""
         layers = [layer for layer in flat_layers(self.core) if _normalizes_batches(layer)]
         moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
-        return [v for v in moving if id(v) not in self._still]
+        return [v for v in moving if id(v) not in self._frozen]
 
     def statistics_of(self, x: Any, weights: Sequence[tuple[Any, Any]]) -> list[Any]:
         """What `statistics` would be if raw inputs *x* were all there is, as tensors; no variable changes.
@@ -133,12 +133,12 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         *weights* are pairs of variables and what stands for them; scopes of Keras' do not nest.
         """
         with _as_observed(self.core), keras.StatelessScope(state_mapping=weights) as scope:
-            self.core(self.given(x), training=True)
+            self.core(self.core_inputs(x), training=True)
             return [scope.get_current_value(v) for v in self.statistics()]
 
     def constants(self) -> list[Any]:
         """What a served model needs beside: whole numbers, and what is frozen for good."""
-        return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._still)]
+        return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._frozen)]
 
     def served_state(self) -> list[Any]:
         """Every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
@@ -163,13 +163,13 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """
         raise NotImplementedError
 
-    def settle(self) -> None:
+    def fix_output_count(self) -> None:
         """Take the present constants, such as the number of classes, for final: exports have outputs of fixed shape."""
 
     @property
-    def moody(self) -> bool:
+    def has_training_mode(self) -> bool:
         """Whether the core behaves otherwise while learning than while predicting."""
-        return any(_is_moody(layer) for layer in flat_layers(self.core))
+        return any(_has_training_mode(layer) for layer in flat_layers(self.core))
 
 
 def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
@@ -218,7 +218,7 @@ def _normalizes_batches(layer: Any) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _is_moody(layer: Any) -> bool:
+def _has_training_mode(layer: Any) -> bool:
     """Whether *layer* takes heed of ``training``: dropout with a rate, batch normalisation that learns, own code."""
     if not layer._call_has_training_arg:
         return False

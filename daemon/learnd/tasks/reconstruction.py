@@ -26,21 +26,21 @@ class ReconstructionNetwork(Network):
         again = self._rows(self.answer(x, training=False))
         return {"reconstruction": self.inputs_scaler.restore(again), "score": mean_square(again, z)}
 
-    def given(self, x: Any) -> Any:
+    def core_inputs(self, x: Any) -> Any:
         return self.inputs_scaler(x)
 
-    def wanted(self, x: Any, y: Any) -> Any:
-        return self.given(x)
+    def core_targets(self, x: Any, y: Any) -> Any:
+        return self.core_inputs(x)
 
-    def judge(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        z = self.given(x)
+    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+        z = self.core_inputs(x)
         again = self._rows(self.answer(x, training=training))
-        return self.raw(x, again), self._loss_of(z, again)
+        return self.unscale(x, again), self._loss_of(z, again)
 
-    def raw(self, x: Any, z: Any) -> Any:
+    def unscale(self, x: Any, z: Any) -> Any:
         return tf.reshape(self.inputs_scaler.restore(self._rows(z)), (-1, self.outputs_per_row))
 
-    def standard(self, x: Any, predictions: Any) -> Any:
+    def scale(self, x: Any, predictions: Any) -> Any:
         return self.inputs_scaler(self._rows(predictions))
 
     def _rows(self, z: Any) -> Any:

@@ -21,15 +21,15 @@ class RegressionNetwork(Network):
         self.complete()
 
     def call(self, x: Any) -> Mapping[str, Any]:
-        return {"prediction": self.raw(x, self.answer(x, training=False))}
+        return {"prediction": self.unscale(x, self.answer(x, training=False))}
 
-    def given(self, x: Any) -> Any:
+    def core_inputs(self, x: Any) -> Any:
         return self.inputs_scaler(x)
 
-    def raw(self, x: Any, z: Any) -> Any:
+    def unscale(self, x: Any, z: Any) -> Any:
         return self.target_scaler.restore(z)
 
-    def standard(self, x: Any, predictions: Any) -> Any:
+    def scale(self, x: Any, predictions: Any) -> Any:
         return self.target_scaler(predictions)
 
     def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import structlog
 
 from learnd.config.settings import ModelRecipe
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.settings_base import load_object
+from learnd.core.registry import load_object
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.losses import make_loss
@@ -29,7 +29,7 @@ from learnd.models.stored.slots import assign_slots
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
 from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
-from learnd.wiring.warm_start import Predecessor, exported_classes, predecessor
+from learnd.wiring.warm_start import WarmStart, exported_classes, warm_start
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Model:
 
     network: Any
     stored: StoredModel | None
-    predecessor: Predecessor | None
+    warm_start: WarmStart | None
     freeze: Freeze
     thaw_at: int | None
     labels: tuple[str, ...]
@@ -61,7 +61,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     ConfigError
         if it cannot be made or loaded, or does not fit the task.
     """
-    before = predecessor(recipe)
+    before = warm_start(recipe)
     if before is not None:
         recipe = before.recipe
     task, features = recipe.task, len(recipe.features)
@@ -82,10 +82,10 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     core = make_core(recipe.model, spec)
     freeze = recipe.model.freeze
     parts = chosen_to_freeze(core.model, freeze) if freeze is not None else []
-    held = Freeze(parts)
+    frozen = Freeze(parts)
     thaw_at = freeze.until_samples if freeze is not None else None
     if thaw_at is None:
-        held.hold()
+        frozen.hold()
     network = TASKS[task.kind].load()(
         core.model,
         NetworkSpec(
@@ -97,12 +97,12 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
             classes=len(labels),
             probabilities=_gives_probabilities(recipe, core),
             single=classify and core.outputs == 1,
-            still=held.variables if thaw_at is None else (),
+            frozen=frozen.variables if thaw_at is None else (),
         ),
     )
     if before is not None:
         _assign(network, before, new_head=recipe.model.head is not None)
-    return Model(network, core.stored, before, held, thaw_at, labels)
+    return Model(network, core.stored, before, frozen, thaw_at, labels)
 
 
 def require_no_batch_statistics(network: Any) -> None:
@@ -130,7 +130,7 @@ def _own_loss(recipe: ModelRecipe, core: Core) -> Any:
     return None if recipe.model.load is not None and recipe.model.head is not None else core.loss
 
 
-def _first_labels(recipe: ModelRecipe, before: Predecessor | None) -> tuple[str, ...]:
+def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, ...]:
     """The classes before the first sample: as configured, and what another learnd's state or export knows.
 
     Raises
@@ -154,7 +154,7 @@ def _first_labels(recipe: ModelRecipe, before: Predecessor | None) -> tuple[str,
     return max(labels, known, key=len)
 
 
-def _assign(network: Any, before: Predecessor, *, new_head: bool) -> None:
+def _assign(network: Any, before: WarmStart, *, new_head: bool) -> None:
     """Give *network* the arrays of another learnd's state; those of a new head stay as they are."""
     missing = []
     for name, variable in _named("model", network.variables).items():
@@ -193,9 +193,9 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
             afresh = assign_slots(optimizer, network.trainable_variables, stored.slots)
             notes += [f"the optimizer's {name} starts afresh" for name in afresh]
         log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
-    elif made.predecessor is not None and made.predecessor.optimizer in (kind, None):
+    elif made.warm_start is not None and made.warm_start.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
-            array = made.predecessor.arrays.get(name)
+            array = made.warm_start.arrays.get(name)
             if array is not None and tuple(array.shape) == tuple(variable.shape):
                 variable.assign(array)
     return optimizer

@@ -16,7 +16,7 @@ from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import LearningRecipe, ModelRecipe, Settings
 from learnd.core.errors import ConfigError
 from learnd.core.protocols import DeadLetters, Decoder, Learner, Predictions, Source, Transform
-from learnd.core.schedule import Every
+from learnd.core.schedule import IntervalTrigger
 from learnd.core.types import UNREADABLE, Records, TopicPartition
 from learnd.decoders import DECODERS
 from learnd.decoders.settings import CsvSettings
@@ -28,7 +28,7 @@ from learnd.export.settings import ExportSettings
 from learnd.export.signing import Signer
 from learnd.export.upload import Uploader
 from learnd.learners import LEARNERS
-from learnd.learners.averaged import AveragedModel, held
+from learnd.learners.averaged import AveragedModel, as_arrays
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
@@ -50,7 +50,7 @@ from learnd.transforms.chain import Chain
 from learnd.transforms.labels import Labels
 from learnd.transforms.unchanged import Unchanged
 from learnd.wiring.model import make_model, make_update, named_variables, require_no_batch_statistics, targets_of
-from learnd.wiring.warm_start import adopted
+from learnd.wiring.warm_start import pinned_copy
 
 log = structlog.get_logger()
 
@@ -92,7 +92,7 @@ def make_pipeline(
     ConfigError
         where only building it shows that a setting is wrong.
     """
-    recipe = adopted(settings, settings.data_dir)
+    recipe = pinned_copy(settings, settings.data_dir)
     decoder = make_decoder(settings)
     core = make_learning(settings, recipe)
     labels = core.labels
@@ -125,12 +125,12 @@ def make_pipeline(
             fingerprint=settings.fingerprint(),
             clock=clock,
         ),
-        learning_state=lambda: held(core.continuation),
+        learning_state=lambda: as_arrays(core.continuation),
         exporter=Exporter(
             settings.data_dir / "exports",
             export,
             answer=core.averaged.predict,
-            freeze=lambda x, weights: core.averaged.frozen(
+            freeze=lambda x, weights: core.averaged.frozen_losses(
                 weights, x[:1], np.zeros((1, targets_of(settings)), np.float32)
             ),
             recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
@@ -140,10 +140,12 @@ def make_pipeline(
         ),
         metrics=metrics,
         wait_for_broker=isinstance(settings.source, KafkaSettings) and settings.source.startup == "retry",
-        checkpoint_every=Every(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
-        retry_every=Every(seconds=checkpoint.retry_seconds, samples=None, clock=clock),
+        checkpoint_every=IntervalTrigger(
+            seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock
+        ),
+        retry_every=IntervalTrigger(seconds=checkpoint.retry_seconds, samples=None, clock=clock),
         max_failures=checkpoint.max_failures,
-        export_every=Every(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
+        export_every=IntervalTrigger(seconds=export.every_seconds, samples=export.every_samples, clock=clock),
         retraces=lambda: core.chunk.retraces,
         # Once a batch: a variable's own `numpy` takes 50 microseconds, this 15, and learning one sample some 500.
         refusals=lambda: (int(core.guard.refused.value().numpy()), int(core.guard.rollbacks.value().numpy())),

@@ -23,7 +23,7 @@ _FOLDER = "model"
 _RECORD = "adopted.json"
 
 
-def adopted(recipe: ModelRecipe, data_dir: Path) -> ModelRecipe:
+def pinned_copy(recipe: ModelRecipe, data_dir: Path) -> ModelRecipe:
     """The same recipe, with what it loads copied into *data_dir*: years later the original may be gone, or another.
 
     Copied once; what a ``data_dir`` has adopted stays.
@@ -142,7 +142,7 @@ def exported_classes(recipe: ModelRecipe) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Predecessor:
+class WarmStart:
     """Another learnd's state to go on from: its recipe with our head and freezing, and every array that it had."""
 
     recipe: ModelRecipe
@@ -151,7 +151,7 @@ class Predecessor:
     labels: tuple[str, ...]
 
 
-def predecessor(recipe: ModelRecipe) -> Predecessor | None:
+def warm_start(recipe: ModelRecipe) -> WarmStart | None:
     """What ``model.load`` names, if that is a checkpoint of learnd's own; else None.
 
     Raises
@@ -183,7 +183,7 @@ def predecessor(recipe: ModelRecipe) -> Predecessor | None:
     if theirs.model.load is not None:
         model["load"] = _adopted_by(load, theirs.model.load)
     arrays, state = read_arrays(prefix.parent)
-    return Predecessor(
+    return WarmStart(
         recipe.model_copy(
             update={
                 "model": theirs.model.model_copy(update=model),

@@ -1,18 +1,18 @@
 """Writers of the published formats; `publish` verifies and renames."""
 
-from learnd.core.settings_base import Component
+from learnd.core.registry import Registration
 from learnd.export.settings import ExportSettings
 
 EXPORTERS = {
-    "saved_model": Component(ExportSettings, "learnd.export.formats.saved_model:SavedModelFormat"),
-    "tflite": Component(ExportSettings, "learnd.export.formats.tflite:TFLiteFormat"),
-    "tflite_float16": Component(ExportSettings, "learnd.export.formats.tflite_float16:Float16Format"),
-    "tflite_dynamic": Component(ExportSettings, "learnd.export.formats.tflite:DynamicRangeFormat"),
-    "tflite_int8": Component(ExportSettings, "learnd.export.formats.tflite_int8:Int8Format"),
-    "tflite_training": Component(ExportSettings, "learnd.export.formats.tflite_training:TrainingFormat"),
-    "keras": Component(ExportSettings, "learnd.export.formats.keras_file:KerasFormat"),
-    "hdf5": Component(ExportSettings, "learnd.export.formats.keras_file:Hdf5Format"),
-    "onnx": Component(ExportSettings, "learnd.export.formats.onnx:OnnxFormat"),
+    "saved_model": Registration(ExportSettings, "learnd.export.formats.saved_model:SavedModelFormat"),
+    "tflite": Registration(ExportSettings, "learnd.export.formats.tflite:TFLiteFormat"),
+    "tflite_float16": Registration(ExportSettings, "learnd.export.formats.tflite_float16:Float16Format"),
+    "tflite_dynamic": Registration(ExportSettings, "learnd.export.formats.tflite:DynamicRangeFormat"),
+    "tflite_int8": Registration(ExportSettings, "learnd.export.formats.tflite_int8:Int8Format"),
+    "tflite_training": Registration(ExportSettings, "learnd.export.formats.tflite_training:TrainingFormat"),
+    "keras": Registration(ExportSettings, "learnd.export.formats.keras_file:KerasFormat"),
+    "hdf5": Registration(ExportSettings, "learnd.export.formats.keras_file:Hdf5Format"),
+    "onnx": Registration(ExportSettings, "learnd.export.formats.onnx:OnnxFormat"),
 }
 
 READERS = {
