@@ -41,28 +41,28 @@ def main() -> None:
         while batch is None:
             batch = pipeline.reader.next(timeout_s=1.0)
         pipeline.learn(batch)
-        weights = [variable.value for variable in pipeline.averaged._variables]
+        weights = [variable.value for variable in pipeline.model.averaged._variables]
 
         def copy() -> float:
             return seconds(lambda: [np.array(weight.numpy()) for weight in weights]) * 1e3
 
         def save() -> float:
-            pipeline.checkpoints.wait()
+            pipeline.saving.checkpoints.wait()
             return seconds(pipeline.save) * 1e3
 
         def write() -> float:
-            pipeline.checkpoints.wait()
-            saved = pipeline.checkpoints.outcome()
+            pipeline.saving.checkpoints.wait()
+            saved = pipeline.saving.checkpoints.outcome()
             assert saved is not None
             assert saved.error is None
             return saved.duration_s * 1e3
 
         def export() -> float:
-            assert pipeline.exporter.wait(60)
-            pipeline._exported_samples = 0
+            assert pipeline.publishing.exporter.wait(60)
+            pipeline.publishing._started_samples = 0
             return seconds(pipeline.export) * 1e3
 
-        pipeline.exporter._build = _not_here
+        pipeline.publishing.exporter._build = _not_here
         sides = {"copy": copy, "save": save, "write": write, "export": export}
         for side in sides.values():
             side()

@@ -21,7 +21,8 @@ import numpy as np
 from learnd.config.loader import loads
 from learnd.core.types import Samples
 from learnd.learners.chunk import CHUNK_ROWS
-from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from learnd.wiring.learner import configure_tensorflow
+from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import config_text
 
 ROWS = (CHUNK_ROWS, 1)
@@ -48,8 +49,8 @@ def _compare(pipeline: Any, batch: Any, rounds: int) -> list[list[Any]]:
     rates, slowest, slowest_s, slowest_alone_s, durations_s = [], [], [], [], []
     for _ in range(rounds):
         pipeline.export()
-        during = _learn_while(pipeline, batch, pipeline.exporter.busy)
-        exported = pipeline.exporter.outcome()
+        during = _learn_while(pipeline, batch, pipeline.publishing.exporter.busy)
+        exported = pipeline.publishing.exporter.outcome()
         assert exported is not None
         assert not exported.error, exported.error
         end_s = time.perf_counter() + sum(during)

@@ -19,7 +19,9 @@ from learnd.config.loader import loads
 from learnd.config.settings import Settings
 from learnd.runtime.reader import Reader
 from learnd.testing.kafka import KafkaCluster, running_cluster
-from learnd.wiring.pipeline import configure_tensorflow, make_decoder, make_pipeline, make_source
+from learnd.wiring.learner import configure_tensorflow
+from learnd.wiring.pipeline import make_pipeline
+from learnd.wiring.stream import make_decoder, make_source
 from tests.support.helpers import config_text
 
 RECORDS, ROUNDS = 300_000, 5

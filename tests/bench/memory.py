@@ -15,7 +15,8 @@ import numpy as np
 
 from learnd.config.loader import loads
 from learnd.runtime.loop import run
-from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from learnd.wiring.learner import configure_tensorflow
+from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import config_text
 
 SAMPLES, POINTS, WARM_UP = 10_000_000, 40, 0.25

@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.core.types import Samples
+from learnd.wiring.learner import configure_tensorflow
 from learnd.wiring.model import make_model, make_optimizer_for
-from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, settings
 
 MODELS = ("linear", "mlp", "autoencoder", "lstm", "gru", "conv1d", "tcn")
@@ -81,7 +82,7 @@ def compare(model: str, mode: str, optimizer: str) -> list[object]:
         eager = _eager(options, samples, BATCH if mode == "micro_batch" else 1)
 
         def compiled() -> float:
-            return seconds(lambda: pipeline.learner.learn(samples)) / len(samples) * 1e6
+            return seconds(lambda: pipeline.model.learner.learn(samples)) / len(samples) * 1e6
 
         compiled(), eager()
         figures = interleave({"compiled": compiled, "eager": eager}, rounds=ROUNDS)

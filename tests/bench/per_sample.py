@@ -25,7 +25,7 @@ from learnd.models.mlp import mlp
 from learnd.models.settings import MlpSettings
 from learnd.tasks.network import NetworkSpec
 from learnd.tasks.regression import RegressionNetwork
-from learnd.wiring.pipeline import configure_tensorflow
+from learnd.wiring.learner import configure_tensorflow
 
 COMPILED_CHUNKS, EAGER_ROWS, ROUNDS = 40, 60, 7
 

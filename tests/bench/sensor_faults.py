@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tests.bench.sides import median, seconds, show, spread  # isort: skip - sets the log level
 
-from learnd.core.types import Batch, Records, TopicPartition
-from learnd.wiring.pipeline import configure_tensorflow, make_decoder, make_rules
+from learnd.core.types import Batch, Position, Records, TopicPartition
+from learnd.wiring.learner import configure_tensorflow
+from learnd.wiring.stream import make_decoder, make_transforms
 from tests.support.helpers import settings
 from tests.support.sensor_faults import FAULTS, MACHINES, RULES, Fault, broken_fleet, errors, mean_error
 
@@ -44,11 +45,11 @@ def cost_us() -> float:
     """Microseconds that one rule adds to a sound record."""
     text = settings(Path("unused"), features={"a": {"max_change": 1e9, "stuck_after": 99}, "b": None, "c": None})
     values = [b'{"a": 1, "b": 2, "c": 3, "y": 4}'] * ROWS
-    records = Records(TopicPartition("t", 0), range(ROWS), values, [None] * ROWS, [0] * ROWS, ROWS)
+    records = Records(TopicPartition("t", 0), range(ROWS), values, [None] * ROWS, [0] * ROWS, Position(ROWS))
     samples, _ = make_decoder(text).decode(records)
     samples.x[:, 0] = range(ROWS)
-    batch = Batch(samples, (), {records.origin: ROWS}, ROWS, 0)
-    return min(seconds(lambda: make_rules(text)(batch)) for _ in range(5)) / ROWS * 1e6
+    batch = Batch(samples, (), {records.origin: records.next}, ROWS, 0, records=[records])
+    return min(seconds(lambda: make_transforms(text, None)(batch)) for _ in range(5)) / ROWS * 1e6
 
 
 def main() -> None:

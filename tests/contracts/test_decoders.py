@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.core.types import Records, TopicPartition
+from learnd.core.reasons import RejectReason
+from learnd.core.types import Position, Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import REASONS, Field, Fields
+from learnd.decoders.validation import Field, Fields
 
 FIELDS = Fields((Field("a", min=-100, max=100), Field("b")), (Field("y"),), None, "s", None, 64)
 Case = tuple[Callable[[], Any], Callable[[float, float, float], bytes]]
@@ -28,7 +29,7 @@ CASES: dict[str, Case] = {
 
 def _records(values: list[bytes | None]) -> Records:
     count = len(values)
-    return Records(TopicPartition("t", 0), range(count), values, [None] * count, [1500] * count, count)
+    return Records(TopicPartition("t", 0), range(count), values, [None] * count, [1500] * count, Position(count))
 
 
 @pytest.fixture(params=CASES)
@@ -68,6 +69,6 @@ def test_every_record_becomes_samples_or_a_reject(kind: str, data: st.DataObject
     assert told == list(range(len(values)))
     assert not {*samples.offsets.tolist()} & {reject.offset for reject in rejects}
     assert all(i in samples.offsets for i, value in enumerate(values) if value == good)
-    assert all(reject.reason in REASONS and reject.detail for reject in rejects)
+    assert all(reject.reason in RejectReason and reject.detail for reject in rejects)
     assert np.isfinite(samples.x).all()
     assert (np.abs(samples.x[:, 0]) <= 100).all()

@@ -47,7 +47,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         sections["model"] = {"load": str(_file_of_a_user(folder))}
     chosen = settings(folder, **sections)
     pipeline = make_pipeline(chosen)
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     x = _readings(network, 400)
     random = np.random.default_rng(1)
     y = {"windows": x[:, 0] * 1.1, "levels": x[:, -1, :1] * 2.0} if x.ndim == 3 else {}
@@ -78,7 +78,7 @@ def test_written_models_answer_as_the_live_one(name: str, model: Pipeline, tmp_p
     """
     pipeline = model
     implementation = EXPORTERS[name].load()()
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     candidate = candidate_of(pipeline, _readings(network, 300, seed=2), unroll=implementation.unroll)
     target = tmp_path / implementation.file_name
     implementation.write(candidate, target)
@@ -89,7 +89,7 @@ def test_written_models_answer_as_the_live_one(name: str, model: Pipeline, tmp_p
     x = _readings(network, 60, seed=3)
     still = np.repeat(x[:1], 60, axis=0) * np.linspace(1.0, 1.0 + 1e-6, 60).reshape(-1, *[1] * (x.ndim - 1))
     for rows in (x, still.astype(np.float32)):
-        wanted = pipeline.averaged.predict(rows, pipeline.averaged.weights())
+        wanted = pipeline.model.averaged.predict(rows, pipeline.model.averaged.weights())
         assert {key: value.shape for key, value in reader(rows).items()} == {k: v.shape for k, v in wanted.items()}
         least = network.least_spreads(wanted)
         spreads = {key: np.maximum(spread, least[key]) for key, spread in spread_of(wanted).items()}

@@ -23,7 +23,7 @@ def _samples(first: int, last: int) -> Samples:
 def test_samples_are_learned_once_and_in_order(mode: str, tmp_path: Path) -> None:
     """Results speak of the samples in the order of arrival; empty input is fine; updates are counted."""
     pipeline = make_pipeline(settings(tmp_path, learning={"mode": mode, **CASES[mode]}))
-    results = [pipeline.learner.learn(_samples(a, b)) for a, b in ((0, 0), (0, 1), (1, 7), (7, 7), (7, 40))]
+    results = [pipeline.model.learner.learn(_samples(a, b)) for a, b in ((0, 0), (0, 1), (1, 7), (7, 7), (7, 40))]
     offsets = [int(offset) for result in results for offset in result.samples.offsets]
     assert offsets == list(range(40))
     assert sum(result.updates for result in results) == 40 // CASES[mode].get("batch_size", 1)
@@ -37,11 +37,11 @@ def test_a_restored_learner_goes_on_the_same(mode: str, tmp_path: Path) -> None:
     """Variables and host state together are all there is; the state passes the codec."""
     options = settings(tmp_path, learning={"mode": mode, **CASES[mode]})
     one, other = make_pipeline(options), make_pipeline(options)
-    one.learner.learn(_samples(0, 21))
-    for name, variable in other.checkpoints._live.items():
-        variable.assign(one.checkpoints._live[name])
-    other.learner.restore(state_codec.decode(state_codec.encode(one.learner.state())))
-    result, again = one.learner.learn(_samples(21, 40)), other.learner.learn(_samples(21, 40))
+    one.model.learner.learn(_samples(0, 21))
+    for name, variable in other.saving.checkpoints._live.items():
+        variable.assign(one.saving.checkpoints._live[name])
+    other.model.learner.restore(state_codec.decode(state_codec.encode(one.model.learner.state())))
+    result, again = one.model.learner.learn(_samples(21, 40)), other.model.learner.learn(_samples(21, 40))
     np.testing.assert_array_equal(result.predictions, again.predictions)
     np.testing.assert_array_equal(result.averaged_losses, again.averaged_losses)
     assert result.samples.keys.tolist() == again.samples.keys.tolist()

@@ -77,19 +77,19 @@ def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) ->
     """The loss falls by half, in one compilation; exports answer as the live averaged model does."""
     options = settings(tmp_path, **_sections(model, task, mode))
     pipeline = make_pipeline(options)
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     targets = {"regression": 1, "classification": 1, "forecast": 3, "reconstruction": 0}[task]
     count = 3000 if mode == "per_sample" else 20_000
     samples = _stream(network.row_shape, targets, task, count)
     losses = np.concatenate(
-        [pipeline.learner.learn(samples.take(slice(i, i + 700))).losses for i in range(0, count, 700)]
+        [pipeline.model.learner.learn(samples.take(slice(i, i + 700))).losses for i in range(0, count, 700)]
     )
     assert np.isfinite(losses).all()
     assert losses[-500:].mean() < 0.5 * losses[10:310].mean()
-    assert pipeline.retraces() == 0
+    assert pipeline.model.retraces() == 0
 
-    x, weights = samples.x[-32:], pipeline.averaged.weights()
-    wanted = pipeline.averaged.predict(x, weights)
+    x, weights = samples.x[-32:], pipeline.model.averaged.weights()
+    wanted = pipeline.model.averaged.predict(x, weights)
     for name in ("saved_model", "tflite"):
         implementation = EXPORTERS[name].load()()
         target = tmp_path / implementation.file_name

@@ -15,7 +15,7 @@ from learnd.core.types import Reject, StepResult
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
-from tests.support.helpers import PARTITION, make_samples
+from tests.support.helpers import PARTITION, make_samples, step_result
 
 REJECT = Reject(PARTITION, 5, "unparsable", "no JSON", b"junk", b"key", 1000)
 Count = Callable[[int], int]
@@ -24,7 +24,7 @@ LINES = Lines("targets", lambda: ["y"])
 
 def _result() -> StepResult:
     one = np.ones((1, 1), np.float32)
-    return StepResult(make_samples(one, one, first=5, times_s=[0.0]), one, one[0], one[0], 1, 0.0)
+    return step_result(make_samples(one, one, first=5, times_s=[0.0]), one, one[0])
 
 
 def _lines(path: Path) -> Count:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learnd.core.protocols import Source
-from learnd.core.types import Records, TopicPartition
+from learnd.core.types import Position, Records, TopicPartition
 from learnd.sources.file import FileSource
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.memory import MemorySource
@@ -59,9 +59,9 @@ def _blocks(source: Source, count: int, *, at_once: int = 7) -> Iterator[Records
             assert len(block) <= at_once
             assert len(block.offsets) == len(block.values) == len(block.keys) == len(block.timestamps_ms)
             assert list(block.offsets) == sorted(set(block.offsets))
-            assert not block.offsets or block.next_offset > block.offsets[-1]
+            assert not block.offsets or block.next.offset > block.offsets[-1]
             assert not block.offsets or block.offsets[0] >= reached, "never passed over"
-            reached = block.next_offset
+            reached = block.next.offset
             read += len(block)
             yield block
 
@@ -81,7 +81,7 @@ def test_records_come_once_and_in_order(make: Callable[[], Source]) -> None:
     assert len(rows) == COUNT
     (partition,) = {row[0] for row in rows}
     assert [row[1] for row in rows] == list(range(COUNT))
-    assert source.positions()[partition] == COUNT
+    assert source.positions()[partition].offset == COUNT
     ends = source.ends()
     assert not ends or ends[partition] == COUNT
     assert all(lag == 0 for lag in source.lags().values())
@@ -96,7 +96,7 @@ def test_the_same_records_come_again_from_the_same_offset(make: Callable[[], Sou
     rows = _read(first, COUNT)
     first.close()
     again = make()
-    again.open({rows[0][0]: start})
+    again.open({rows[0][0]: Position(start)})
     assert _read(again, COUNT - start, at_once=11) == rows[start:]
     again.close()
 
@@ -131,13 +131,12 @@ def test_a_source_that_is_read_is_connected_and_its_topics_keep_their_identity(m
     first.open({})
     rows = _read(first, COUNT)
     assert first.connected()
-    identities = dict(first.topic_ids())
-    assert set(identities) <= {rows[0][0].topic}
+    identity = first.positions()[rows[0][0]].topic_id
     first.close()
     again = make()
-    again.open({rows[0][0]: 20}, identities)
+    again.open({rows[0][0]: Position(20, topic_id=identity)})
     assert _read(again, COUNT - 20) == rows[20:]
-    assert dict(again.topic_ids()) == identities
+    assert again.positions()[rows[0][0]].topic_id == identity
     again.close()
 
 
@@ -151,8 +150,8 @@ def test_what_stood_before_an_offset_is_known_again(make: Callable[[], Source]) 
         known.append(newest)
         source.close()
     left, right = known
-    assert (left.next_offset, left.history) == (right.next_offset, right.history)
+    assert left.next == right.next
     again = make()
-    again.open({left.origin: left.next_offset}, {}, {left.origin: left.history})
+    again.open({left.origin: left.next})
     assert len(_read(again, COUNT - 20)) == COUNT - 20
     again.close()

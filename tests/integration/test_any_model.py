@@ -104,7 +104,7 @@ class _OwnProcess:
 
 def _pipeline(folder: Path, source: MemorySource, sections: dict[str, Any]) -> Pipeline:
     pipeline = make_pipeline(settings(folder, **sections), source=source)
-    pipeline.exporter._build = _OwnProcess()  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = _OwnProcess()  # type: ignore[method-assign]
     return pipeline
 
 
@@ -120,8 +120,8 @@ def _run_broken(folder: Path, script: list[Any], sections: dict[str, Any]) -> Pi
 
 
 def _served(pipeline: Pipeline, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    weights = [v.numpy() for v in pipeline.averaged._network.served_state()]
-    return np.asarray(pipeline.averaged.predict(x, weights)["probabilities"])
+    weights = [v.numpy() for v in pipeline.model.averaged._network.served_state()]
+    return np.asarray(pipeline.model.averaged.predict(x, weights)["probabilities"])
 
 
 @pytest.mark.parametrize(("name", "use"), CASES)
@@ -135,7 +135,7 @@ def test_any_model_goes_on_learning(
     whole = _pipeline(tmp_path / "whole", MemorySource(records), sections)
     if use != "new-head":
         np.testing.assert_allclose(_served(whole, trained.x), trained.outputs, rtol=1e-4, atol=1e-6)
-    before = {name: np.array(value.numpy()) for name, value in whole.checkpoints._live.items()}
+    before = {name: np.array(value.numpy()) for name, value in whole.saving.checkpoints._live.items()}
     slots = [value for name, value in before.items() if "momentum" in name]
     assert slots
     assert any(slot.any() for slot in slots) == (trained.slots and use != "new-head")
@@ -157,17 +157,17 @@ def test_any_model_goes_on_learning(
     assert manifest["classes"] == classes
     case = exports / f"{name}-{use}"
     (newest / "saved_model").rename(case)
-    answers = whole.averaged.predict(trained.x, whole.averaged.weights())["probabilities"]
+    answers = whole.model.averaged.predict(trained.x, whole.model.averaged.weights())["probabilities"]
     np.savez(f"{case}.npz", x=trained.x, answers=answers)
 
 
 def _assert_only_the_thawed_changed(
     pipeline: Pipeline, before: Mapping[str, np.ndarray[Any, Any]], after: Mapping[str, np.ndarray[Any, Any]]
 ) -> None:
-    core = pipeline.averaged._network.core
-    named = {name: v for name, v in pipeline.checkpoints._live.items() if name.startswith("model/")}
+    core = pipeline.model.averaged._network.core
+    named = {name: v for name, v in pipeline.saving.checkpoints._live.items() if name.startswith("model/")}
     learning = {id(v.value) for v in core.trainable_variables}
-    moving = {id(v.value) for v in pipeline.averaged._network.statistics()}
+    moving = {id(v.value) for v in pipeline.model.averaged._network.statistics()}
     of_core = {id(v.value) for v in core.weights}
     seen = 0
     for name, variable in named.items():

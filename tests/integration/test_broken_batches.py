@@ -31,7 +31,7 @@ def _read_to(source: KafkaSource, end: int) -> list[Records]:
 
     def there() -> bool:
         blocks.extend(source.poll(100, 0.2))
-        return bool(blocks) and blocks[-1].next_offset >= end
+        return bool(blocks) and blocks[-1].next.offset >= end
 
     until(there, what=f"offset {end}", timeout_s=60)
     return blocks

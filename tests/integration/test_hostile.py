@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from learnd.checkpoint.checkpointer import read_arrays
-from learnd.core.types import Records
+from learnd.core.types import Position, Records
 from learnd.runtime.loop import run
 from learnd.runtime.reader import decode
 from learnd.sources.memory import Item, MemorySource
 from learnd.testing.kafka import KafkaCluster
-from learnd.wiring.pipeline import make_decoder, make_pipeline, make_transform
+from learnd.wiring.pipeline import make_pipeline
+from learnd.wiring.stream import make_decoder, make_transforms
 from tests.support.helpers import readings, same_arrays, settings
 from tests.support.hostile import CORPORA, Corpus, json_corpus, letter, mutations
 from tests.unit.test_loop import PARTITION, NoExports
@@ -36,7 +37,7 @@ def _learn(folder: Path, corpus: Corpus, script: list[Item]) -> tuple[Any, dict[
         "dead_letter": {"path": str(path)},
     }
     pipeline = make_pipeline(settings(folder / "data", **sections), source=MemorySource(script))
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     run(pipeline, stopping=lambda: False)
     letters = [letter(json.loads(line)) for line in path.read_text().splitlines()]
     return pipeline, read_arrays(folder / "data" / "checkpoints")[0], letters
@@ -66,7 +67,7 @@ def test_a_time_far_ahead_does_not_silence_its_key(tmp_path: Path) -> None:
     now_ms = 1_763_000_000_000
     values = [json.dumps({**json.loads(v), "t": now_ms / 1000 + i}).encode() for i, v in enumerate(readings(20))]
     values[5] = values[5].replace(b'"t": 17', b'"t": 27')
-    records = Records(PARTITION, range(20), values, [None] * 20, [now_ms + 1000 * i for i in range(20)], 20)
+    records = Records(PARTITION, range(20), values, [None] * 20, [now_ms + 1000 * i for i in range(20)], Position(20))
     learned = {}
     for bound in (86_400, None):
         text = settings(
@@ -74,7 +75,7 @@ def test_a_time_far_ahead_does_not_silence_its_key(tmp_path: Path) -> None:
             decode={"kind": "json", "time": "t", "max_ahead_s": bound},
             task={"kind": "regression", "window": 2},
         )
-        batch = make_transform(text, None)(decode([records], make_decoder(text)))
+        batch = make_transforms(text, None)(decode([records], make_decoder(text)))
         learned[bound] = len(batch.samples)
         assert [r.reason for r in batch.rejects] == (["ahead_of_time"] if bound else [])
     assert learned == {86_400: 18, None: 5}
@@ -132,9 +133,9 @@ def test_hostile_records_reach_the_dead_letter_topic_and_file_of_a_real_broker(
             "dead_letter": sink,
         }
         pipeline = make_pipeline(settings(tmp_path / next(iter(sink)), **sections), once=True)
-        pipeline.exporter = NoExports()  # type: ignore[assignment]
+        pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
         run(pipeline, stopping=lambda: False)
-        assert pipeline.last_saved is not None
+        assert pipeline.saving.last is not None
         assert pipeline.progress.records == len(script)
         samples.append(pipeline.progress.samples)
     assert samples[0] == samples[1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError
-from learnd.core.types import TopicPartition
+from learnd.core.types import Position, TopicPartition, offsets_of
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
@@ -159,18 +159,18 @@ def test_start_from_latest_and_from_a_timestamp(kafka_broker: KafkaCluster) -> N
 
     future = _source(kafka_broker, topic, start_from=between + timedelta(days=1))
     future.open({})
-    assert future.positions() == {partition: 2}
+    assert offsets_of(future.positions()) == {partition: 2}
     future.close()
 
     latest = _source(kafka_broker, topic, start_from="latest")
     latest.open({})
-    assert latest.positions() == {partition: 2}
+    assert offsets_of(latest.positions()) == {partition: 2}
     kafka_broker.produce(topic, [b"later"])
     assert read_values(latest, 1) == [b"later"]
     latest.close()
 
     known = _source(kafka_broker, topic, start_from="latest")
-    known.open({partition: 1})
+    known.open({partition: Position(1)})
     assert read_values(known, 2) == [b"new", b"later"]
     assert known.ends() == {partition: 3}
     known.close()
@@ -181,7 +181,7 @@ def test_offsets_that_are_gone_stop_the_daemon(kafka_broker: KafkaCluster) -> No
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, [b"x"] * 5)
     beyond = _source(kafka_broker, topic)
-    beyond.open({TopicPartition(topic, 0): 99})
+    beyond.open({TopicPartition(topic, 0): Position(99)})
     with pytest.raises(DataLossError, match="the next offset to learn is 99, but the broker holds 0 to 5"):
         for _ in range(50):
             beyond.poll(10, 0.2)

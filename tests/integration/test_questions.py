@@ -71,7 +71,7 @@ def configuration(folder: Path, readings: Path, **sections: Any) -> str:
 def learned(text: str) -> Pipeline:
     """`learnd run`, here and to the stream's end."""
     pipeline = make_pipeline(loads(text))
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     run(pipeline, stopping=lambda: False)
     return pipeline
 
@@ -109,7 +109,7 @@ def test_load_a_saved_model_and_train_it_further(tmp_path: Path) -> None:
         tmp_path, stream(tmp_path), model={"load": str(tmp_path / "exported")}, learning={"optimizer": optimizer}
     )
     pipeline = make_pipeline(loads(text))
-    before = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    before = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"]
     np.testing.assert_allclose(before, model(x), rtol=1e-5, atol=1e-6)
     config = tmp_path / "config.yaml"
     config.write_text(text)
@@ -131,14 +131,14 @@ def test_restore_a_subclassed_model_with_its_optimizer(tmp_path: Path) -> None:
     model.save(tmp_path / "wear.keras")
     sections = {"model": {"load": str(tmp_path / "wear.keras"), "code": ["wear_model"]}}
     pipeline = make_pipeline(loads(configuration(tmp_path, stream(tmp_path), **sections)))
-    slots = {name: v.numpy() for name, v in pipeline.checkpoints._live.items() if name.startswith("optimizer/")}
+    slots = {name: v.numpy() for name, v in pipeline.saving.checkpoints._live.items() if name.startswith("optimizer/")}
     wanted = slots_of(model.optimizer, model.trainable_variables)
     assert int(slots["optimizer/iteration"]) == int(wanted["iteration"]) == 4
     momenta = [value for name, value in wanted.items() if name.endswith("momentum")]
     found = [value for name, value in slots.items() if name.endswith("momentum")]
     assert len(found) == len(momenta) == 6
     assert all(np.array_equal(a, b) for a, b in zip(found, momenta, strict=True))
-    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.model.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert float(optimizer.learning_rate) == pytest.approx(0.002), "the file's optimizer, not the default one"
 
 
@@ -183,7 +183,7 @@ def test_load_old_hdf5_weights_into_my_architecture(tmp_path: Path, old_keras_fi
         learning={"mode": "micro_batch"},  # it has batch normalisation
     )
     pipeline = make_pipeline(loads(text))
-    answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["probabilities"]
+    answers = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["probabilities"]
     np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -201,7 +201,7 @@ def test_replace_the_output_layer_because_there_are_more_classes_now(tmp_path: P
         tmp_path / "new", readings, model={"load": str(tmp_path / "three.keras"), "head": {}}, task=five, **sections
     )
     pipeline = make_pipeline(loads(text))
-    arrays = {name: v.numpy() for name, v in pipeline.checkpoints._live.items()}
+    arrays = {name: v.numpy() for name, v in pipeline.saving.checkpoints._live.items()}
     np.testing.assert_array_equal(arrays["model/body/kernel"], model.get_layer("body").kernel.numpy())
     assert arrays["model/head/kernel"].shape == (6, 5)
     pipeline = learned(text)
@@ -217,9 +217,9 @@ def test_let_the_model_grow_when_a_new_class_appears(tmp_path: Path) -> None:
         tmp_path, stream(tmp_path, classes=4), model={"load": str(tmp_path / "three.keras")}, task=task, target="kind"
     )
     pipeline = make_pipeline(loads(text))
-    kernel = {name: v.numpy() for name, v in pipeline.checkpoints._live.items()}["model/answer/kernel"]
+    kernel = {name: v.numpy() for name, v in pipeline.saving.checkpoints._live.items()}["model/answer/kernel"]
     np.testing.assert_array_equal(kernel[:, :3], model.get_layer("answer").kernel.numpy())
-    assert pipeline.classes() == ("kind-0", "kind-1", "kind-2")
+    assert pipeline.model.classes() == ("kind-0", "kind-1", "kind-2")
     config = tmp_path / "config.yaml"
     config.write_text(text)
     with Daemon(config) as daemon:
@@ -281,7 +281,7 @@ def test_keep_learning_batch_by_batch_with_gradient_tape_and_a_decaying_learning
     learned(configuration(tmp_path, readings, **sections))
     more = stream(tmp_path, count=1000)
     pipeline = learned(configuration(tmp_path, more, **sections))
-    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.model.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert int(optimizer.iterations) == 100
     assert float(optimizer.learning_rate) == pytest.approx(0.1 * 0.5**10, rel=1e-4)
 
@@ -345,7 +345,7 @@ def test_a_binary_model_with_one_sigmoid_goes_on(tmp_path: Path) -> None:
     )
     pipeline = make_pipeline(loads(text))
     x = np.random.default_rng(1).normal(size=(20, 4)).astype("float32")
-    answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["probabilities"]
+    answers = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["probabilities"]
     np.testing.assert_allclose(answers[:, 1:], model(x), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(answers.sum(axis=1), 1.0, rtol=1e-5)
     learned(text)

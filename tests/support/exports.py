@@ -40,9 +40,9 @@ def learned(
     chosen = settings(data_dir, **{**defaults, "learning": learning, **sections})
     source = None if simulated else MemorySource(script if script is not None else readings(records))
     pipeline = make_pipeline(chosen, source=source)
-    pipeline.exporter._build = lambda building, urgent: worker.build_export(building)  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = lambda building, urgent: worker.build_export(building)  # type: ignore[method-assign]
     loop.run(pipeline, stopping=lambda: False)
-    assert pipeline.last_exported is not None, "the export failed; the log says why"
+    assert pipeline.publishing.last is not None, "the export failed; the log says why"
     return pipeline
 
 
@@ -77,8 +77,8 @@ def in_plain_python(script: str, *arguments: Any) -> str:
 
 def candidate_of(pipeline: Pipeline, examples: Float32Array, *, unroll: bool) -> Candidate:
     """What the exporting process would make of the pipeline's present state."""
-    learning = pipeline.learning_state()
-    arrays = {f"weight_{i}": weight for i, weight in enumerate(pipeline.averaged.weights())}
+    learning = pipeline.model.continuation()
+    arrays = {f"weight_{i}": weight for i, weight in enumerate(pipeline.model.averaged.weights())}
     arrays |= {f"learning_{i}": array for i, array in enumerate(learning.values())}
-    recipe = LearningRecipe.model_validate(pipeline.exporter._recipe)
+    recipe = LearningRecipe.model_validate(pipeline.publishing.exporter._recipe)
     return make_candidate(recipe, list(learning), {**arrays, "examples": examples}, unroll=unroll)

@@ -20,8 +20,8 @@ import yaml
 
 from learnd.config.loader import loads
 from learnd.config.settings import Settings
-from learnd.core.protocols import Source
-from learnd.core.types import Float32Array, Samples, TopicPartition
+from learnd.core.protocols import Source, Transform
+from learnd.core.types import Batch, Float32Array, Samples, StepResult, TopicPartition
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARND = Path(sys.executable).with_name("learnd")
@@ -83,6 +83,20 @@ def make_samples(
     names = np.array(["k"] * count if keys is None else keys, dtype=object)
     stamps = np.array(offsets if times_s is None else times_s, float)
     return Samples(x, y, stamps, names, origins, offsets, **columns)
+
+
+def step_result(
+    samples: Samples, predictions: Float32Array, losses: Float32Array, averaged: Float32Array | None = None
+) -> StepResult:
+    """Return what learning all of *samples* might have given."""
+    learned = np.ones(len(samples), np.bool_)
+    averaged = losses if averaged is None else averaged
+    return StepResult(samples, predictions, losses, averaged, 0.0 * predictions, learned, len(samples), 0.0)
+
+
+def transformed(transform: Transform, batch: Batch) -> Batch:
+    """Return *batch* after one transform."""
+    return batch.with_(transform(batch))
 
 
 def until(condition: Callable[[], Any], *, what: str, timeout_s: float = WAIT_S) -> Any:

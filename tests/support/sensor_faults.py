@@ -72,7 +72,7 @@ def errors(folder: Path, values: Sequence[bytes], rule: Mapping[str, Any] | None
         predictions={"path": str(path)},
     )
     pipeline = make_pipeline(text, source=MemorySource(values))
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     run(pipeline, stopping=lambda: False)
     lines = map(json.loads, path.read_text().splitlines())
     return {line["offset"]: abs(line["prediction"]["wear"] - line["truth"]["wear"]) for line in lines}

@@ -33,12 +33,12 @@ def _pipeline(tmp_path: Path, **sections: Any) -> Pipeline:
 
 
 def _arrays(pipeline: Pipeline) -> dict[str, Any]:
-    return {name: variable.numpy() for name, variable in pipeline.checkpoints._live.items()}
+    return {name: variable.numpy() for name, variable in pipeline.saving.checkpoints._live.items()}
 
 
 def _learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int]) -> tuple[np.ndarray[Any, Any], ...]:
     bounds = [0, *sorted(cuts), len(samples)]
-    results = [pipeline.learner.learn(samples.take(slice(a, b))) for a, b in itertools.pairwise(bounds) if b > a]
+    results = [pipeline.model.learner.learn(samples.take(slice(a, b))) for a, b in itertools.pairwise(bounds) if b > a]
     results = [result for result in results if len(result.samples)]
     return tuple(
         np.concatenate([getattr(result, name) for result in results])
@@ -85,9 +85,9 @@ def test_weights_do_not_depend_on_how_the_stream_is_cut(pipeline: Pipeline, cuts
 
 def _start_over(pipeline: Pipeline, start: dict[str, Any]) -> None:
     """Everything that a checkpoint holds is again what it was at the *start*."""
-    for name, variable in pipeline.checkpoints._live.items():
+    for name, variable in pipeline.saving.checkpoints._live.items():
         variable.assign(start[name])
-    pipeline.learner.restore({})
+    pipeline.model.learner.restore({})
 
 
 def test_chunks_larger_than_one_call_keep_the_order(tmp_path: Path) -> None:
@@ -100,19 +100,19 @@ def test_chunks_larger_than_one_call_keep_the_order(tmp_path: Path) -> None:
     _start_over(pipeline, start)
     _learn(pipeline, samples, list(range(100, len(samples), 331)))
     assert same_arrays(whole, _arrays(pipeline)) == []
-    assert pipeline.retraces() == 0
+    assert pipeline.model.retraces() == 0
 
 
 def test_a_sample_is_predicted_before_it_is_learned(tmp_path: Path) -> None:
     """The prediction of a sample is that of the weights as they were before it."""
     pipeline = _pipeline(tmp_path, averaging={"kind": "none"})
     samples = _samples(50)
-    pipeline.learner.learn(samples.take(slice(0, 49)))
-    weights = pipeline.averaged.weights()
-    before = pipeline.averaged.predict(samples.x[49:], weights)["prediction"]
-    result = pipeline.learner.learn(samples.take(slice(49, 50)))
+    pipeline.model.learner.learn(samples.take(slice(0, 49)))
+    weights = pipeline.model.averaged.weights()
+    before = pipeline.model.averaged.predict(samples.x[49:], weights)["prediction"]
+    result = pipeline.model.learner.learn(samples.take(slice(49, 50)))
     np.testing.assert_allclose(result.predictions, before, rtol=1e-5)
-    after = pipeline.averaged.predict(samples.x[49:], pipeline.averaged.weights())["prediction"]
+    after = pipeline.model.averaged.predict(samples.x[49:], pipeline.model.averaged.weights())["prediction"]
     assert abs(float(after[0, 0] - before[0, 0])) > 0
 
 
@@ -120,10 +120,10 @@ def test_averaged_loss_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
     """The second loss of a sample is what the averaged model of that moment would have made of it."""
     pipeline = _pipeline(tmp_path, averaging={"kind": "window", "size": 3, "every_samples": 10, "warmup": 1.0})
     samples = _samples(41)
-    pipeline.learner.learn(samples.take(slice(0, 40)))
-    predicted = pipeline.averaged.predict(samples.x[40:], pipeline.averaged.weights())["prediction"]
+    pipeline.model.learner.learn(samples.take(slice(0, 40)))
+    predicted = pipeline.model.averaged.predict(samples.x[40:], pipeline.model.averaged.weights())["prediction"]
     scale = _arrays(pipeline)["model/target/scale"]
-    result = pipeline.learner.learn(samples.take(slice(40, 41)))
+    result = pipeline.model.learner.learn(samples.take(slice(40, 41)))
     expected = np.square((predicted - samples.y[40:]) * scale).mean()
     np.testing.assert_allclose(result.averaged_losses[0], expected, rtol=1e-4)
     assert result.averaged_losses[0] != result.losses[0]
@@ -138,8 +138,8 @@ def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size
     compiled = _pipeline(tmp_path, learning=learning, averaging={"kind": "none"})
     eager = _pipeline(tmp_path, learning=learning, averaging={"kind": "none"})
     samples = _samples(64)
-    compiled.learner.learn(samples)
-    chunk = eager.learner._chunk  # type: ignore[attr-defined]
+    compiled.model.learner.learn(samples)
+    chunk = eager.model.learner._chunk  # type: ignore[attr-defined]
     network, optimizer = chunk._network, chunk._update_rows.optimizer
     for start in range(0, 64, batch_size):
         x, y = samples.x[start : start + batch_size], samples.y[start : start + batch_size]
@@ -158,9 +158,9 @@ def test_micro_batch_waits_for_its_last_sample(tmp_path: Path) -> None:
     learning = {"mode": "micro_batch", "batch_size": 8, "compile": False}
     first, second = _pipeline(tmp_path, learning=learning), _pipeline(tmp_path, learning=learning)
     samples = _samples(12)
-    assert len(first.learner.learn(samples).samples) == 8
-    second.learner.restore(first.learner.state())
-    result = second.learner.learn(_samples(4, seed=1))
+    assert len(first.model.learner.learn(samples).samples) == 8
+    second.model.learner.restore(first.model.learner.state())
+    result = second.model.learner.learn(_samples(4, seed=1))
     assert result.samples.offsets.tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
     assert result.samples.origins[0] == TopicPartition("t", 0)
 
@@ -169,14 +169,14 @@ def test_snapshot_does_not_change_while_learning_goes_on(tmp_path: Path) -> None
     """Nothing is copied for a snapshot or a save; TensorFlow must therefore not write to a value that is held."""
     pipeline = _pipeline(tmp_path)
     samples = _samples(500)
-    pipeline.learner.learn(samples)
-    live = pipeline.checkpoints._live
+    pipeline.model.learner.learn(samples)
+    live = pipeline.saving.checkpoints._live
     held = {name: variable.read_value() for name, variable in live.items()}
-    weights = pipeline.averaged.weights()
+    weights = pipeline.model.averaged.weights()
     copies = {name: np.array(value.numpy()) for name, value in held.items()}
     weight_copies = [np.array(weight) for weight in weights]
     for _ in range(3):
-        pipeline.learner.learn(samples)
+        pipeline.model.learner.learn(samples)
     assert same_arrays({name: value.numpy() for name, value in held.items()}, copies) == []
     assert all(np.array_equal(a, b) for a, b in zip(weights, weight_copies, strict=True))
-    assert not np.array_equal(pipeline.averaged.weights()[0], weight_copies[0])
+    assert not np.array_equal(pipeline.model.averaged.weights()[0], weight_copies[0])

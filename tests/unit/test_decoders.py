@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from learnd.core.types import Records, TopicPartition
+from learnd.core.types import Position, Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
@@ -33,7 +33,7 @@ def _fields(**options: Any) -> Fields:
 
 def _records(*values: bytes | None) -> Records:
     count = len(values)
-    return Records(PARTITION, range(100, 100 + count), values, [b"key"] * count, [1000] * count, 100 + count)
+    return Records(PARTITION, range(100, 100 + count), values, [b"key"] * count, [1000] * count, Position(100 + count))
 
 
 GOOD = {"a": 1.5, "b": 2, "y": -3.0, "t": 60, "k": "m1", "other": {"x": [1]}}
@@ -241,19 +241,19 @@ def test_an_event_time_may_be_ahead_of_the_records_own_by_so_much() -> None:
     decoder = JsonDecoder(_fields(max_ahead_s=100.0))
     values = [_json(t=t) for t in (0.0, 1100.0, 1101.0, -1e9)]
     stamps = [1_000_000] * 4
-    samples, rejects = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, stamps, 4))
+    samples, rejects = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, stamps, Position(4)))
     assert samples.offsets.tolist() == [0, 1, 3]
     assert [(reject.offset, reject.reason) for reject in rejects] == [(2, "ahead_of_time")]
     assert "101 s ahead" in rejects[0].detail
     for none in (0, -1):
-        samples, _ = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, [none] * 4, 4))
+        samples, _ = decoder.decode(Records(PARTITION, range(4), values, [None] * 4, [none] * 4, Position(4)))
         assert len(samples) == 4
 
 
 def test_a_records_own_time_must_be_of_this_world() -> None:
     """Any producer can set it to anything; an export could not write it down."""
     fields = _fields(time=None)
-    records = Records(PARTITION, range(4), [_json()] * 4, [None] * 4, [2**63 - 1, -(2**63), -1, 1500], 4)
+    records = Records(PARTITION, range(4), [_json()] * 4, [None] * 4, [2**63 - 1, -(2**63), -1, 1500], Position(4))
     samples, rejects = JsonDecoder(fields).decode(records)
     assert samples.times_s.tolist() == [-0.001, 1.5]
     assert [reject.reason for reject in rejects] == ["bad_time", "bad_time"]
@@ -262,7 +262,7 @@ def test_a_records_own_time_must_be_of_this_world() -> None:
 @pytest.mark.parametrize("key", ["k", "__key__"])
 def test_a_key_is_bounded(key: str) -> None:
     """It stays in memory and in every checkpoint."""
-    records = Records(PARTITION, [0], [_json(k="x" * 1025)], [b"x" * 1025], [0], 1)
+    records = Records(PARTITION, [0], [_json(k="x" * 1025)], [b"x" * 1025], [0], Position(1))
     _, rejects = JsonDecoder(_fields(key=key, max_bytes=5000)).decode(records)
     assert [reject.reason for reject in rejects] == ["oversized"]
 

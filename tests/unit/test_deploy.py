@@ -59,7 +59,7 @@ def test_prometheus_scrapes_what_compose_runs() -> None:
 
 def test_every_metric_is_told() -> None:
     """Name, labels and meaning, as a scrape has them."""
-    metrics = Metrics(reject_reasons=(), skip_reasons=())
+    metrics = Metrics()
     rows = [
         f"| `{family.name}{'_total' * (family.type == 'counter')}` | {labels} | {family.documentation} |"
         for collector in metrics.registry._collector_to_names

@@ -114,7 +114,7 @@ def test_saves_that_were_not_durable_push_out_none_that_was(tmp_path: Path, disk
 
 def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
     pipeline = make_pipeline(settings(folder, learning={"compile": False}, **sections), source=source)
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     return pipeline
 
 
@@ -127,7 +127,7 @@ def test_so_many_failures_in_a_row_end_learning(tmp_path: Path, disk: Disk) -> N
     def on_batch() -> None:
         if pipeline.progress.samples:
             disk.error = errno.ENOSPC
-        seen.append((pipeline.failures, *pipeline.readiness()))
+        seen.append((pipeline.saving.failures, *pipeline.readiness()))
 
     with pytest.raises(SaveFailedError, match=r"3 checkpoints in a row.*max_failures.*No space left.*make room"):
         run(pipeline, stopping=lambda: False, on_batch=on_batch)

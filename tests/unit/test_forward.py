@@ -12,14 +12,13 @@ from learnd.core.types import Float32Array, StepResult
 from learnd.evaluation.export_loss import ROWS, FrozenForward
 from learnd.export_worker.worker import build_export
 from learnd.sources.memory import MemorySource, Pause
-from tests.support.helpers import SAVED_MODEL, make_samples, readings
+from tests.support.helpers import SAVED_MODEL, make_samples, readings, step_result
 from tests.unit.test_loop import _learn_until, _make
 
 
 def _result(values: list[float]) -> StepResult:
-    count = len(values)
     column = np.array(values, np.float32)[:, None]
-    return StepResult(make_samples(column, column), column, column[:, 0], column[:, 0], count, 0.0)
+    return step_result(make_samples(column, column), column, column[:, 0])
 
 
 def _first_column(x: Float32Array, _y: Float32Array) -> Float32Array:
@@ -79,14 +78,14 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
     later = [json.dumps({**value, "y": 5 * value["y"]}).encode() for value in map(json.loads, readings(ROWS, seed=1))]
     source = MemorySource([*readings(200), Pause(), *later])
     pipeline = _make(tmp_path, source, export=SAVED_MODEL)
-    pipeline.exporter._build = lambda building, urgent: build_export(building)  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = lambda building, urgent: build_export(building)  # type: ignore[method-assign]
 
     def publish() -> Path:
         pipeline.export()
-        assert pipeline.exporter.wait(60)
+        assert pipeline.publishing.exporter.wait(60)
         pipeline.collect_outcomes()
-        assert pipeline.last_exported is not None
-        return tmp_path / "exports" / str(pipeline.last_exported.number)
+        assert pipeline.publishing.last is not None
+        return tmp_path / "exports" / str(pipeline.publishing.last.number)
 
     assert pipeline.open()
     try:
@@ -94,7 +93,7 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
         first = publish()
         _learn_until(pipeline, 200 + ROWS)
         told = pipeline.metrics.registry.get_sample_value("learnd_export_loss")
-        spread = pipeline.averaged._network.target_scaler.spread.numpy()
+        spread = pipeline.model.averaged._network.target_scaler.spread.numpy()
         second = publish()
     finally:
         pipeline.close()

@@ -44,9 +44,9 @@ def test_a_poisoned_sample_changes_no_weight(compiled: bool, tmp_path: Path) -> 
     for name in [name for name in after if name.startswith("model/") and not name.startswith("model/target/")]:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
     assert all(np.isfinite(value).all() for value in after.values())
-    assert pipeline.refusals() == (1, 0)
+    assert pipeline.model.refusals() == (1, 0)
     learn(pipeline, samples.take(slice(51, 60)))
-    assert pipeline.refusals() == (1, 0)
+    assert pipeline.model.refusals() == (1, 0)
     assert (arrays(pipeline)["model/output/kernel"] != after["model/output/kernel"]).any()
 
 
@@ -68,7 +68,7 @@ def test_a_mad_learning_rate_never_reaches_the_averages(kind: str, tmp_path: Pat
     start = arrays(pipeline)
     learn(pipeline, numbers(100), [13, 77])
     end = arrays(pipeline)
-    refused, rollbacks = pipeline.refusals()
+    refused, rollbacks = pipeline.model.refusals()
     assert refused >= 95  # the first samples have no spread yet, and so no gradient
     assert rollbacks == refused // 20
     assert np.abs(end["model/output/kernel"] - start["model/output/kernel"]).max() < 1.0
@@ -86,7 +86,7 @@ def test_a_roll_back_makes_the_weights_their_average(tmp_path: Path) -> None:
         samples.x[45:58] = 3e38
         learn(pipeline, samples, cuts)
         ends.append(arrays(pipeline))
-        assert pipeline.refusals() == (13, 1)
+        assert pipeline.model.refusals() == (13, 1)
     for name, value in ends[0].items():
         np.testing.assert_array_equal(value, ends[1][name], err_msg=name)
 
@@ -101,8 +101,8 @@ def test_refusals_are_counted_logged_and_kept(tmp_path: Path) -> None:
     assert "learnd_updates_refused" in text
     assert pipeline.metrics.refused._value.get() >= 1
     stored, state = read_arrays(tmp_path / "checkpoints")
-    assert int(stored["guard/refused"]) == pipeline.refusals()[0]
+    assert int(stored["guard/refused"]) == pipeline.model.refusals()[0]
     assert np.isfinite(state["evaluator"]["ring"]).all()
     assert np.isfinite(state["evaluator"]["total"])
     again = make_pipeline(settings(tmp_path, scaling=RAW, learning=QUICK), source=MemorySource([]))
-    assert again.refusals() == (0, 0), "before it is opened"
+    assert again.model.refusals() == (0, 0), "before it is opened"

@@ -37,7 +37,7 @@ def test_it_goes_on_learning_where_there_is_keras_and_no_learnd(tmp_path: Path) 
     np.savez(tmp_path / "data.npz", x=x, y=y + 30.0)
     folder = tmp_path / "exports" / "latest"
     said = json.loads(in_plain_python(GOES_ON, folder / "model.keras", tmp_path / "data.npz"))
-    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    wanted = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"]
     np.testing.assert_allclose(said["prediction"], wanted, rtol=1e-4)
     assert said["steps"] == pipeline.progress.updates
     assert said["losses"][-1] < said["losses"][0] / 4
@@ -147,8 +147,8 @@ def test_learnd_goes_on_with_its_own_keras_file(tmp_path: Path) -> None:
     source = tmp_path / "first" / "exports" / "latest" / "model.keras"
     second = learned(tmp_path / "second", model={"load": str(source)}, records=1)
     x, _ = rows(20)
-    wanted = first.averaged.predict(x, first.averaged.weights())["prediction"]
-    answer = second.averaged.predict(x, second.averaged.weights())["prediction"]
+    wanted = first.model.averaged.predict(x, first.model.averaged.weights())["prediction"]
+    answer = second.model.averaged.predict(x, second.model.averaged.weights())["prediction"]
     np.testing.assert_allclose(answer, wanted, atol=0.02 * wanted.std())
 
 

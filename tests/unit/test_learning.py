@@ -42,14 +42,14 @@ def learn(pipeline: Pipeline, samples: Samples, cuts: Sequence[int] = ()) -> lis
     """As `Pipeline.learn` does, without a stream."""
     results = []
     for first, last in itertools.pairwise([0, *cuts, len(samples)]):
-        batch = pipeline.transform(Batch(samples.take(slice(first, last)), (), {}, last - first, 0))
-        results.append(pipeline.learner.learn(batch.samples))
+        batch = pipeline.transforms(Batch(samples.take(slice(first, last)), (), {}, last - first, 0))
+        results.append(pipeline.model.learner.learn(batch.samples))
         pipeline.evaluator.observe(results[-1])
     return results
 
 
 def arrays(pipeline: Pipeline) -> dict[str, Any]:
-    return {name: variable.numpy() for name, variable in pipeline.checkpoints._live.items()}
+    return {name: variable.numpy() for name, variable in pipeline.saving.checkpoints._live.items()}
 
 
 def copy(source: Pipeline, target: Pipeline) -> None:
@@ -94,7 +94,7 @@ def test_no_option_lets_the_cutting_of_the_stream_matter(name: str, tmp_path: Pa
     learn(restarted, samples.take(slice(90, 200)), [33])
     assert same_arrays(arrays(whole), arrays(restarted)) == []
     assert np.isfinite(losses).all()
-    assert whole.retraces() == 0
+    assert whole.model.retraces() == 0
 
 
 @pytest.mark.parametrize("name", ["recency", "reservoir"])
@@ -123,10 +123,10 @@ def test_a_new_label_grows_the_model_by_one_output(tmp_path: Path) -> None:
     assert labels is not None
     first_c = int(np.flatnonzero(labels == "c")[0])
     learn(pipeline, samples.take(slice(0, first_c)))
-    assert pipeline.classes() == ("b", "a")
+    assert pipeline.model.classes() == ("b", "a")
     before = arrays(pipeline)
     (result,) = learn(pipeline, samples.take(slice(first_c, first_c + 1)))
-    assert pipeline.classes() == ("b", "a", "c")
+    assert pipeline.model.classes() == ("b", "a", "c")
     assert result.predictions[0, 2:].tolist() == [0.0] * 6, "unseen classes get no probability"
     after = arrays(pipeline)
     kernel = "model/output/kernel"
@@ -136,7 +136,7 @@ def test_a_new_label_grows_the_model_by_one_output(tmp_path: Path) -> None:
     slots = [name for name in after if name.startswith("optimizer/") and "output_kernel" in name]
     assert slots
     assert all(not after[name][:, 3:].any() and before[name][:, :2].any() for name in slots)
-    served = pipeline.averaged.predict(samples.x[:5], pipeline.averaged.weights())["probabilities"]
+    served = pipeline.model.averaged.predict(samples.x[:5], pipeline.model.averaged.weights())["probabilities"]
     assert served.shape == (5, 3)
     np.testing.assert_allclose(served.sum(axis=1), 1.0, rtol=1e-5)
 
@@ -155,7 +155,7 @@ def test_classes_beyond_the_room_are_skipped_and_counted(tmp_path: Path) -> None
     """They are no errors of the record, and they do not stop learning."""
     pipeline = make_pipeline(settings(tmp_path, task={"kind": "classification", "max_classes": 2}, learning=QUICK))
     samples = classified()
-    batch = pipeline.transform(Batch(samples, (), {}, len(samples), 0))
+    batch = pipeline.transforms(Batch(samples, (), {}, len(samples), 0))
     assert samples.labels is not None
     assert batch.skipped == {"too_many_classes": int((samples.labels == "c").sum())}
     assert set(batch.samples.y[:, 0]) == {0.0, 1.0}
@@ -198,7 +198,7 @@ def test_balanced_weights_are_inverse_to_how_often_a_class_came(tmp_path: Path) 
     samples = classified(4)
     labels = np.array(["x", "x", "x", "y"], dtype=object)
     batch = Batch(make_samples(samples.x, samples.y, labels=labels), (), {}, 4, 0)
-    weights = pipeline.transform(batch).samples.weights
+    weights = pipeline.transforms(batch).samples.weights
     assert weights is not None
     np.testing.assert_allclose(weights, [1.0, 1.0, 1.0, 4 / (2 * 1)])
 
@@ -267,9 +267,9 @@ def test_elastic_pull_keeps_weights_near_their_average(tmp_path: Path) -> None:
         learning = {**QUICK, "elastic": elastic, "optimizer": {"kind": "sgd", "learning_rate": 0.05}}
         pipeline = make_pipeline(settings(tmp_path, learning=learning))
         learn(pipeline, numbers(395))
-        live = [v.numpy() for v in pipeline.averaged._network.averaged_weights()]
+        live = [v.numpy() for v in pipeline.model.averaged._network.averaged_weights()]
         distances.append(
-            sum(float(np.abs(a - b).sum()) for a, b in zip(live[:4], pipeline.averaged.weights(), strict=False))
+            sum(float(np.abs(a - b).sum()) for a, b in zip(live[:4], pipeline.model.averaged.weights(), strict=False))
         )
     assert distances[1] < distances[0]
 
@@ -315,7 +315,7 @@ def test_predictions_are_made_without_dropout(tmp_path: Path) -> None:
     )
     samples = numbers(60)
     learn(pipeline, samples.take(slice(0, 50)))
-    expected = pipeline.averaged.predict(samples.x[50:51], pipeline.averaged.weights())["prediction"]
+    expected = pipeline.model.averaged.predict(samples.x[50:51], pipeline.model.averaged.weights())["prediction"]
     (result,) = learn(pipeline, samples.take(slice(50, 51)))
     np.testing.assert_allclose(result.predictions, expected, rtol=1e-5)
 
@@ -343,12 +343,12 @@ def test_averaged_batch_normalisation_has_the_statistics_of_the_averaged_weights
     averaging = {"kind": "window", "size": 40, "every_samples": 160, "warmup": 1.0}
     options = settings(tmp_path, model=model, learning=learning, averaging=averaging)
     pipeline = make_pipeline(options)
-    network, stream = pipeline.averaged._network, numbers(16 * 400)
+    network, stream = pipeline.model.averaged._network, numbers(16 * 400)
     of_live = []
     for start in range(0, len(stream), 160):
         learn(pipeline, stream.take(slice(start, start + 160)))
         of_live.append([v.numpy() for v in network.statistics()])
-    state = pipeline.averaged.weights()
+    state = pipeline.model.averaged.weights()
     first, last = len(network.averaged_weights()), len(network.averaged_weights()) + len(of_live[0])
 
     # The truth: hold the averaged weights still, and let statistics settle over the whole stream.
@@ -360,7 +360,7 @@ def test_averaged_batch_normalisation_has_the_statistics_of_the_averaged_weights
         other.predict_and_loss(tf.constant(stream.x[rows]), tf.constant(stream.y[rows]), training=True)
 
     def error(statistics: Sequence[Any]) -> float:
-        answers = pipeline.averaged.predict(stream.x[-500:], [*state[:first], *statistics, *state[last:]])
+        answers = pipeline.model.averaged.predict(stream.x[-500:], [*state[:first], *statistics, *state[last:]])
         return float(np.square(answers["prediction"] - stream.y[-500:]).mean())
 
     true = error([v.numpy() for v in other.statistics()])

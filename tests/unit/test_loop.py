@@ -69,7 +69,7 @@ class NoExports:
 
 def _pipeline(folder: Path, source: MemorySource, **sections: Any) -> Pipeline:
     pipeline = _make(folder, source, **sections)
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     return pipeline
 
 
@@ -287,7 +287,7 @@ def test_a_stop_learns_what_was_read_and_saves(tmp_path: Path) -> None:
     pipeline = _pipeline(tmp_path, source)
     run(pipeline, stopping=lambda: pipeline.progress.samples == 40)
     assert read_arrays(tmp_path / "checkpoints")[1]["progress"]["samples"] == 40
-    assert pipeline.exporter.snapshots[-1].samples == 40  # type: ignore[attr-defined]
+    assert pipeline.publishing.exporter.snapshots[-1].samples == 40  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("exported", "snapshots"), [(40, 0), (0, 1)])
@@ -297,11 +297,11 @@ def test_a_start_without_records_exports_only_what_is_not_exported_yet(
     """An export that the last stop could not finish is made up for; one that is there is not repeated."""
     _run(tmp_path, readings(40))
     pipeline = _pipeline(tmp_path, MemorySource(readings(40)))
-    pipeline.exporter = NoExports(exported)  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports(exported)  # type: ignore[assignment]
     run(pipeline, stopping=lambda: False)
     assert pipeline.progress.samples == 40
-    assert len(pipeline.exporter.snapshots) == snapshots  # type: ignore[attr-defined]
-    assert pipeline.signal.samples == 40, "the judgement of before the restart"
+    assert len(pipeline.publishing.exporter.snapshots) == snapshots  # type: ignore[attr-defined]
+    assert pipeline.status.scores.samples == 40, "the judgement of before the restart"
 
 
 def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
@@ -322,23 +322,23 @@ def test_of_requests_during_an_export_the_newest_wins(tmp_path: Path) -> None:
         built.append((request["manifest"]["samples"], len(request["manifest"]["classes"])))
         building.clear()
 
-    pipeline.exporter._build = build  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = build  # type: ignore[method-assign]
     assert pipeline.open()
     try:
         _learn_until(pipeline, 40)
-        assert pipeline.export_due(), "the first classes"
+        assert pipeline.publishing.due(pipeline.progress.samples), "the first classes"
         pipeline.export()
         assert building.wait(60)
         for samples in (51, 62):
             _learn_until(pipeline, samples)
-            assert not pipeline.export_due(), "one is under way"
+            assert not pipeline.publishing.due(pipeline.progress.samples), "one is under way"
         release.set()
-        assert pipeline.exporter.wait(60)
-        assert pipeline.exporter.outcome() is not None
-        assert pipeline.export_due(), "asked for while the first one was under way"
+        assert pipeline.publishing.exporter.wait(60)
+        assert pipeline.publishing.exporter.outcome() is not None
+        assert pipeline.publishing.due(pipeline.progress.samples), "asked for while the first one was under way"
         pipeline.export()
-        assert pipeline.exporter.wait(60)
-        assert not pipeline.export_due(), "both requests are answered"
+        assert pipeline.publishing.exporter.wait(60)
+        assert not pipeline.publishing.due(pipeline.progress.samples), "both requests are answered"
     finally:
         release.set()
         pipeline.close()
@@ -350,7 +350,7 @@ def test_a_model_that_begins_afresh_is_published_again(tmp_path: Path) -> None:
 
     def learn(records: int) -> list[int]:
         pipeline = _make(tmp_path, MemorySource(readings(records)), export=SAVED_MODEL)
-        pipeline.exporter._build = hollow  # type: ignore[method-assign]
+        pipeline.publishing.exporter._build = hollow  # type: ignore[method-assign]
         run(pipeline, stopping=lambda: False)
         return [json.loads(path.read_text())["samples"] for path in sorted(tmp_path.glob("exports/[0-9]*/*.json"))]
 
@@ -369,8 +369,8 @@ def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
     assert pipeline.open()
     pipeline.collect_outcomes()
     assert cli._alive(pipeline)[0]
-    assert pipeline.beat_s is not None
-    pipeline.beat_s -= cli.STALLED_S
+    assert pipeline.status.beat_s is not None
+    pipeline.status.beat_s -= cli.STALLED_S
     assert not cli._alive(pipeline)[0]
     pipeline.close()
 
@@ -383,7 +383,7 @@ def test_a_stream_that_ends_without_its_last_export_is_an_error(stopped: bool, t
     def build(folder: Path, urgent: bool) -> None:
         raise RuntimeError("no such operator")
 
-    pipeline.exporter._build = build  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = build  # type: ignore[method-assign]
     with contextlib.nullcontext() if stopped else pytest.raises(ExportError, match="the last export failed: no such"):
         run(pipeline, stopping=lambda: stopped and pipeline.progress.samples == 20)
     assert read_arrays(tmp_path / "checkpoints")[1]["progress"]["samples"] == 20
@@ -394,11 +394,11 @@ def test_without_formats_nothing_is_exported(tmp_path: Path) -> None:
     sections = {"export": {"every_samples": 10, "formats": []}}
     pipeline = _make(tmp_path, MemorySource(readings(40)), **sections)
     started: list[Path] = []
-    pipeline.exporter._build = lambda folder, urgent: started.append(folder)  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = lambda folder, urgent: started.append(folder)  # type: ignore[method-assign]
     run(pipeline, stopping=lambda: False)
     assert pipeline.progress.samples == 40
     assert started == []
-    assert pipeline.exporter.numbers() == []
+    assert pipeline.publishing.exporter.numbers() == []
     assert pipeline.metrics.registry.get_sample_value("learnd_export_failures_total") == 0
 
 
@@ -413,20 +413,20 @@ def test_exports_back_to_back_are_all_told(tmp_path: Path) -> None:
             raise RuntimeError("no")
         (folder / "learnd.json").write_text('{"unavailable": {}, "samples": 0}')
 
-    pipeline.exporter._build = build  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = build  # type: ignore[method-assign]
     assert pipeline.open()
     try:
         for samples in (10, 20, 30):
             _learn_until(pipeline, samples)
             pipeline.export()
-            assert pipeline.exporter.wait(60)
+            assert pipeline.publishing.exporter.wait(60)
         pipeline.collect_outcomes()
     finally:
         pipeline.close()
     value = pipeline.metrics.registry.get_sample_value
     assert (value("learnd_exports_total"), value("learnd_export_failures_total")) == (2, 1)
-    assert pipeline.last_exported is not None
-    assert pipeline.last_exported.samples == 30
+    assert pipeline.publishing.last is not None
+    assert pipeline.publishing.last.samples == 30
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -449,9 +449,9 @@ def test_the_last_export_has_the_time_it_takes_unless_a_stop_waits_for_it(
             return stopped
         return False
 
-    pipeline.exporter._build = build  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = build  # type: ignore[method-assign]
     run(pipeline, stopping=stopping)
-    assert (pipeline.last_exported is not None) is not stopped
+    assert (pipeline.publishing.last is not None) is not stopped
 
 
 def _learn_until(pipeline: Pipeline, samples: int) -> None:
@@ -485,7 +485,7 @@ def test_the_learning_rate_is_the_configurations_also_after_a_restart(tmp_path: 
     """A checkpoint does not bring the old one back."""
     _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.01}})
     pipeline, _ = _run(tmp_path, readings(20), learning={"optimizer": {"kind": "sgd", "learning_rate": 0.5}})
-    optimizer = pipeline.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
+    optimizer = pipeline.model.learner._chunk._update_rows.optimizer  # type: ignore[attr-defined]
     assert float(optimizer.learning_rate) == 0.5
 
 
@@ -502,16 +502,16 @@ def test_batches_shrink_for_a_slow_model_and_grow_for_a_quick_one(tmp_path: Path
     """A stop waits for the end of a batch, so a batch may take half a second."""
     pipeline = _pipeline(tmp_path, MemorySource([]))
     first = pipeline.reader.batch_records
-    pipeline._pace(0, 0.001)
+    pipeline.reader.pace(0, 0.001)
     assert pipeline.reader.batch_records == first, "nothing was learned, so nothing is known"
-    pipeline._pace(64, 0.001)
+    pipeline.reader.pace(64, 0.001)
     assert pipeline.reader.batch_records == 2 * first
     for _ in range(20):
-        pipeline._pace(4096, 0.03)
+        pipeline.reader.pace(4096, 0.03)
     assert pipeline.reader.batch_records == BATCH_RECORDS
-    pipeline._pace(4096, 60.0)
+    pipeline.reader.pace(4096, 60.0)
     assert pipeline.reader.batch_records == 34
-    pipeline._pace(34, 60.0)
+    pipeline.reader.pace(34, 60.0)
     assert pipeline.reader.batch_records == 1
 
 

@@ -116,7 +116,7 @@ def test_the_scales_are_those_of_the_exported_weights(published: Path, chosen: S
     """Mean and spread by feature, as the model in the export applies them."""
     pipeline = make_pipeline(chosen)
     taken = _snapshot(chosen, pipeline)
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     for variable, weight in zip(network.served_state(), taken.weights, strict=True):
         variable.assign(weight)
     scaling = _read(published / "2")["scaling"]
@@ -229,9 +229,9 @@ def test_every_task_has_a_manifest_that_fits_and_a_card(
     """Windows, scores, classes and users' models too."""
     chosen = settings(tmp_path / "data", export=SAVED_MODEL, **sections)
     pipeline = make_pipeline(chosen)
-    weights = pipeline.averaged.weights()
-    x = np.ones((9, *pipeline.averaged._network.row_shape), np.float32)
-    taken = Snapshot(weights, x, 1, 1, {}, 0.0, 0.0, PrequentialScores(1, 1.0, 1.0, 1.0, 1.0), pipeline.classes())
+    weights = pipeline.model.averaged.weights()
+    x = np.ones((9, *pipeline.model.averaged._network.row_shape), np.float32)
+    taken = Snapshot(weights, x, 1, 1, {}, 0.0, 0.0, PrequentialScores(1, 1.0, 1.0, 1.0, 1.0), pipeline.model.classes())
     assert _export(_exporter(tmp_path / "exports", chosen, pipeline, _Child()), taken).error == ""
     document = _read(tmp_path / "exports" / "latest")
     jsonschema.validate(document, SCHEMA)

@@ -130,7 +130,7 @@ def test_what_xla_cannot_compile_is_said_and_runs_without(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"learning\.compile: XLA cannot compile this model .*compile: false"):
         check(settings(tmp_path, model=model))
     pipeline = make_pipeline(settings(tmp_path, model=model, learning={"compile": False}))
-    pipeline.learner.prepare()
+    pipeline.model.learner.prepare()
 
 
 def test_an_unbuilt_model_is_built_by_calling_it(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_new_head_on_a_subclassed_model_taps_its_last_layer(tmp_path: Path) ->
     """Its code runs as it is; what its last layer would get goes to the head, and only that learns if so wished."""
     model = {**factory("subclassed"), "head": {}, "freeze": {"layers": ["body"]}}
     pipeline = make_pipeline(settings(tmp_path, model=model, learning={"compile": False}))
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     assert [v.path.rpartition("/")[0].rpartition("/")[2] for v in network.trainable_variables] == ["head", "head"]
     x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
     body = network.core.layers[1]
@@ -216,8 +216,8 @@ def test_half_precision_is_computed_as_it_is_and_judged_in_float32(tmp_path: Pat
     model.save(tmp_path / "half.keras")
     options = settings(tmp_path, model={"load": str(tmp_path / "half.keras")}, learning={"compile": False})
     pipeline = make_pipeline(options)
-    pipeline.learner.prepare()
-    answers = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    pipeline.model.learner.prepare()
+    answers = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"]
     np.testing.assert_allclose(answers, model(x), rtol=1e-2, atol=1e-3)
 
 
@@ -231,13 +231,13 @@ def test_a_file_that_was_refused_can_be_put_right(tmp_path: Path) -> None:
     right = dense((3,), 1)
     right.save(path)
     pipeline = make_pipeline(options)
-    kernel = {name: v.numpy() for name, v in pipeline.checkpoints._live.items()}["model/answer/kernel"]
+    kernel = {name: v.numpy() for name, v in pipeline.saving.checkpoints._live.items()}["model/answer/kernel"]
     np.testing.assert_array_equal(kernel, right.get_layer("answer").kernel.numpy())
     pipeline.open()
     pipeline.close()
     dense((3,), 1).save(path)
     again = make_pipeline(options)
-    kept = {name: v.numpy() for name, v in again.checkpoints._live.items()}["model/answer/kernel"]
+    kept = {name: v.numpy() for name, v in again.saving.checkpoints._live.items()}["model/answer/kernel"]
     np.testing.assert_array_equal(kept, kernel)
 
 

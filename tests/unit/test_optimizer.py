@@ -37,10 +37,10 @@ def test_every_optimizer_learns_in_the_compiled_step(compiled: bool, kind: str, 
     pipeline = make_pipeline(settings(tmp_path, model={"kind": "linear"}, learning=learning))
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 3)).astype(np.float32)
-    before = [np.array(weight) for weight in pipeline.averaged.weights()]
-    result = pipeline.learner.learn(make_samples(x, x[:, :1]))
+    before = [np.array(weight) for weight in pipeline.model.averaged.weights()]
+    result = pipeline.model.learner.learn(make_samples(x, x[:, :1]))
     assert np.isfinite(result.losses).all()
-    assert not all(np.array_equal(a, b) for a, b in zip(before, pipeline.averaged.weights(), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(before, pipeline.model.averaged.weights(), strict=True))
 
 
 def test_schedules_and_clipping_reach_keras() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from learnd.core.types import Float32Array, StepResult
 from learnd.evaluation.prequential import LARGEST, Prequential
-from tests.support.helpers import make_samples
+from tests.support.helpers import make_samples, step_result
 
 COUNT, WINDOW = 50, 20
 _RANDOM = np.random.default_rng(0)
@@ -18,7 +18,7 @@ LOSSES = _RANDOM.uniform(size=COUNT).astype(np.float32)
 
 def _result(rows: slice, *, losses: Float32Array = LOSSES, predictions: Float32Array = PREDICTIONS) -> StepResult:
     y = Y[rows]
-    return StepResult(make_samples(y + 1.0, y), predictions[rows], losses[rows], 2 * losses[rows], len(y), 0.0)
+    return step_result(make_samples(y + 1.0, y), predictions[rows], losses[rows], 2 * losses[rows])
 
 
 def _observed(cuts: Sequence[int]) -> Prequential:
@@ -70,5 +70,5 @@ def test_an_error_is_that_of_the_task() -> None:
     assert inputs.absolute_error == pytest.approx(np.abs(PREDICTIONS - Y - 1.0).mean())
     shares = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
     classes = np.array([[0], [1], [1], [1]], np.float32)
-    result = StepResult(make_samples(classes, classes), shares, LOSSES[:4], LOSSES[:4], 4, 0.0)
+    result = step_result(make_samples(classes, classes), shares, LOSSES[:4])
     assert Prequential(of="classes").observe(result).absolute_error == 0.25

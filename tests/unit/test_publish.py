@@ -44,8 +44,10 @@ class _Child:
 
 def _snapshot(chosen: Settings, pipeline: Any, samples: int = 10) -> Snapshot:
     random = np.random.default_rng(1)
-    x = random.normal(size=(16, *pipeline.averaged._network.row_shape)).astype(np.float32) * 3 + 5
-    weights = tuple(w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.averaged.weights())
+    x = random.normal(size=(16, *pipeline.model.averaged._network.row_shape)).astype(np.float32) * 3 + 5
+    weights = tuple(
+        w + random.normal(size=w.shape).astype(np.float32) * 0.1 + 0.2 for w in pipeline.model.averaged.weights()
+    )
     signal = PrequentialScores(samples, 0.5, 0.4, 1.0, 0.6)
     return Snapshot(weights, x, samples, samples, {TopicPartition("t", 0): 7}, 0.0, 60.0, signal)
 
@@ -60,7 +62,7 @@ def _exporter(
     exporter = Exporter(
         folder,
         chosen.export,
-        answer=pipeline.averaged.predict,
+        answer=pipeline.model.averaged.predict,
         recipe=chosen.model_dump(mode="json", include=set(ModelRecipe.model_fields)),
         description=describe(chosen),
         clock=clock,
@@ -139,7 +141,7 @@ def test_the_export_runs_without_learnd_or_keras(tmp_path: Path, chosen: Setting
     """A process with neither on its path loads the SavedModel and gives the same answer, for any batch size."""
     snapshot = _snapshot(chosen, pipeline)
     assert _export(_exporter(tmp_path, chosen, pipeline, _Child()), snapshot).error == ""
-    expected = pipeline.averaged.predict(snapshot.probe_inputs, snapshot.weights)["prediction"]
+    expected = pipeline.model.averaged.predict(snapshot.probe_inputs, snapshot.weights)["prediction"]
     np.save(tmp_path / "x.npy", snapshot.probe_inputs)
     program = f"""
 import sys

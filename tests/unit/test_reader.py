@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnd.core.types import Batch, TopicPartition
+from learnd.core.types import Batch, TopicPartition, offsets_of
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.validation import Field, Fields
 from learnd.runtime.reader import Reader
@@ -31,7 +31,7 @@ def test_everything_arrives_once_and_in_order() -> None:
     batches = _drain(reader)
     offsets = [int(offset) for batch in batches for offset in batch.samples.offsets]
     assert offsets == list(range(6000))
-    assert batches[-1].next_offsets == {PARTITION: 6000}
+    assert offsets_of(batches[-1].positions) == {PARTITION: 6000}
     assert sum(batch.record_count for batch in batches) == 6000
     reader.close()
 
@@ -42,7 +42,7 @@ def test_max_records_is_exact() -> None:
     reader = Reader(source, DECODER, max_records=1500)
     reader.start({})
     assert sum(batch.record_count for batch in _drain(reader)) == 1500
-    assert source.positions() == {PARTITION: 1500}
+    assert offsets_of(source.positions()) == {PARTITION: 1500}
     reader.close()
 
 
@@ -57,7 +57,7 @@ def test_once_stops_at_the_ends_of_its_start() -> None:
     reader = Reader(Growing(items), DECODER, once=True)
     reader.start({})
     batches = _drain(reader)
-    assert batches[-1].next_offsets == {TopicPartition("memory", 0): 5, TopicPartition("memory", 1): 3}
+    assert offsets_of(batches[-1].positions) == {TopicPartition("memory", 0): 5, TopicPartition("memory", 1): 3}
     assert sum(batch.record_count for batch in batches) == 8
     reader.close()
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from learnd.checkpoint import state_codec
 from learnd.checkpoint.checkpointer import read_arrays
-from learnd.core.types import Batch, Records
-from learnd.runtime.loop import Pipeline, run
+from learnd.core.types import Batch, Position, Records
+from learnd.runtime.loop import run
 from learnd.sources.memory import Item, MemorySource
 from learnd.transforms.rules import Rule, Rules
-from learnd.transforms.unchanged import Unchanged
-from learnd.wiring.pipeline import make_decoder, make_pipeline, make_rules
-from tests.support.helpers import PARTITION, make_samples, settings
+from learnd.wiring.pipeline import make_pipeline
+from learnd.wiring.stream import make_transforms
+from tests.support.helpers import PARTITION, make_samples, readings, settings, transformed, until
 from tests.unit.test_loop import NoExports
 
 NEVER = 10**9
@@ -40,17 +40,15 @@ def _batch(
     count = len(readings)
     offsets = range(first, first + count)
     values = [f"{offset}:{reading}".encode() for offset, reading in zip(offsets, readings, strict=True)]
-    block = Records(PARTITION, offsets, values, [b"key"] * count, [7] * count, first + count)
-    blocks = np.empty(count, dtype=object)
-    blocks.fill(block)
+    block = Records(PARTITION, offsets, values, [b"key"] * count, [7] * count, Position(first + count))
     x = np.array([readings, offsets], np.float32).T.reshape(count, 2)
-    rows = make_samples(x, x[:, :1], first=first, times_s=times, keys=keys, blocks=blocks)
-    return Batch(rows, (), {PARTITION: first + count}, count, 0)
+    rows = make_samples(x, x[:, :1], first=first, times_s=times, keys=keys)
+    return Batch(rows, (), {PARTITION: block.next}, count, 0, records=[block])
 
 
 def _judged(rules: Rules, readings: list[float], **options: Any) -> tuple[list[float], list[str]]:
     """What is learned of feature a, and the reasons of the rejects."""
-    batch = rules(_batch(readings, **options))
+    batch = transformed(rules, _batch(readings, **options))
     return batch.samples.x[:, 0].tolist(), [reject.reason for reject in batch.rejects]
 
 
@@ -101,7 +99,7 @@ def test_another_value_can_stand_in(on_fault: Any, stands_in: float) -> None:
     """The sample is learned, the reading is counted, and what stood in is no good reading of its own."""
     rules = _rules(_rule(min=0.0, max=10.0, on_fault=on_fault))
     original = _batch([1.0, 2.0, 3.0, 99.0, 99.0, 4.0])
-    batch = rules(original)
+    batch = transformed(rules, original)
     assert batch.samples.x[:, 0].tolist() == [1, 2, 3, stands_in, stands_in, 4]
     assert batch.samples.x[:, 1].tolist() == [0, 1, 2, 3, 4, 5]
     assert (batch.rejects, batch.replaced) == ((), {"out_of_range": 2})
@@ -121,19 +119,18 @@ def test_a_bound_is_compared_as_the_reading_is_stored() -> None:
 def test_keys_and_features_are_judged_apart() -> None:
     """One broken feature rejects the sample, and still the other's readings count."""
     rules = _rules(_rule(max_change=1.0), Rule("b", 1, max_change=1.5, recover_after=NEVER))
-    batch = rules(_batch([1.0, 50.0, 1.0, 50.0, 1.0], keys=["m", "n", "m", "n", "m"]))
+    batch = transformed(rules, _batch([1.0, 50.0, 1.0, 50.0, 1.0], keys=["m", "n", "m", "n", "m"]))
     # b is the offset: 0, 2, 4 for m, always further than 1.5 from the one before.
     assert [(r.offset, r.detail.split()[0]) for r in batch.rejects] == [(2, "b"), (3, "b"), (4, "b")]
     assert batch.samples.offsets.tolist() == [0, 1]
 
 
 def test_a_reject_is_the_record_as_it_came() -> None:
-    """Value, key, time and the fault in words; nothing holds on to the bytes of the others."""
-    batch = _rules(_rule(max_change=1.0))(_batch([1.0, 50.0, 1.0]))
+    """Value, key, time and the fault in words."""
+    batch = transformed(_rules(_rule(max_change=1.0)), _batch([1.0, 50.0, 1.0]))
     (reject,) = batch.rejects
     assert (reject.offset, reject.value, reject.key, reject.timestamp_ms) == (1, b"1:50.0", b"key", 7)
     assert reject.detail == "a is 50, the last good one 1, max_change is 1"
-    assert batch.samples.blocks is None
 
 
 def test_a_late_reading_is_judged_and_changes_nothing() -> None:
@@ -147,7 +144,7 @@ def test_a_late_reading_is_judged_and_changes_nothing() -> None:
 
 def test_too_many_keys_are_counted_and_left_out() -> None:
     """Memory is bounded; the keys that came first go on."""
-    batch = _rules(_rule(max=9.0), max_keys=1)(_batch([1.0, 2.0, 3.0], keys=["m", "n", "m"]))
+    batch = transformed(_rules(_rule(max=9.0), max_keys=1), _batch([1.0, 2.0, 3.0], keys=["m", "n", "m"]))
     assert (batch.samples.offsets.tolist(), batch.skipped) == ([0, 2], {"too_many_keys": 1})
 
 
@@ -201,29 +198,31 @@ def test_a_rule_that_is_new_begins_anew_beside_those_that_were_there() -> None:
     assert state["sensors"][0, 1, 0] == 1.0
 
 
-def test_rules_may_come_and_go_between_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a checkpoint from before there were any, too."""
+def test_rules_may_come_and_go_between_two_runs(tmp_path: Path) -> None:
+    """A checkpoint without rules starts them fresh, and one with rules is read without them."""
     values = [json.dumps({"a": 1.0 + i % 7, "b": i, "c": 0, "y": 1}).encode() for i in range(40)]
     features: dict[str, Any] = {"a": {"max_change": 10, "stuck_after": 3}, "b": None, "c": None}
-    stateful = Pipeline._stateful
-    for old, records, given_features in ((True, 20, ["a", "b", "c"]), (False, 40, features), (False, 40, list("abc"))):
+    for records, given_features in ((20, list("abc")), (40, features), (40, list("abc"))):
         text = settings(tmp_path, features=given_features, model={"kind": "linear"})
         pipeline = make_pipeline(text, source=MemorySource(values[:records]))
-        pipeline.exporter = NoExports()  # type: ignore[assignment]
-        with monkeypatch.context() as patch:
-            if old:
-                patch.setattr(Pipeline, "_stateful", lambda p: {k: v for k, v in stateful(p).items() if k != "rules"})
-            run(pipeline, stopping=lambda: False)
+        pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
+        run(pipeline, stopping=lambda: False)
         assert pipeline.progress.samples == records
-        assert ("rules" in read_arrays(tmp_path / "checkpoints")[1]) != old
+        state = read_arrays(tmp_path / "checkpoints")[1]
+        assert ("rules" in state["transforms"]) is (given_features is features)
 
 
 def test_without_rules_nothing_is_kept_and_nothing_runs(tmp_path: Path) -> None:
     """Ranges alone are the decoder's; samples carry no records."""
     plain = settings(tmp_path, features={"a": {"min": 0, "max": 9}, "b": None, "c": None})
-    assert isinstance(make_rules(plain), Unchanged)
-    records = Records(PARTITION, [0], [b'{"a": 1, "b": 1, "c": 1, "y": 1}'], [None], [0], 1)
-    assert make_decoder(plain).decode(records)[0].blocks is None
+    assert "rules" not in make_transforms(plain, None).state()
+    pipeline = make_pipeline(plain, source=MemorySource(readings(3)))
+    assert pipeline.open()
+    try:
+        batch = until(lambda: pipeline.reader.next(0.1), what="the batch")
+        assert batch.records == ()
+    finally:
+        pipeline.close()
 
 
 def test_rules_work_in_the_pipeline_and_their_rejects_are_dead_letters(tmp_path: Path) -> None:
@@ -248,7 +247,7 @@ def test_rules_work_in_the_pipeline_and_their_rejects_are_dead_letters(tmp_path:
     )
     values = [json.dumps(row).encode() for row in rows]
     pipeline = make_pipeline(text, source=MemorySource([Item(v, key=b"k%d" % i) for i, v in enumerate(values)]))
-    pipeline.exporter = NoExports()  # type: ignore[assignment]
+    pipeline.publishing.exporter = NoExports()  # type: ignore[assignment]
     run(pipeline, stopping=lambda: False)
     lines = [json.loads(line) for line in letters.read_text().splitlines()]
     prefix = "__connect.errors."

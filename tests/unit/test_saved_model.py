@@ -76,7 +76,7 @@ def test_it_learns_saves_and_restores_in_a_program_without_keras(tmp_path: Path)
     said = json.loads(in_plain_python(LEARNS, folder, tmp_path / "state", tmp_path / "data.npz"))
     assert said["losses"][-1] < said["losses"][0] / 10
     assert (said["restored"], said["restored_elsewhere"], said["moved"], said["names"]) == (True, True, True, True)
-    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    wanted = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"]
     np.testing.assert_allclose(said["prediction"], wanted, rtol=1e-5)
 
 
@@ -103,10 +103,10 @@ def test_it_goes_on_as_the_daemon_does(kind: str, tmp_path: Path) -> None:
     loaded = tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))
     learn = loaded.signatures["learn"]
     losses = [float(learn(x=a[None], **({"y": b[None]} if len(b) else {}))["loss"]) for a, b in zip(x, y, strict=True)]
-    result = pipeline.learner.learn(make_samples(x, y))
+    result = pipeline.model.learner.learn(make_samples(x, y))
     np.testing.assert_allclose(losses, result.losses, rtol=2e-4, atol=1e-6)
     theirs = loaded.signatures["weights"]()
-    ours = pipeline.checkpoints._live
+    ours = pipeline.saving.checkpoints._live
     assert len(theirs) >= 10
     for name, tensor in theirs.items():
         np.testing.assert_allclose(tensor, ours[name].numpy(), rtol=2e-4, atol=1e-6, err_msg=name)

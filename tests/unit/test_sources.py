@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from learnd.core.errors import ConfigError, DataLossError
-from learnd.core.types import TopicPartition
+from learnd.core.types import Position, TopicPartition, offsets_of
 from learnd.sources.file import FileSource, read_header
 from learnd.sources.settings import FileSettings, SimulatorSettings
 from learnd.sources.simulator import SimulatorSource, sensor_names
@@ -66,16 +66,18 @@ def test_a_file_goes_on_from_any_offset(tmp_path: Path) -> None:
     everything = _all(_file(path))
     for start in (0, 1, 5, 17, 50):
         source = _file(path)
-        assert _all(source, {TopicPartition("a.jsonl", 0): start}) == [row for row in everything if row[0] >= start]
-        assert source.positions() == {TopicPartition("a.jsonl", 0): 50}
+        assert _all(source, {TopicPartition("a.jsonl", 0): Position(start)}) == [
+            row for row in everything if row[0] >= start
+        ]
+        assert offsets_of(source.positions()) == {TopicPartition("a.jsonl", 0): 50}
 
 
 def test_a_file_that_became_shorter_is_data_loss(tmp_path: Path) -> None:
     """The error names both line numbers."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"1\n2\n")
-    with pytest.raises(DataLossError, match="has 2 lines, but the checkpoint goes on at line 5"):
-        _file(path).open({TopicPartition("a.jsonl", 0): 5})
+    with pytest.raises(DataLossError, match="has 2 lines, but the checkpoint continues at line 5"):
+        _file(path).open({TopicPartition("a.jsonl", 0): Position(5)})
 
 
 def test_a_file_whose_learned_lines_changed_is_data_loss(tmp_path: Path) -> None:
@@ -85,12 +87,12 @@ def test_a_file_whose_learned_lines_changed_is_data_loss(tmp_path: Path) -> None
     source = _file(path)
     source.open({})
     (block,) = source.poll(10, 0.0)
-    learned = ({block.origin: block.next_offset}, {}, {block.origin: block.history})
+    learned = {block.origin: block.next}
 
     def rest(data: bytes) -> list[bytes | None]:
         path.write_bytes(data)
         source = _file(path)
-        source.open(*learned)
+        source.open(learned)
         return [value for block in source.poll(10, 0.0) for value in block.values]
 
     assert rest(b"t,a\n1,2\n3,4\n5,6\n7,8\n") == [b"7,8"]
@@ -106,7 +108,7 @@ def test_a_bound_on_lines_that_changed_is_no_other_file(tmp_path: Path) -> None:
     source = _file(path, max_line_bytes=100)
     source.open({})
     (block,) = source.poll(10, 0.0)
-    _file(path, max_line_bytes=1000).open({block.origin: block.next_offset}, {}, {block.origin: block.history})
+    _file(path, max_line_bytes=1000).open({block.origin: block.next})
 
 
 def test_a_byte_order_mark_is_no_data_and_names_may_be_quoted(tmp_path: Path) -> None:

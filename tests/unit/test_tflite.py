@@ -59,7 +59,7 @@ def test_a_device_runs_every_precision_and_trains_on(tmp_path: Path) -> None:
     said = json.loads(in_plain_python(DEVICE, tmp_path / "exports" / "latest", tmp_path / "data.npz"))
     sizes = {path.stem: path.stat().st_size for path in (tmp_path / "exports" / "latest").glob("*.tflite")}
     assert max(sizes[f"model_{name}"] for name in ("float16", "dynamic", "int8")) < sizes["model"]
-    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"][:, 0]
+    wanted = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"][:, 0]
     allowed = {"": 1e-4, "_training": 1e-4, "_float16": 0.01, "_dynamic": 0.05, "_int8": 0.2}
     assert sorted(said["predictions"]) == sorted(f"model{name}.tflite" for name in allowed)
     for name, tolerance in allowed.items():
@@ -110,12 +110,12 @@ def test_an_anomaly_has_a_score_in_int8_too(tmp_path: Path) -> None:
     """Far beyond all that the file was fitted to."""
     sections = {"model": {"kind": "autoencoder"}, "task": {"kind": "reconstruction"}, "target": None}
     pipeline = learned(tmp_path, records=600, **sections)
-    candidate = candidate_of(pipeline, pipeline.recent.x(), unroll=True)
+    candidate = candidate_of(pipeline, pipeline.probe.x(), unroll=True)
     Int8Format().write(candidate, tmp_path / "model.tflite")
     usual, _ = rows(30)
     strange = usual * 10.0
     score = Int8Format().reader(tmp_path / "model.tflite")
-    wanted = pipeline.averaged.predict(strange, pipeline.averaged.weights())["score"]
+    wanted = pipeline.model.averaged.predict(strange, pipeline.model.averaged.weights())["score"]
     assert score(strange)["score"].min() > 5.0 * score(usual)["score"].max()
     np.testing.assert_allclose(score(strange)["score"], wanted, rtol=0.3)
 
@@ -136,7 +136,7 @@ def test_float16_is_as_exact_for_a_target_of_any_size(scale: float, tmp_path: Pa
     pipeline = learned(tmp_path, script=script, model={"kind": "mlp", "hidden": [32]}, export={"formats": ALL[1:2]})
     x, _ = rows(30)
     answers = TFLiteReader(tmp_path / "exports" / "latest" / "model_float16.tflite")(x)["prediction"]
-    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())["prediction"]
+    wanted = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())["prediction"]
     assert np.sqrt(np.square(answers - wanted).mean()) < 0.001 * wanted.std()
 
 
@@ -191,13 +191,13 @@ def test_a_file_in_which_nothing_was_quantised_is_found_out(tmp_path: Path) -> N
 def test_a_file_without_its_weights_is_found_out(tmp_path: Path) -> None:
     """Converting a bare concrete function writes such a file without an error; verification refuses it."""
     pipeline = learned(tmp_path)
-    network = pipeline.averaged._network
+    network = pipeline.model.averaged._network
     serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False)
     function = serve.get_concrete_function(tf.TensorSpec((1, 3), tf.float32, name="inputs"))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     (tmp_path / "model.tflite").write_bytes(converter.convert())
     x, _ = rows(20)
-    wanted = pipeline.averaged.predict(x, pipeline.averaged.weights())
+    wanted = pipeline.model.averaged.predict(x, pipeline.model.averaged.weights())
     interpreter = Interpreter(model_path=str(tmp_path / "model.tflite"))
     interpreter.allocate_tensors()
     (given,), (answered,) = interpreter.get_input_details(), interpreter.get_output_details()

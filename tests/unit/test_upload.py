@@ -265,23 +265,23 @@ def test_learning_and_publishing_go_on_while_uploads_fail(tmp_path: Path, store:
     """Each failure is counted; once the store is back so is the upload."""
     chosen = settings(tmp_path / "data", export={"every_samples": 10, "upload": {"url": "faulty://bucket/exports"}})
     pipeline = make_pipeline(chosen, source=MemorySource(readings(60)))
-    pipeline.exporter._build = _Child()  # type: ignore[method-assign]
+    pipeline.publishing.exporter._build = _Child()  # type: ignore[method-assign]
     FaultyStore.before = staticmethod(_fail_at(0))
     value = pipeline.metrics.registry.get_sample_value
     assert pipeline.open()
     try:
         _learn_until(pipeline, 60)
         for failures, uploads in ((1, 0), (1, 1)):
-            pipeline._exported_samples = 0
+            pipeline.publishing._started_samples = 0
             pipeline.export()
-            assert pipeline.exporter.wait(60)
+            assert pipeline.publishing.exporter.wait(60)
             pipeline.collect_outcomes()
             assert value("learnd_upload_failures_total") == failures
             assert value("learnd_uploads_total") == uploads
             FaultyStore.before = staticmethod(lambda path: None)
         assert value("learnd_exports_total") == 2
         assert value("learnd_export_failures_total") == 0
-        assert value("learnd_uploaded_number") == pipeline.exporter.numbers()[-1]
+        assert value("learnd_uploaded_number") == pipeline.publishing.exporter.numbers()[-1]
         assert value("learnd_upload_last_success_timestamp_seconds") > 0  # type: ignore[operator]
     finally:
         pipeline.close()

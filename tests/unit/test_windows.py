@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from learnd.checkpoint import state_codec
-from learnd.core.types import Batch
+from learnd.core.types import Batch, Position
 from learnd.transforms.windows import Windows
 from tests.support.helpers import PARTITION, make_samples
 
@@ -31,7 +31,7 @@ def _batch(times: list[float], keys: list[str] | None = None, first: int = 0) ->
     count = len(times)
     values = np.arange(first, first + count, dtype=np.float32)[:, None]
     rows = make_samples(values, -values, first=first, times_s=times, keys=keys)
-    return Batch(rows, (), {PARTITION: first + count}, count, 0)
+    return Batch(rows, (), {PARTITION: Position(first + count)}, count, 0)
 
 
 def _pairs(batch: Batch) -> list[tuple[list[float], float]]:

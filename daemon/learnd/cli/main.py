@@ -210,7 +210,8 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
     log = structlog.get_logger()
     log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
     with _quiet_native_logs():
-        from learnd.wiring.pipeline import configure_tensorflow, make_pipeline
+        from learnd.wiring.learner import configure_tensorflow
+        from learnd.wiring.pipeline import make_pipeline
     from learnd.cli.status_line import LiveLine
     from learnd.observability.http import HttpServer
     from learnd.runtime.loop import run
@@ -237,9 +238,9 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
         return INTERNAL_ERROR
     finally:
         server.close()
-    progress, began, judged = pipeline.progress, pipeline.began, pipeline.signal
-    counts = {name: getattr(progress, name) - getattr(began, name) for name in ("records", "samples", "updates")}
-    reasons = {name: dict(found) for name in ("rejected", "skipped") if (found := getattr(pipeline, name))}
+    progress, status = pipeline.progress, pipeline.status
+    counts = {name: getattr(progress, name) - getattr(status.began, name) for name in ("records", "samples", "updates")}
+    reasons = {name: dict(found) for name in ("rejected", "skipped") if (found := getattr(status, name))}
     if reasons and not counts["samples"]:  # without a reason they wait for a micro-batch to be full
         log.error("nothing_learned", records=counts["records"], **reasons)
     log.info(
@@ -247,7 +248,11 @@ def _learn(settings: "Settings", options: argparse.Namespace, stop: "_StopSignal
         **counts,
         model_samples=progress.samples,
         **reasons,
-        **_rounded(loss=judged.loss, averaged_loss=judged.averaged_loss, absolute_error=judged.absolute_error),
+        **_rounded(
+            loss=status.scores.loss,
+            averaged_loss=status.scores.averaged_loss,
+            absolute_error=status.scores.absolute_error,
+        ),
         data_dir=str(settings.data_dir),
     )
     return 0
@@ -263,9 +268,9 @@ def _rounded(**figures: float) -> dict[str, float | None]:
 
 
 def _alive(pipeline: "Pipeline") -> tuple[bool, str]:
-    if pipeline.beat_s is None:
+    if pipeline.status.beat_s is None:
         return True, "starting"
-    idle_s = time.monotonic() - pipeline.beat_s
+    idle_s = time.monotonic() - pipeline.status.beat_s
     return idle_s < STALLED_S, f"the main loop came round {idle_s:.1f} s ago"
 
 

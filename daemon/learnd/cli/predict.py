@@ -11,7 +11,7 @@ import numpy as np
 
 from learnd.config.settings import FeatureSettings
 from learnd.core.errors import ExportDamagedError, FormatUnavailableError, UsageError
-from learnd.core.types import Float32Array, Records, TopicPartition
+from learnd.core.types import Float32Array, Position, Records, TopicPartition
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.settings import JsonSettings
 from learnd.decoders.validation import fields_from
@@ -83,7 +83,7 @@ class Predictor:
         numbers = [number for number, line in enumerate(lines, first) if line.strip()]
         values = [lines[number - first] for number in numbers]
         nothing, no_time = [None] * len(values), [0] * len(values)
-        records = Records(TopicPartition("", 0), numbers, values, nothing, no_time, self._lines + 1)
+        records = Records(TopicPartition("", 0), numbers, values, nothing, no_time, Position(self._lines + 1))
         samples, rejects = self._decoder.decode(records)
         for reject in rejects:
             complaints.write(f"line {reject.offset}: {reject.reason}: {reject.detail}\n")

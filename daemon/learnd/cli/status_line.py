@@ -51,13 +51,13 @@ class LiveLine:
             rate = (records - self._last_records) / (now_s - self._last_s)
             self._rate_per_s = 0.8 * self._rate_per_s + 0.2 * rate if self._rate_per_s else rate
         self._last_s, self._last_records = now_s, records
-        if pipeline.last_saved is not self._saved[0]:
-            self._saved = (pipeline.last_saved, now_s)
-        if pipeline.last_exported is not self._exported[0]:
-            self._exported = (pipeline.last_exported, now_s)
+        if pipeline.saving.last is not self._saved[0]:
+            self._saved = (pipeline.saving.last, now_s)
+        if pipeline.publishing.last is not self._exported[0]:
+            self._exported = (pipeline.publishing.last, now_s)
 
     def _text(self, now_s: float) -> str:
-        pipeline, signal = self._pipeline, self._pipeline.signal
+        pipeline, scores = self._pipeline, self._pipeline.status.scores
         lags = pipeline.reader.lags()
         saved, saved_s = self._saved
         exported, exported_s = self._exported
@@ -66,8 +66,8 @@ class LiveLine:
             f"{pipeline.progress.samples:,} samples",
             f"{self._rate_per_s:,.0f}/s",
             f"lag {sum(lags.values()):,}" if lags else "lag -",
-            f"loss {signal.loss:.4f}",
-            f"averaged {signal.averaged_loss:.4f}",
+            f"loss {scores.loss:.4f}",
+            f"averaged {scores.averaged_loss:.4f}",
             f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint by this run yet",
             f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export by this run yet",
         ]

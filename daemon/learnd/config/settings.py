@@ -11,7 +11,7 @@ from learnd.averaging.settings import AnyAverager, WindowSettings
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
 from learnd.export.settings import ExportSettings
-from learnd.learners.settings import AnyLearner, MicroBatchSettings, OptimizerSettings, PerSampleSettings
+from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
 from learnd.sinks.settings import SinkSettings
 from learnd.sources.settings import AnySource
@@ -106,6 +106,25 @@ class ModelRecipe(Section):
         kept = self.model.load is not None and self.model.head is None
         return (self.scaling.target or ("none" if kept else "online")) == "online"
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+    @property
+    def target_count(self) -> int:
+        """Numbers in one target row."""
+        return self.task.target_count(len(self.features), len(self.target))
+
+    @property
+    def output_count(self) -> int:
+        """Numbers in one prediction."""
+        return self.task.output_count(len(self.features), len(self.target))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the numbers in a prediction."""
+        return self.task.output_names(self.feature_names, self.target)
+
     @field_validator("features", mode="before")
     @classmethod
     def _features_by_name(cls, value: Any) -> Any:
@@ -155,34 +174,18 @@ class Settings(LearningRecipe):
     http: HttpSettings = HttpSettings()
     """For Prometheus, and for whatever watches over the process."""
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(self.features)
-
     def fingerprint(self) -> dict[str, Any]:
         """The part of the settings that a checkpoint's arrays depend on; it may not change under them."""
         wanted = {"features", "target", "task", "model", "scaling", "averaging"}
         values = self.model_dump(mode="json", include=wanted)
-        # What is as it is by default may get company without making old checkpoints strange.
-        brief = self.model_dump(mode="json", include={"task", "model", "scaling"}, exclude_defaults=True)
+        # Omit defaults, so that adding an option does not invalidate existing checkpoints.
+        brief = self.model_dump(mode="json", include={"model", "scaling"}, exclude_defaults=True)
         values["features"] = list(self.features)
-        kept = ("window", "horizon", "classes", "known", "max_classes", "outputs")
-        values["task"] = {"kind": self.task.kind, **{k: v for k, v in brief.get("task", {}).items() if k in kept}}
+        values["task"] = self.task.fingerprint()
         values["model"] = {"kind": self.model.kind, **brief["model"]}
         values["scaling"] = brief.get("scaling", {})
-        values["learning"] = self._learning_fingerprint()
-        return values
-
-    def _learning_fingerprint(self) -> dict[str, Any]:
-        learning = self.learning
-        # A loaded model may bring an optimizer of its own; else leaving it out is to say Adam.
-        unsaid = OptimizerSettings().kind if self.model.load is None else None
-        kind = learning.optimizer.kind if learning.optimizer is not None else unsaid
-        values: dict[str, Any] = {"mode": learning.mode, "optimizer": kind}
-        if isinstance(learning, MicroBatchSettings):
-            values["batch_size"] = learning.batch_size
-        if learning.replay is not None:
-            values["replay"] = {"size": learning.replay.size}
+        values["learning"] = self.learning.fingerprint(loaded=self.model.load is not None)
+        values["source"] = self.source.fingerprint()
         return values
 
     def digest(self) -> str:

@@ -6,7 +6,6 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -182,5 +181,3 @@ TracedLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From targets and outputs, both (n, ...), to one loss per row, (n,)."""
 NamedTensors: TypeAlias = Mapping[str, Tensor]
 """Tensors by the name of the input or output they belong to."""
-NamedArrays: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
-"""The same as arrays."""

@@ -1,16 +1,26 @@
-"""The values that flow, in the order in which they flow. All are frozen; arrays in them are not written to."""
+"""The values that flow, in flow order. All are frozen; nothing writes to arrays in them."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from learnd.core.reasons import RejectReason, SkipReason
+
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
+NamedArrays = Mapping[str, Float32Array]
+"""Arrays by the name of the input or output they belong to."""
 ObjectArray = npt.NDArray[np.object_]
+EvaluatedOn = Literal["targets", "inputs", "classes"]
+"""What a prediction is compared with: the targets, the inputs, or the number of a class."""
 State = dict[str, Any]
 """What a component needs to go on: numbers, strings, bytes, arrays, and lists and dicts of them."""
 
@@ -22,11 +32,35 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Position(NamedTuple):
+    """The place in a partition from which reading continues.
+
+    Attributes
+    ----------
+    offset : the *next* offset to read
+    history : identifies what stands before *offset*, to notice a log or file that was cut back or replaced: the epoch
+        of the leader that wrote the newest record (KIP-320), or a checksum of a file's lines; -1: unknown
+    topic_id : tells the topic from another one of the same name; None: unknown
+    """
+
+    offset: int
+    history: int = -1
+    topic_id: str | None = None
+
+
+Positions = Mapping[TopicPartition, Position]
+"""Where reading continues, per partition."""
 Offsets = Mapping[TopicPartition, int]
-"""The *next* offset to read, per partition."""
-Histories = Mapping[TopicPartition, int]
-"""Tells what stood before that offset from whatever may have taken its place: the epoch of the leader that wrote the
-newest record (KIP-320), or a checksum of a file's lines; -1: not known."""
+"""The *next* offset to read, per partition, where nothing else matters: acknowledgements, ends, logs."""
+
+
+def offsets_of(positions: Positions) -> dict[TopicPartition, int]:
+    """Return the offsets alone.
+
+    >>> offsets_of({TopicPartition("t", 0): Position(7, history=3)})
+    {TopicPartition(topic='t', partition=0): 7}
+    """
+    return {partition: position.offset for partition, position in positions.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +72,20 @@ class Records:
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
-    next_offset: int
+    next: Position
+    """Where reading continues after this run. A run without records moves the position all the same."""
     rejects: "tuple[Reject, ...]" = ()
-    """What the source itself could not read, in this run."""
+    """Offsets of this run that the source itself could not read."""
     unreadable: int = 0
-    """Offsets that those rejects stand for."""
+    """The number of offsets that those rejects stand for."""
     lost: int = 0
-    """Offsets before this run that were wanted and are no longer there."""
-    topic_id: str | None = None
-    """Set where from here on the topic is another one of the same name."""
-    history: int = -1
-    """See `Histories`, for ``next_offset``."""
+    """The number of offsets before this run that were due and no longer exist."""
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def reject(self, i: int, reason: str, detail: str) -> "Reject":
-        """The i-th record as a reject, whole."""
+    def reject(self, i: int, reason: RejectReason, detail: str) -> "Reject":
+        """Return the i-th record as a reject, whole."""
         return Reject(
             self.origin,
             self.offsets[i],
@@ -67,11 +98,7 @@ class Records:
 
 
 DETAIL_CHARACTERS = 500
-"""Of a reject's detail; it may quote what a record says of itself."""
-
-
-UNREADABLE = "unreadable"
-"""The reason of a reject that stands for a whole batch, which the source could not read."""
+"""The longest detail of a reject; it may quote the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +107,7 @@ class Reject:
 
     origin: TopicPartition
     offset: int
-    reason: str
+    reason: RejectReason
     detail: str
     value: bytes | None
     key: bytes | None = None
@@ -101,8 +128,8 @@ class Samples:
     offsets : int64, shape (n,)
     weights : float32, shape (n,), how much each sample counts; None: all count 1
     labels : object (str), shape (n,), the class of each sample until `y` holds its number; None: no classes
-    blocks : object (Records), shape (n,), where each sample's own record is, until the rules of the features have
-        judged it; None: nothing after the decoder rejects anything
+    has_target : bool, shape (n,); False: the target is unknown, so the sample is predicted and not learned, and its
+        row of `y` says nothing; None: all have one
     """
 
     x: Float32Array
@@ -113,7 +140,7 @@ class Samples:
     offsets: Int64Array
     weights: Float32Array | None = None
     labels: ObjectArray | None = None
-    blocks: ObjectArray | None = None
+    has_target: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -126,45 +153,93 @@ class Samples:
 
     @staticmethod
     def concat(parts: "Sequence[Samples]") -> "Samples":
-        """The rows of all *parts* (at least one), in order; where only some have weights, those of the others are 1."""
+        """Return the rows of all *parts* (at least one), in order.
+
+        Where only some parts have weights, the rows of the others weigh 1; likewise they have a target.
+        """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
             return filled[0]
-        if any(part.weights is not None for part in filled):
-            filled = [part if part.weights is not None else replace(part, weights=_ones(part)) for part in filled]
+        for name, fill in _FILLS.items():
+            if any(getattr(part, name) is not None for part in filled):
+                filled = [
+                    part if getattr(part, name) is not None else replace(part, **{name: fill(len(part))})
+                    for part in filled
+                ]
         columns = {name: [getattr(part, name) for part in filled] for name in _COLUMNS}
         joined: Any = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return Samples(**joined)
 
 
+def _ones(count: int) -> Float32Array:
+    return np.ones(count, np.float32)
+
+
+def _all_true(count: int) -> BoolArray:
+    return np.ones(count, np.bool_)
+
+
+_FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {"weights": _ones, "has_target": _all_true}
 _COLUMNS = tuple(column.name for column in fields(Samples))
 
 
-def _ones(samples: Samples) -> Float32Array:
-    return np.ones(len(samples), np.float32)
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """What a transform made of the samples of a batch."""
+
+    samples: Samples
+    rejects: "tuple[Reject, ...]" = ()
+    skipped: Mapping[SkipReason, int] = field(default_factory=dict)
+    """Good records that make no sample, by reason."""
+    replaced: Mapping[RejectReason, int] = field(default_factory=dict)
+    """Faulty readings that another value replaces, by fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that one poll brought: samples, rejects, and where each partition goes on afterwards."""
+    """Everything that one poll brought: samples, rejects, and where each partition continues afterwards."""
 
     samples: Samples
     rejects: tuple[Reject, ...]
-    next_offsets: Offsets
+    positions: Positions
     record_count: int
     byte_count: int
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    records: Sequence[Records] = ()
+    """The undecoded records, where a transform may reject one; otherwise empty, to free their memory."""
+    skipped: Mapping[SkipReason, int] = field(default_factory=dict)
     """Good records that make no sample, by reason (the first readings of a window, a repeated time)."""
-    replaced: Mapping[str, int] = field(default_factory=dict)
-    """Readings of faulty sensors for which another value stands in, by reason."""
+    replaced: Mapping[RejectReason, int] = field(default_factory=dict)
+    """Faulty readings that another value replaces, by fault."""
     unreadable: int = 0
     """Offsets that the source could not read."""
     lost: int = 0
-    """Offsets that were wanted and are no longer there."""
-    topic_ids: Mapping[str, str] = field(default_factory=dict)
-    """Topics that are new ones of the same name from here on."""
-    histories: Histories = field(default_factory=dict)
-    """Of each of ``next_offsets``."""
+    """Offsets that were due and no longer exist."""
+
+    def with_(self, result: Transformed) -> "Batch":
+        """Return this batch with the samples of *result*, its rejects and its counts added to those so far.
+
+        Rejects stand in the order of partition and offset: a file of them must not depend on how batches were cut.
+        """
+        rejects = self.rejects
+        if result.rejects:
+            order = {origin: i for i, origin in enumerate(self.positions)}
+            together = [*self.rejects, *result.rejects]
+            rejects = tuple(sorted(together, key=lambda reject: (order.get(reject.origin, 0), reject.offset)))
+        return replace(
+            self,
+            samples=result.samples,
+            rejects=rejects,
+            skipped=_sum(self.skipped, result.skipped),
+            replaced=_sum(self.replaced, result.replaced),
+        )
+
+
+_Reason = TypeVar("_Reason", bound=StrEnum)
+
+
+def _sum(left: Mapping[_Reason, int], right: Mapping[_Reason, int]) -> dict[_Reason, int]:
+    """Return the counts of both, without zeros."""
+    return dict(+(Counter(left) + Counter(right)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +248,14 @@ class StepResult:
 
     Attributes
     ----------
-    samples : the samples that were learned now (in micro-batches these can lag behind the batch)
+    samples : the samples that were predicted now (in micro-batches these can lag behind the batch)
     predictions : float32, shape (n, outputs), in the target's own units, made before the sample was learned
     losses : float32, shape (n,), of the live weights (unless configured: squared error in standard deviations, or
-        cross-entropy in nats)
+        cross-entropy in nats); nan without a target
     averaged_losses : float32, shape (n,), the same of the averaged weights
+    residuals : float32, shape (n, outputs), target minus prediction on the scale of the loss: standard deviations, or
+        probabilities; nan without a target
+    learned : bool, shape (n,); False: the sample was predicted only, because it was held or has no target
     updates : optimizer steps taken
     duration_s : seconds spent in the compiled calls
     """
@@ -186,23 +264,34 @@ class StepResult:
     predictions: Float32Array
     losses: Float32Array
     averaged_losses: Float32Array
+    residuals: Float32Array
+    learned: BoolArray
     updates: int
     duration_s: float
+
+    def with_target(self) -> BoolArray:
+        """Return the rows whose losses can be computed, as a mask of shape (n,)."""
+        known = self.samples.has_target
+        return np.ones(len(self.samples), np.bool_) if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
 class PrequentialScores:
-    """How well the model does: means over the most recent samples (``nan`` before the first).
+    """How well the model does: means over the most recent samples (nan before the first).
 
-    The absolute error is in the target's units; for classes it is the share of wrong ones.
+    Attributes
+    ----------
+    samples : samples that were evaluated: predicted before they were learned, with a known target
+    loss, averaged_loss : of the live and of the averaged weights
+    absolute_error : in the target's units; the share of wrong answers for classes
+    mean_loss : the mean over every sample since the model began
     """
 
-    samples: int
-    loss: float
-    averaged_loss: float
-    absolute_error: float
-    mean_loss: float
-    """Mean over every sample since the very first."""
+    samples: int = 0
+    loss: float = math.nan
+    averaged_loss: float = math.nan
+    absolute_error: float = math.nan
+    mean_loss: float = math.nan
 
 
 FrozenLosses = Callable[[Float32Array, Float32Array], Float32Array]

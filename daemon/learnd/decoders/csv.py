@@ -6,18 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from learnd.core.errors import ConfigError
+from learnd.core.layout import TextLayout
+from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
-from learnd.decoders.settings import RECORD_KEY
-from learnd.decoders.validation import (
-    BAD_UTF8,
-    MISSING_FIELD,
-    UNPARSABLE,
-    WRONG_TYPE,
-    BadRecord,
-    Fields,
-    Rows,
-    decode_records,
-)
+from learnd.decoders.settings import RECORD_KEY, CsvSettings
+from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class CsvDecoder:
@@ -26,7 +20,7 @@ class CsvDecoder:
     Raises
     ------
     KeyError
-        when a wanted field is not among *columns*; `learnd.wiring.pipeline` checks that first.
+        if a field is not among *columns*; `from_settings` checks that first.
     """
 
     def __init__(self, fields: Fields, columns: Sequence[str], delimiter: str = ",") -> None:
@@ -35,9 +29,29 @@ class CsvDecoder:
         self._width = len(columns)
         position = {name: i for i, name in enumerate(columns)}
         self._numbers = [position[field.name] for field in fields.numbers]
+        # An optional target is read one by one where it is empty: nan takes its place.
+        self._missing = [
+            np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
+        ]
         self._time = position[fields.time] if fields.time is not None else None
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
         self._label = position[fields.label] if fields.label is not None else None
+
+    @classmethod
+    def from_settings(cls, fields: Fields, settings: CsvSettings, layout: TextLayout) -> "CsvDecoder":
+        """Return the configured decoder.
+
+        Raises
+        ------
+        ConfigError
+            if a field is not among the columns.
+        """
+        columns = settings.columns or layout.columns or ()
+        missing = [name for name in fields.names if name not in columns]
+        if missing:
+            place = "source.path" if settings.columns is None and layout.columns is not None else "decode.columns"
+            raise ConfigError(f"{place}: no column {', '.join(missing)}; there are {', '.join(columns)}")
+        return cls(fields, columns, settings.delimiter or layout.delimiter)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
@@ -59,16 +73,16 @@ class CsvDecoder:
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
-            raise BadRecord(BAD_UTF8, f"byte {error.start}: {error.reason}") from None
+            raise BadRecord(RejectReason.BAD_UTF8, f"byte {error.start}: {error.reason}") from None
         try:
             cells = self._cells(text)
         except (csv.Error, StopIteration) as error:
-            raise BadRecord(UNPARSABLE, str(error) or "an empty line") from None
+            raise BadRecord(RejectReason.UNPARSABLE, str(error) or "an empty line") from None
         if len(cells) != self._width:
-            raise BadRecord(UNPARSABLE, f"{len(cells)} columns, expected {self._width}")
+            raise BadRecord(RejectReason.UNPARSABLE, f"{len(cells)} columns, expected {self._width}")
         numbers = []
-        for position, field in zip(self._numbers, self._fields.numbers, strict=True):
-            numbers.append(_number(cells[position], field.name, field.missing))
+        for position, field, missing in zip(self._numbers, self._fields.numbers, self._missing, strict=True):
+            numbers.append(_number(cells[position], field.name, missing))
         times = [self._moment(cells)] if self._time is not None else None
         keys = [cells[self._key]] if self._key is not None else None
         labels = [self._class(cells)] if self._label is not None else None
@@ -79,10 +93,12 @@ class CsvDecoder:
             return next(csv.reader([line], delimiter=self._delimiter, strict=True))
         return line.split(self._delimiter)
 
-    def _class(self, cells: list[str]) -> str:
+    def _class(self, cells: list[str]) -> str | None:
         label = cells[self._label or 0].strip()
         if not label:
-            raise BadRecord(MISSING_FIELD, f"{self._fields.label} is empty")
+            if self._fields.targets_optional:
+                return None
+            raise BadRecord(RejectReason.MISSING_FIELD, f"{self._fields.label} is empty")
         return label
 
     def _moment(self, cells: list[str]) -> Any:
@@ -97,12 +113,12 @@ class CsvDecoder:
 def _number(text: str, name: str, missing: float | None) -> float:
     if not text.strip():
         if missing is None:
-            raise BadRecord(MISSING_FIELD, f"{name} is empty")
+            raise BadRecord(RejectReason.MISSING_FIELD, f"{name} is empty")
         return missing
     try:
         return _float(text)
     except ValueError:
-        raise BadRecord(WRONG_TYPE, f"{name} is {text[:64]!r}, not a number") from None
+        raise BadRecord(RejectReason.WRONG_TYPE, f"{name} is {text[:64]!r}, not a number") from None
 
 
 def _float(text: str) -> float:

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learnd.core.types import Records, Reject, Samples
-from learnd.decoders.validation import UNPARSABLE, BadRecord, Fields, Rows, decode_records
+from learnd.core.layout import TextLayout
+from learnd.core.reasons import RejectReason
+from learnd.core.types import Float32Array, Records, Reject, Samples
+from learnd.decoders.settings import Float32Settings
+from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class Float32Decoder:
@@ -19,6 +22,11 @@ class Float32Decoder:
         self._numbers = len(fields.numbers)
         self._width = self._numbers + (fields.label is not None)
 
+    @classmethod
+    def from_settings(cls, fields: Fields, settings: Float32Settings, layout: TextLayout) -> "Float32Decoder":
+        """Return the configured decoder; the order of *fields* is that of the numbers in a row."""
+        return cls(fields)
+
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
 
@@ -30,14 +38,18 @@ class Float32Decoder:
         index = np.repeat(np.arange(len(values)), [len(value) // size for value in values])
         labels = None
         if self._width > self._numbers:
-            classes = numbers[:, -1]
-            # Infinity is as round as any number, and no integer.
-            if not (np.isfinite(classes).all() and (classes == np.round(classes)).all()):
-                raise ValueError
-            labels = [str(int(number)) for number in classes]
+            labels = self._labels(numbers[:, -1])
         with np.errstate(invalid="ignore"):  # a signalling nan is a nan like any other: rejected a few lines on
             wide = numbers[:, : self._numbers].astype(np.float64)
         return Rows(wide, None, None, index.tolist(), labels)
+
+    def _labels(self, classes: Float32Array) -> list[str | None]:
+        missing = np.isnan(classes) if self._fields.targets_optional else np.zeros(len(classes), np.bool_)
+        # Infinity is as round as any number, and no integer.
+        whole = np.isfinite(classes) & (classes == np.round(classes))
+        if not (whole | missing).all():
+            raise ValueError
+        return [None if absent else str(int(number)) for number, absent in zip(classes, missing, strict=True)]
 
     def _slow(self, value: bytes) -> Rows:
         try:
@@ -46,4 +58,4 @@ class Float32Decoder:
             detail = f"{len(value)} bytes are not a whole number of rows of {4 * self._width} bytes"
             if not len(value) % (4 * self._width):
                 detail = f"{self._fields.label} is not a whole number"
-            raise BadRecord(UNPARSABLE, detail) from None
+            raise BadRecord(RejectReason.UNPARSABLE, detail) from None

@@ -9,20 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from learnd.core.labels import label_text
+from learnd.core.layout import TextLayout
+from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
-from learnd.decoders.settings import RECORD_KEY
-from learnd.decoders.validation import (
-    BAD_UTF8,
-    MISSING_FIELD,
-    NOT_FINITE,
-    UNPARSABLE,
-    WRONG_TYPE,
-    BadRecord,
-    Fields,
-    Rows,
-    decode_records,
-    label_text,
-)
+from learnd.decoders.settings import RECORD_KEY, JsonSettings
+from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class JsonDecoder:
@@ -39,7 +31,9 @@ class JsonDecoder:
         renamed: dict[str, str] = {}
         for i, field in enumerate(fields.numbers):
             renamed[f"n{i}"] = field.name
-            if field.missing is None:
+            if fields.targets_optional and field in fields.targets:
+                optional.append((f"n{i}", float | None, None))
+            elif field.missing is None:
                 definitions.append((f"n{i}", float))
             else:
                 optional.append((f"n{i}", float | None, field.missing))
@@ -52,7 +46,11 @@ class JsonDecoder:
             definitions.append(("k", str | int))
         if fields.label is not None:
             renamed["l"] = fields.label
-            definitions.append(("l", str | bool | int | float))
+            kinds = str | bool | int | float
+            if fields.targets_optional:
+                optional.append(("l", kinds | None, None))
+            else:
+                definitions.append(("l", kinds))
         struct = msgspec.defstruct("Reading", definitions + optional, rename=renamed, gc=False)
         self._decode = msgspec.json.Decoder(struct).decode
         attributes = [f"n{i}" for i in range(len(fields.numbers))]
@@ -61,6 +59,11 @@ class JsonDecoder:
         self._numbers = attrgetter(*attributes) if len(attributes) > 1 else lambda reading: (single(reading),)
         self._fill = np.array([np.nan if f.missing is None else f.missing for f in fields.numbers])
         self._has_fill = any(f.missing is not None for f in fields.numbers)
+
+    @classmethod
+    def from_settings(cls, fields: Fields, settings: JsonSettings, layout: TextLayout) -> "JsonDecoder":
+        """Return the configured decoder; objects name their fields themselves."""
+        return cls(fields)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
@@ -78,23 +81,23 @@ class JsonDecoder:
             numbers = np.where(np.isnan(numbers), self._fill, numbers)
         times = [reading.t for reading in readings] if self._fields.time is not None else None
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
-        labels = [label_text(reading.l) for reading in readings] if self._fields.label is not None else None
+        labels = [_label(reading.l) for reading in readings] if self._fields.label is not None else None
         return Rows(numbers, times, keys, range(len(readings)), labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:
             value.decode()
         except UnicodeDecodeError as error:
-            raise BadRecord(BAD_UTF8, f"byte {error.start}: {error.reason}") from None
+            raise BadRecord(RejectReason.BAD_UTF8, f"byte {error.start}: {error.reason}") from None
         try:
             return self._fast([value])
         except msgspec.ValidationError as error:
             self._raise_not_finite(value)
-            reason = MISSING_FIELD if "missing required field" in str(error) else WRONG_TYPE
+            reason = RejectReason.MISSING_FIELD if "missing required field" in str(error) else RejectReason.WRONG_TYPE
             raise BadRecord(reason, str(error)) from None
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             self._raise_not_finite(value)
-            raise BadRecord(UNPARSABLE, str(error) or type(error).__name__) from None
+            raise BadRecord(RejectReason.UNPARSABLE, str(error) or type(error).__name__) from None
 
     def _raise_not_finite(self, value: bytes) -> None:
         """Tell NaN and Infinity, which some producers write though JSON has none, from plain garbage."""
@@ -107,4 +110,8 @@ class JsonDecoder:
         for name in self._names:
             number = reading.get(name)
             if isinstance(number, float) and not math.isfinite(number):
-                raise BadRecord(NOT_FINITE, f"{name} is {number}") from None
+                raise BadRecord(RejectReason.NOT_FINITE, f"{name} is {number}") from None
+
+
+def _label(value: str | bool | float | None) -> str | None:
+    return None if value is None else label_text(value)

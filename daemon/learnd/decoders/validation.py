@@ -3,35 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from learnd.core.types import Float64Array, Records, Reject, Samples
-from learnd.decoders.settings import RECORD_KEY
-
-TOMBSTONE, OVERSIZED, BAD_UTF8, UNPARSABLE = "tombstone", "oversized", "bad_utf8", "unparsable"
-MISSING_FIELD, WRONG_TYPE, NOT_FINITE, OUT_OF_RANGE = (
-    "missing_field",
-    "wrong_type",
-    "not_finite",
-    "out_of_range",
-)
-BAD_TIME, AHEAD_OF_TIME, UNKNOWN_LABEL = "bad_time", "ahead_of_time", "unknown_label"
-REASONS = (
-    TOMBSTONE,
-    OVERSIZED,
-    BAD_UTF8,
-    UNPARSABLE,
-    MISSING_FIELD,
-    WRONG_TYPE,
-    NOT_FINITE,
-    OUT_OF_RANGE,
-    BAD_TIME,
-    AHEAD_OF_TIME,
-    UNKNOWN_LABEL,
-)
-"""Every reason for which a record is rejected: the values of the metric's label."""
+from learnd.core.reasons import RejectReason
+from learnd.core.types import BoolArray, Float64Array, Int64Array, ObjectArray, Records, Reject, Samples
+from learnd.decoders.settings import RECORD_KEY, DecoderSettings
 
 _UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 # The years 1 to 9999; beyond them lies a number of another unit than the configured one.
@@ -44,10 +22,14 @@ _MAX_WEIGHT = 1e6
 """A finite 3e38, times a gradient, is infinite, and one such sample would turn every weight of the model into nan."""
 
 
-class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
-    """Raised inside a decoder for one record, with a reason from `REASONS`."""
+Bad = dict[int, tuple[RejectReason, str]]
+"""Bad records by their index in the run, each with the first reason that was found and its detail."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+
+class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
+    """The verdict on one record, raised and caught inside a decoder."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -81,13 +63,22 @@ class Fields:
     """The classes that there are; None: any text may be one."""
     max_ahead_s: float | None = None
     """How far an event time may be ahead of the record's own; None: any."""
-    keep_blocks: bool = False
-    """Whether samples tell where their records are: something after the decoder may reject them."""
+    targets_optional: bool = False
+    """Whether a record without its target becomes a sample without one, rather than a reject."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
         """The numbers of a record, in the order in which decoders give them."""
         return self.features + self.targets + ((self.weight,) if self.weight is not None else ())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields of a record's value."""
+        others = (self.time, self.key, self.label)
+        return [
+            *(field.name for field in self.numbers),
+            *(name for name in others if name is not None and not name.startswith("__")),
+        ]
 
 
 def time_s(value: Any, unit: str) -> float:
@@ -107,7 +98,7 @@ def time_s(value: Any, unit: str) -> float:
     except (ValueError, OverflowError, TypeError):
         pass
     raise BadRecord(
-        BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number within the years 1 to 9999"
+        RejectReason.BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number within the years 1 to 9999"
     ) from None
 
 
@@ -119,7 +110,8 @@ class Rows:
     times: Sequence[Any] | None
     keys: Sequence[str] | None
     index: Sequence[int]
-    labels: Sequence[str] | None = None
+    labels: Sequence[str | None] | None = None
+    """None in place of a label: the record has none, which `Fields.targets_optional` allows."""
 
 
 def decode_records(
@@ -154,15 +146,15 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
     numbers: list[Float64Array] = []
     times: list[Any] = []
     keys: list[str] = []
-    labels: list[str] = []
+    labels: list[str | None] = []
     index: list[int] = []
     for i, value in enumerate(records.values):
         try:
             if value is None:
-                raise BadRecord(TOMBSTONE, "the record has no value")
+                raise BadRecord(RejectReason.TOMBSTONE, "the record has no value")
             if len(value) > fields.max_bytes:
                 detail = f"{len(value)} bytes, decode.max_bytes is {fields.max_bytes}"
-                raise BadRecord(OVERSIZED, detail)
+                raise BadRecord(RejectReason.OVERSIZED, detail)
             row = slow(value)
         except BadRecord as bad:
             rejects.append(records.reject(i, bad.reason, bad.detail))
@@ -181,9 +173,10 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
 def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject]) -> Samples:
     index = np.asarray(rows.index, dtype=np.int64)
     numbers = rows.numbers
-    bad: dict[int, tuple[str, str]] = {}
+    bad: Bad = {}
     _check_finite(numbers, index, fields, bad)
     _check_ranges(numbers, index, fields, bad)
+    has_target = _has_target(numbers, rows, fields)
     times = _times(records, rows, index, fields, bad)
     _check_ahead(records, times, index, fields, bad)
     keys = _keys(records, rows, index, fields, bad)
@@ -194,34 +187,44 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
         kept = ~np.isin(index, list(bad))
         numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
         labels = None if labels is None else labels[kept]
+        has_target = None if has_target is None else has_target[kept]
     single = numbers.astype(np.float32)
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
     first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
     weights = single[:, last] if fields.weight is not None else None
-    blocks = None
-    if fields.keep_blocks:
-        blocks = np.empty(len(index), dtype=object)
-        blocks.fill(records)
-    return Samples(single[:, :first], single[:, first:last], times, keys, origins, offsets, weights, labels, blocks)
+    targets = single[:, first:last]
+    return Samples(single[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target)
 
 
-def _check_finite(
-    numbers: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
-) -> None:
+def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
+    """Return which rows have their target, shape (n,); None if all must, or all do."""
+    if not fields.targets_optional:
+        return None
+    if rows.labels is not None:
+        present = np.array([label is not None for label in rows.labels], np.bool_)
+    else:
+        first = len(fields.features)
+        present = np.logical_not(np.isnan(numbers[:, first : first + len(fields.targets)]).any(axis=1))
+    return None if present.all() else present
+
+
+def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
     # Written so that nan fails it; beyond float32 a number would become infinity on its way to the model.
     fits = np.abs(numbers) <= _FLOAT32_MAX
+    if fields.targets_optional:
+        first = len(fields.features)
+        targets = slice(first, first + len(fields.targets))
+        fits[:, targets] |= np.isnan(numbers[:, targets])
     if fits.all():
         return
     for row, column in zip(*np.nonzero(~fits), strict=True):
         detail = f"{fields.numbers[column].name} is {numbers[row, column]}"
-        bad.setdefault(int(index[row]), (NOT_FINITE, detail))
+        bad.setdefault(int(index[row]), (RejectReason.NOT_FINITE, detail))
 
 
-def _check_ranges(
-    numbers: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
-) -> None:
+def _check_ranges(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
     for column, field in enumerate(fields.numbers):
         for bound, outside, word in (
             (field.min, np.less, "below min"),
@@ -231,15 +234,15 @@ def _check_ranges(
                 continue
             for row in np.nonzero(outside(numbers[:, column], bound))[0]:
                 detail = f"{field.name} is {numbers[row, column]:g}, {word} {bound:g}"
-                bad.setdefault(int(index[row]), (OUT_OF_RANGE, detail))
+                bad.setdefault(int(index[row]), (RejectReason.OUT_OF_RANGE, detail))
 
 
 def _times(
     records: Records,
     rows: Rows,
-    index: np.ndarray[Any, Any],
+    index: Int64Array,
     fields: Fields,
-    bad: dict[int, tuple[str, str]],
+    bad: Bad,
 ) -> Float64Array:
     if rows.times is None:
         return _own_times(records, index, bad)
@@ -260,19 +263,19 @@ def _times(
     return result
 
 
-def _own_times(records: Records, index: np.ndarray[Any, Any], bad: dict[int, tuple[str, str]]) -> Float64Array:
+def _own_times(records: Records, index: Int64Array, bad: Bad) -> Float64Array:
     """The records' own times, which any producer can set to anything."""
     times: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
     # Written so that nan, which a record without a time gives, fails it.
     for row in np.nonzero(~((times >= _FIRST_S) & (times <= _LAST_S)))[0]:
         i = int(index[row])
-        bad.setdefault(i, (BAD_TIME, f"the record's own time, {records.timestamps_ms[i]} ms, is beyond 1 to 9999"))
+        bad.setdefault(
+            i, (RejectReason.BAD_TIME, f"the record's own time, {records.timestamps_ms[i]} ms, is beyond 1 to 9999")
+        )
     return times
 
 
-def _check_ahead(
-    records: Records, times: Float64Array, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
-) -> None:
+def _check_ahead(records: Records, times: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
     """Event times are compared with the records' own (where they have one), never with a clock: a replay must agree."""
     if fields.max_ahead_s is None or fields.time is None:
         return
@@ -282,12 +285,10 @@ def _check_ahead(
             f"{fields.time} is {times[row] - own_s[row]:.0f} s ahead of the record's own time, "
             f"decode.max_ahead_s is {fields.max_ahead_s:g}"
         )
-        bad.setdefault(int(index[row]), (AHEAD_OF_TIME, detail))
+        bad.setdefault(int(index[row]), (RejectReason.AHEAD_OF_TIME, detail))
 
 
-def _keys(
-    records: Records, rows: Rows, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
-) -> np.ndarray[Any, np.dtype[np.object_]]:
+def _keys(records: Records, rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectArray:
     keys = np.empty(len(index), dtype=object)
     if rows.keys is not None:
         keys[:] = rows.keys
@@ -301,55 +302,59 @@ def _keys(
         for row, key in enumerate(keys):
             if len(key) > _KEY_CHARACTERS:
                 detail = f"{fields.key} has {len(key)} characters; a key has at most {_KEY_CHARACTERS}"
-                bad.setdefault(int(index[row]), (OVERSIZED, detail))
+                bad.setdefault(int(index[row]), (RejectReason.OVERSIZED, detail))
     return keys
 
 
-def _labels(
-    rows: Rows, index: np.ndarray[Any, Any], fields: Fields, bad: dict[int, tuple[str, str]]
-) -> np.ndarray[Any, np.dtype[np.object_]] | None:
+def _labels(rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectArray | None:
     if rows.labels is None:
         return None
     for row, label in enumerate(rows.labels):
+        if label is None:
+            continue
         if len(label) > _LABEL_CHARACTERS:
             detail = f"{fields.label} has {len(label)} characters; a class has at most {_LABEL_CHARACTERS}"
-            bad.setdefault(int(index[row]), (WRONG_TYPE, detail))
+            bad.setdefault(int(index[row]), (RejectReason.WRONG_TYPE, detail))
         elif fields.labels is not None and label not in fields.labels:
-            bad.setdefault(int(index[row]), (UNKNOWN_LABEL, f"{fields.label} is {label[:64]!r}, not in task.classes"))
+            bad.setdefault(
+                int(index[row]), (RejectReason.UNKNOWN_LABEL, f"{fields.label} is {label[:64]!r}, not in task.classes")
+            )
     labels = np.empty(len(rows.labels), dtype=object)
     labels[:] = rows.labels
     return labels
 
 
-def label_text(value: str | bool | float) -> str:
-    """A class as text: ``3``, ``3.0`` and ``"3"`` are the same class.
-
-    >>> label_text("ok"), label_text(True), label_text(3.0)
-    ('ok', 'true', '3')
-    """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _feature(name: str, options: Any) -> Field:
-    """A range is checked here, unless another value shall stand in for what is outside (`learnd.transforms.rules`)."""
+def _feature(name: str, options: "FeatureOptions") -> Field:
+    """Return the field of a feature; its range is checked here, unless a rule replaces readings outside it."""
     if options.on_fault == "reject":
         return Field(name, options.min, options.max, options.missing)
     return Field(name, missing=options.missing)
 
 
+class FeatureOptions(Protocol):
+    """The options of a feature that a decoder needs."""
+
+    @property
+    def min(self) -> float | None: ...
+
+    @property
+    def max(self) -> float | None: ...
+
+    @property
+    def missing(self) -> float | None: ...
+
+    @property
+    def on_fault(self) -> str: ...
+
+
 def fields_from(
-    features: Mapping[str, Any],
+    features: Mapping[str, FeatureOptions],
     targets: Sequence[str],
-    settings: Any,
+    settings: DecoderSettings,
     *,
     weight: str | None = None,
     classes: Sequence[str] | None = None,
     classify: bool = False,
-    keep_blocks: bool = False,
 ) -> Fields:
     """The fields that the configuration asks for; with *classify* the only target is a class (one of *classes*)."""
     return Fields(
@@ -363,5 +368,5 @@ def fields_from(
         targets[0] if classify else None,
         frozenset(classes) if classify and classes is not None else None,
         settings.max_ahead_s,
-        keep_blocks,
+        settings.missing_target == "predict",
     )

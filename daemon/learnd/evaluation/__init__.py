@@ -1,1 +1,1 @@
-"""How well the model does, on samples it has not learned yet."""
+"""Evaluation of the model on samples that it has not learned yet."""

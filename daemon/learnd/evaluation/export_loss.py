@@ -1,7 +1,7 @@
-"""How published weights do on what came after them: the error that whoever runs an export has.
+"""Loss of the newest export on data that arrived after it: the error its users see.
 
-Prequential error flatters weights that go on learning, averaged ones too: on an autocorrelated stream they have just
-seen the neighbour of what they are asked. What is published stands still.
+Prequential error flatters weights that keep learning, and averaged weights too: on an autocorrelated stream they have
+just seen the neighbour of the sample that they predict. A published model stands still.
 """
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 from learnd.core.types import Float32Array, FrozenLosses, Published, StepResult
 
 ROWS = 64
-"""Of each batch so many of the newest rows are judged, and small batches are gathered until there are as many: one
-judgement takes 0.6 ms, whatever is in it, as long as predicting and learning a single sample."""
+"""Rows of each batch that are evaluated, the newest. Smaller batches are gathered until there are as many: one call
+takes 0.6 ms whatever is in it, as long as predicting and learning a single sample."""
 _LARGEST = 1e12
 
 
@@ -27,21 +27,23 @@ class FrozenForward:
         self._samples = 0
 
     def begin(self, number: int, losses: FrozenLosses | None) -> None:
-        """From now on judge export *number*; None: it cannot be judged."""
+        """Evaluate export *number* from now on; without *losses* it cannot be evaluated."""
         self._number, self._losses = number, losses
         self._waiting = []
         self._total, self._samples = 0.0, 0
 
     def observe(self, result: StepResult) -> float:
-        """Take the newest samples of one batch; returns the mean loss of those judged so far, nan before the first."""
+        """Take the newest samples of one batch; return the mean loss so far, nan before the first."""
         samples = result.samples
+        if samples.has_target is not None:
+            samples = samples.take(samples.has_target)
         if self._losses is not None and len(samples):
             self._waiting.append((samples.x[-ROWS:], samples.y[-ROWS:]))
             if sum(len(x) for x, _ in self._waiting) >= ROWS:
-                self._judge(self._losses)
+                self._evaluate(self._losses)
         return self._total / self._samples if self._samples else math.nan
 
-    def _judge(self, losses_of: FrozenLosses) -> None:
+    def _evaluate(self, losses_of: FrozenLosses) -> None:
         x, y = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         self._waiting = []
         losses = losses_of(x, y).tolist()
@@ -49,9 +51,9 @@ class FrozenForward:
         self._samples += len(losses)
 
     def published(self) -> Published | None:
-        """The export that is judged, and how it did on all that came after it; None before its first sample."""
+        """Return the export and its loss on everything that came after it; None before its first sample."""
         if self._losses is not None and self._waiting:
-            self._judge(self._losses)
+            self._evaluate(self._losses)
         if not self._samples:
             return None
         return Published(self._number, self._total / self._samples, self._samples)

@@ -1,10 +1,8 @@
 """Prequential error: every sample is predicted before it is learned (Dawid, 1984; Gama et al., 2013)."""
 
-from typing import Literal
-
 import numpy as np
 
-from learnd.core.types import Float32Array, Float64Array, PrequentialScores, State, StepResult
+from learnd.core.types import EvaluatedOn, Float32Array, Float64Array, PrequentialScores, State, StepResult
 
 WINDOW_SAMPLES = 1000
 LARGEST = 1e12
@@ -13,35 +11,36 @@ LARGEST = 1e12
 class Prequential:
     """Means over the last `WINDOW_SAMPLES` samples, and the mean loss since the beginning.
 
-    The window is a ring that is averaged anew each time, so nothing drifts, and nothing depends on how the stream was
-    cut.
+    Samples without a target are left out. The window is a ring that is averaged again each time, so nothing drifts,
+    and nothing depends on how the stream was cut.
 
     Parameters
     ----------
     of : what predictions are compared with: the targets, the inputs, or the number of a class
     """
 
-    def __init__(
-        self, *, of: Literal["targets", "inputs", "classes"] = "targets", window_samples: int = WINDOW_SAMPLES
-    ) -> None:
+    def __init__(self, *, of: EvaluatedOn = "targets", window_samples: int = WINDOW_SAMPLES) -> None:
         self._of = of
         self._ring = np.zeros((3, window_samples))
         self._samples = 0
         self._total = 0.0
 
     def observe(self, result: StepResult) -> PrequentialScores:
-        count = len(result.losses)
+        rows = np.stack([result.losses, result.averaged_losses, self._errors(result)])
+        rows = _bounded(rows if result.samples.has_target is None else rows[:, result.samples.has_target])
+        count = rows.shape[1]
         if count:
-            rows = _bounded(np.stack([result.losses, result.averaged_losses, self._errors(result)]))
             self._write(rows)
             # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
             self._total = float(np.cumsum(np.concatenate([[self._total], rows[0]]))[-1])
             self._samples += count
-        return self.signal()
+        return self.scores()
 
     def _errors(self, result: StepResult) -> Float32Array:
-        """The absolute error of each sample; for a class 1 if it is wrong, 0 if it is right."""
+        """Return the absolute error of each sample; for a class 1 if it is wrong, 0 if it is right."""
         samples, predictions = result.samples, result.predictions
+        if not len(samples):
+            return np.empty(0, np.float32)
         if self._of == "classes":
             wrong: Float32Array = (predictions.argmax(axis=1) != samples.y[:, 0]).astype(np.float32)
             return wrong
@@ -55,11 +54,11 @@ class Prequential:
         first = self._samples + rows.shape[1] - recent.shape[1]
         self._ring[:, (first + np.arange(recent.shape[1])) % size] = recent
 
-    def signal(self) -> PrequentialScores:
-        """The error as it stands."""
+    def scores(self) -> PrequentialScores:
+        """Return the evaluation so far."""
         filled: Float64Array = self._ring[:, : min(self._samples, self._ring.shape[1])]
         if not filled.shape[1]:
-            return PrequentialScores(0, np.nan, np.nan, np.nan, np.nan)
+            return PrequentialScores()
         loss, averaged, absolute = (float(mean) for mean in filled.mean(axis=1))
         return PrequentialScores(self._samples, loss, averaged, absolute, self._total / self._samples)
 
@@ -73,5 +72,5 @@ class Prequential:
 
 
 def _bounded(errors: Float32Array) -> Float64Array:
-    """*errors* as float64, none beyond `LARGEST` and none that is no number: one must not hide all others for ever."""
+    """Return *errors* as float64, at most `LARGEST`, which also replaces nan: one must not hide all others forever."""
     return np.nan_to_num(errors.astype(np.float64), nan=LARGEST, posinf=LARGEST).clip(max=LARGEST)

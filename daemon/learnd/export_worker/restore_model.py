@@ -10,7 +10,7 @@ from learnd.averaging.settings import NoneSettings
 from learnd.config.settings import LearningRecipe
 from learnd.export.exportable_model import Candidate
 from learnd.learners.averaged import AveragedModel
-from learnd.wiring.model import make_model, make_update, named_variables, targets_of
+from learnd.wiring.model import make_model, make_update, named_variables
 
 
 def make_candidate(
@@ -39,7 +39,7 @@ def make_candidate(
     guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
     def learn(x: Any, y: Any, *, observe: bool = True) -> Any:
-        return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe)[1]
+        return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe).losses
 
     return Candidate(
         network,
@@ -47,8 +47,8 @@ def make_candidate(
         update.optimizer,
         {**state, **guarded},
         tuple(recipe.features),
-        targets_of(recipe),
-        int(network.known.numpy()) if hasattr(network, "known") else None,
-        getattr(recipe.learning, "batch_size", 1),
+        recipe.target_count,
+        int(network.class_count.numpy()) if network.class_count is not None else None,
+        recipe.learning.batch_rows,
         arrays["examples"],
     )

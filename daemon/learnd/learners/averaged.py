@@ -1,20 +1,23 @@
-"""The averaged model beside the live one: its state, and what it answers."""
+"""The averaged model next to the live one: its state, and its answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from learnd.core.types import Float32Array, FrozenLosses
+from learnd.core.protocols import Averager, Network
+from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variable
+from learnd.core.types import Float32Array, FrozenLosses, NamedArrays
 
 STATISTICS_ROWS = 512
-"""Of so many of the newest rows the averaged network's batch statistics are taken: 4 % of noise in a variance."""
+"""The newest rows that give the averaged network its batch statistics: 4 % of noise in a variance."""
 
 
-def as_arrays(variables: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The values of *variables* now, which never change afterwards; nothing is copied (see `AveragedModel.weights`)."""
+def as_arrays(variables: Mapping[str, Variable | TfVariable]) -> dict[str, Array]:
+    """Return the present values of *variables*, which never change afterwards, without a copy.
+
+    See `AveragedModel.weights`.
+    """
     return {name: tf.convert_to_tensor(variable).numpy() for name, variable in variables.items()}
 
 
@@ -22,18 +25,18 @@ class AveragedModel:
     """The network under averaged weights, without disturbing the learner.
 
     Batch-normalisation statistics are not averaged: the mean of several networks' statistics is not the statistics of
-    the mean network. At every snapshot they are taken anew, as stochastic weight averaging asks for (Izmailov et al.,
-    2018, section 3.2): by one pass of the newest rows through the averaged network. For such networks only, those rows
-    are kept, and are in the checkpoint.
+    the mean network. They are computed again at every snapshot, by one pass of the newest rows through the averaged
+    network, as stochastic weight averaging requires (Izmailov et al., 2018, section 3.2). For such networks only, those
+    rows are in memory and in the checkpoint.
 
     Parameters
     ----------
-    network : see `learnd.tasks.network.Network`
+    network : see `learnd.core.protocols.Network`
     averager : see `learnd.core.protocols.Averager`, built for the network's averaged weights
     batch_rows : rows per update
     """
 
-    def __init__(self, network: Any, averager: Any, *, batch_rows: int = 1) -> None:
+    def __init__(self, network: Network, averager: Averager, *, batch_rows: int = 1) -> None:
         self._network = network
         self._averager = averager
         self._averages = averager.averages() is not None
@@ -48,34 +51,33 @@ class AveragedModel:
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
         self._answer = tf.function(self._with_state, autograph=False, input_signature=[x_spec, specs])
         y_spec = tf.TensorSpec((None, None), tf.float32)
-        self._judge = tf.function(self._judged_with_state, autograph=False, input_signature=[x_spec, y_spec, specs])
+        self._evaluate = tf.function(self._losses_with_state, autograph=False, input_signature=[x_spec, y_spec, specs])
 
-    def losses(self, x: Any, y: Any, live_losses: Any) -> Any:
-        """The averaged network's losses, shape (n,); the live ones while there is no average. Traced."""
+    def losses(self, x: Tensor, y: Tensor, live_losses: Tensor) -> Tensor:
+        """Return the averaged network's losses, shape (n,); the live ones while there is no average. Traced."""
         if not self._averages:
             return live_losses
         with keras.StatelessScope(state_mapping=self._mapping()):
-            predictions, _ = self._network.predict_and_loss(x, y, training=False)
-        losses = self._network.losses_of(predictions, x, y)
-        return tf.where(self._averager.ready(), losses, live_losses)
+            predictions = self._network.predict_and_loss(x, y, training=False).predictions
+        losses: Tensor = tf.where(self._averager.ready(), self._network.losses_of(predictions, x, y), live_losses)
+        return losses
 
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """Each averaged variable with its average; empty without averaging. Traced."""
+    def pairs(self) -> list[tuple[Variable, Tensor]]:
+        """Return each averaged variable with its average; nothing without averaging. Traced."""
         averages = self._averager.averages()
         return [] if averages is None else list(zip(self._network.averaged_weights(), averages, strict=True))
 
-    def ready(self) -> Any:
-        """A boolean tensor: whether there is an average yet. Traced."""
+    def ready(self) -> Tensor:
+        """Return a boolean tensor: whether there is an average yet. Traced."""
         return self._averager.ready()
 
     @property
     def every_samples(self) -> int | None:
         """Samples between two snapshots; None: never."""
-        every: int | None = self._averager.every_samples
-        return every
+        return self._averager.every_samples
 
-    def observe(self, x: Any) -> None:
-        """Keep one update's rows, if statistics will be taken of them. Traced."""
+    def observe(self, x: Tensor) -> None:
+        """Store one update's rows, if statistics will be computed from them. Traced."""
         if not self._statistics:
             return
         size = self._newest.shape[0]
@@ -83,34 +85,34 @@ class AveragedModel:
         self._newest.scatter_nd_update(slots[:, None], x)
         self._seen.assign_add(x.shape[0])
 
-    def snapshot(self, due: Any) -> None:
+    def snapshot(self, due: Tensor) -> None:
         """Take a snapshot of the weights when the boolean tensor *due* is true. Traced."""
         self._averager.observe(due)
         if not self._statistics:
             return
         size = self._newest.shape[0]
-        # Until the rows are all there, those that are stand for the rest.
+        # Until there are enough rows, the existing ones are repeated.
         rows = tf.range(size, dtype=tf.int64) % tf.clip_by_value(self._seen, 1, size)
         taken = self._network.statistics_of(tf.gather(self._newest, rows), self.pairs())
         for own, new in zip(self._statistics, taken, strict=True):
             own.assign(tf.where(due, new, own))
 
-    def _mapping(self) -> list[tuple[Any, Any]]:
+    def _mapping(self) -> list[tuple[Variable, Tensor]]:
         own = [tf.convert_to_tensor(statistic) for statistic in self._statistics]
         return [*self.pairs(), *zip(self._network.statistics(), own, strict=True)]
 
-    def variables(self) -> Mapping[str, Any]:
-        """By name, for the checkpoint."""
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return the variables by name, for the checkpoint."""
         if not self._statistics:
             return {}
         named = {f"statistics/{i}": variable for i, variable in enumerate(self._statistics)}
         return {**named, "newest": self._newest, "seen": self._seen}
 
-    def weights(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """The served state now, in the order of `Network.served_state`; the live weights before the first snapshot.
+    def weights(self) -> tuple[Array, ...]:
+        """Return the served state, in the order of `Network.served_state`; live weights before the first snapshot.
 
-        TensorFlow gives a changed variable a new buffer while the old one is referenced, so nothing is copied here
-        and what is returned never changes (a test holds TensorFlow to that).
+        TensorFlow gives a changed variable a new buffer while the old one is referenced. So nothing is copied here, and
+        the arrays never change (a test checks that TensorFlow does so).
         """
         values = [tf.convert_to_tensor(v.value) for v in self._variables]
         if self._averages and bool(self._averager.ready()):
@@ -118,31 +120,31 @@ class AveragedModel:
             values[: len(own)] = own
         return tuple(tensor.numpy() for tensor in values)
 
-    def predict(self, x: Float32Array, weights: Sequence[Any]) -> Mapping[str, Float32Array]:
-        """What the network with the state *weights* serves for raw x, (n, *row_shape). Any thread may call it."""
+    def predict(self, x: Float32Array, weights: Sequence[Array]) -> NamedArrays:
+        """Return what the network with the state *weights* serves for raw x, (n, *row_shape). Thread-safe."""
         answers = self._answer(x, [tf.constant(w) for w in weights])
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
-    def frozen_losses(self, weights: Sequence[Any], x: Float32Array, y: Float32Array) -> FrozenLosses:
-        """The losses of the network with the state *weights*, on the scale of the losses of the day.
+    def frozen_losses(self, weights: Sequence[Array], x: Float32Array, y: Float32Array) -> FrozenLosses:
+        """Return a function for the losses of the network with the state *weights*, on the scale of today's losses.
 
-        Tried with *x* and *y* at once. On any thread.
+        It is tried with *x* and *y* at once. Any thread may call it.
         """
-        held = [tf.constant(w) for w in weights]
+        constants = [tf.constant(w) for w in weights]
 
         def losses(x: Float32Array, y: Float32Array) -> Float32Array:
-            judged: Float32Array = self._judge(x, y, held).numpy()
-            return judged
+            evaluated: Float32Array = self._evaluate(x, y, constants).numpy()
+            return evaluated
 
         losses(x, y)
         return losses
 
-    def _judged_with_state(self, x: Any, y: Any, weights: Sequence[Any]) -> Any:
+    def _losses_with_state(self, x: Tensor, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
-            predictions, _ = self._network.predict_and_loss(x, y, training=False)
-        # On the live scale: that of when they were published may be a fraction of what the target spreads by now.
+            predictions = self._network.predict_and_loss(x, y, training=False).predictions
+        # On the live scale: the scale at the time of publication may be a fraction of the target's spread by now.
         return self._network.losses_of(predictions, x, y)
 
-    def _with_state(self, x: Any, weights: Sequence[Any]) -> Any:
+    def _with_state(self, x: Tensor, weights: Sequence[Tensor]) -> NamedTensors:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
             return dict(self._network.call(x))

@@ -1,27 +1,79 @@
 """The compiled update: one XLA call learns a chunk of samples, in exact order.
 
 The shape is fixed and the number of real rows is an argument, so there is one compilation. An outer loop runs from
-snapshot to snapshot of the averager and an inner one from update to update; a snapshot therefore falls on a sample
-count, wherever the chunks are cut. Every row costs the same arithmetic in the same order whatever chunk it is in, so
-that the weights do not depend on the cutting either.
+stop to stop: the next snapshot of the averager, or the border between rows that are learned and rows that are held. Two
+inner loops follow each other in it: one updates, the other only predicts. A snapshot therefore falls on a sample count,
+wherever the chunks are cut. Every row costs the same arithmetic in the same order whatever chunk it is in, so the
+weights do not depend on the cutting either. Held rows have a loop of their own because a conditional inside the update
+would copy the state at every row.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.types import Float32Array
+from learnd.core.protocols import Network
+from learnd.core.tensors import Tensor
+from learnd.core.types import BoolArray, Float32Array, Int64Array
+from learnd.learners.actions import Actions
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.update import Update
+from learnd.learners.update import Tested, Update
 
 CHUNK_ROWS = 2048
-"""A call costs about half a millisecond whatever is in it, so a backlog wants large chunks; a single row costs the
-same in any (`tests/bench/kafka_path.py`: 2048 rather than 1024 took the whole path from 0.8 to 0.9 of reading)."""
+"""Rows of one call. A call costs about half a millisecond whatever is in it, so a backlog wants large chunks; a single
+row costs the same in any (`tests/bench/kafka_path.py`: 2048 rather than 1024 took the whole path from 0.8 to 0.9 of
+reading)."""
 _NEVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Groups of rows, one group per update, g of them.
+
+    Attributes
+    ----------
+    x : float32, shape (g, batch_rows, *row_shape)
+    y : float32, shape (g, batch_rows, targets)
+    weights : float32, shape (g, batch_rows)
+    hold : bool, shape (g,); True: the group is predicted and changes nothing
+    """
+
+    x: Float32Array
+    y: Float32Array
+    weights: Float32Array
+    hold: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.hold)
+
+
+class Outputs(NamedTuple):
+    """What one call says of its groups, from before each was learned.
+
+    Attributes
+    ----------
+    predictions : float32, shape (g, batch_rows, outputs)
+    losses, averaged_losses : float32, shape (g, batch_rows)
+    residuals : float32, shape (g, batch_rows, outputs)
+    """
+
+    predictions: Float32Array
+    losses: Float32Array
+    averaged_losses: Float32Array
+    residuals: Float32Array
+
+
+class _Traced(Protocol):
+    """A traced TensorFlow function."""
+
+    def experimental_get_tracing_count(self) -> int: ...
+
+    def get_concrete_function(self) -> Callable[..., tuple[Tensor, ...]]: ...
 
 
 class CompiledChunk:
@@ -29,56 +81,39 @@ class CompiledChunk:
 
     Parameters
     ----------
-    network : see `learnd.tasks.network.Network`
-    update : see `learnd.learners.update.Update`
     averaged : takes the snapshots
-    compile : off, the same without XLA
-    thaw, thaw_at : called once so many samples were learned; what is trainable may change there, and only there
+    compile : False: the same without XLA
+    actions : take effect between two calls, at their sample counts
     """
 
     def __init__(
         self,
-        network: Any,
+        network: Network,
         update: Update,
         averaged: AveragedModel,
         *,
         batch_rows: int,
         targets: int,
         compile: bool = True,
-        thaw: Callable[[], None] = lambda: None,
-        thaw_at: int | None = None,
+        actions: Actions | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._network = network
         self._update_rows = update
         self._averaged = averaged
-        self._batch_rows = batch_rows
-        self._batches = max(1, CHUNK_ROWS // batch_rows)
-        self.rows = self._batches * batch_rows
-        self._targets = targets
+        self.batch_rows = batch_rows
+        self.groups = max(1, CHUNK_ROWS // batch_rows)
+        """Groups of one call, at most."""
+        self.targets = targets
+        self.row_shape = network.row_shape
         self._compile = compile
-        self._thaw, self._thaw_at = thaw, thaw_at
+        self.actions = actions if actions is not None else Actions()
         self._clock = clock
         self.learned = tf.Variable(0, dtype=tf.int64, trainable=False)
-        """Samples learned since the very beginning."""
-        self._calls: list[Any] = []
+        """Samples learned since the model began."""
+        self._calls: list[_Traced] = []
         # Bypasses tf.function's look-up of a trace: 0.2 of the 0.65 ms that a call with one row took.
-        self._concrete: Any = None
-
-    def _trace(self) -> Any:
-        row_shape = self._network.row_shape
-        specs = [
-            tf.TensorSpec((self._batches, self._batch_rows, *shape), tf.float32)
-            for shape in (row_shape, (self._targets,), ())
-        ]
-        call = tf.function(
-            self._chunk,
-            autograph=False,
-            jit_compile=self._compile,
-            input_signature=[*specs, tf.TensorSpec((), tf.int32)],
-        )
-        self._calls.append(call)
-        return call.get_concrete_function()
+        self._concrete: Callable[..., tuple[Tensor, ...]] | None = None
 
     def prepare(self) -> None:
         """Compile now, by learning nothing.
@@ -86,109 +121,134 @@ class CompiledChunk:
         Raises
         ------
         ConfigError
-            if that fails, which is the model's doing.
+            if that fails, which is the model's fault.
         """
-        nothing = np.empty((0, *self._network.row_shape), np.float32)
+        rows = (0, self.batch_rows)
+        x, y = np.empty((*rows, *self.row_shape), np.float32), np.empty((*rows, self.targets), np.float32)
         try:
-            self(nothing, np.empty((0, self._targets), np.float32))
+            self(Groups(x, y, np.empty(rows, np.float32), np.empty(0, np.bool_)))
         except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
             raise _uncompilable(error, compiled=self._compile) from error
 
-    def next_rows(self) -> int:
-        """How many rows the next call may have at most."""
-        if self._thaw_at is None:
-            return self.rows
-        left = self._thaw_at - int(self.learned.numpy())
-        if left <= 0:
-            self._thaw()
-            self._thaw_at, self._concrete = None, None
-            return self.rows
-        return min(self.rows, -(-left // self._batch_rows) * self._batch_rows)
+    def take_actions(self) -> None:
+        """Apply the actions that are due, and have the update traced again if there were any."""
+        if self.actions.pending and self.actions.take_effect(int(self.learned.numpy())):
+            self.retrace()
 
-    def __call__(
-        self, x: Float32Array, y: Float32Array, weights: Float32Array | None = None
-    ) -> tuple[Float32Array, Float32Array, Float32Array, float]:
-        """Learn all rows of one chunk; their number is a multiple of `batch_rows` and at most `next_rows`.
+    def retrace(self) -> None:
+        """Trace the update again at the next call: what is trainable may be different now."""
+        self._concrete = None
 
-        Returns predictions (n, outputs), losses (n,), losses of the averaged weights (n,), and seconds taken.
-        """
-        n = len(x)
+    def learnable_groups(self) -> int | None:
+        """Return how many groups may be learned before the next action; None without a pending one."""
+        left = self.actions.samples_left(int(self.learned.numpy())) if self.actions.pending else None
+        return None if left is None else -(-left // self.batch_rows)
+
+    def __call__(self, groups: Groups) -> tuple[Outputs, float]:
+        """Learn, or only predict, at most `groups` groups; return the outputs and the seconds that it took."""
         started_s = self._clock()
         if self._concrete is None:
             self._concrete = self._trace()
-        if weights is None:
-            weights = np.ones(n, np.float32)
-        outputs = self._concrete(
-            tf.constant(self._shaped(x, self._network.row_shape)),
-            tf.constant(self._shaped(y, (self._targets,))),
-            tf.constant(self._shaped(weights, ())),
-            tf.constant(n // self._batch_rows),
+        tensors = self._concrete(
+            tf.constant(self._padded(groups.x)),
+            tf.constant(self._padded(groups.y)),
+            tf.constant(self._padded(groups.weights)),
+            tf.constant(self._padded(groups.hold)),
+            tf.constant(self._padded(run_ends(groups.hold)).astype(np.int32)),
+            tf.constant(len(groups)),
         )
-        predictions, losses, averaged = (tensor.numpy() for tensor in outputs)
-        duration_s = self._clock() - started_s
-        return (
-            predictions.reshape(self.rows, -1)[:n],
-            losses.reshape(-1)[:n],
-            averaged.reshape(-1)[:n],
-            duration_s,
-        )
+        outputs = Outputs(*(tensor.numpy()[: len(groups)] for tensor in tensors))
+        return outputs, self._clock() - started_s
 
     @property
     def retraces(self) -> int:
         """Compilations that nothing called for; more than 0 is a defect."""
         return sum(int(call.experimental_get_tracing_count()) - 1 for call in self._calls)
 
-    def _shaped(self, rows: Float32Array, row_shape: tuple[int, ...]) -> Float32Array:
-        padded = rows
-        if len(rows) < self.rows:
-            padded = np.zeros((self.rows, *row_shape), np.float32)
-            padded[: len(rows)] = rows
-        return padded.reshape(self._batches, self._batch_rows, *row_shape)
+    def _padded(self, column: "Float32Array | BoolArray | Int64Array") -> "Float32Array | BoolArray | Int64Array":
+        if len(column) == self.groups:
+            return column
+        padded = np.zeros((self.groups, *column.shape[1:]), column.dtype)
+        padded[: len(column)] = column
+        return padded
 
-    def _chunk(self, x: Any, y: Any, weights: Any, batches: Any) -> Any:
+    def _trace(self) -> Callable[..., tuple[Tensor, ...]]:
+        rows = (self.groups, self.batch_rows)
+        specs = [
+            *(tf.TensorSpec((*rows, *shape), tf.float32) for shape in (self.row_shape, (self.targets,), ())),
+            tf.TensorSpec((self.groups,), tf.bool),
+            tf.TensorSpec((self.groups,), tf.int32),
+            tf.TensorSpec((), tf.int32),
+        ]
+        call: _Traced = tf.function(self._chunk, autograph=False, jit_compile=self._compile, input_signature=specs)
+        self._calls.append(call)
+        return call.get_concrete_function()
+
+    def _chunk(
+        self, x: Tensor, y: Tensor, weights: Tensor, hold: Tensor, run_end: Tensor, count: Tensor
+    ) -> tuple[Tensor, ...]:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
-        size = tf.constant(self._batch_rows, tf.int64)
-        shape = (self._batches, self._batch_rows)
-        start = (
-            tf.constant(0),
-            tf.zeros((*shape, self._network.outputs_per_row)),
-            tf.zeros(shape),
-            tf.zeros(shape),
-        )
+        size = tf.constant(self.batch_rows, tf.int64)
+        rows, outputs = (self.groups, self.batch_rows), self._network.outputs_per_row
+        columns = (tf.zeros((*rows, outputs)), tf.zeros(rows), tf.zeros(rows), tf.zeros((*rows, outputs)))
 
-        def to_next_snapshot(i: Any, *columns: Any) -> Any:
+        def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)
-            missing = every - before % every
-            updates = (missing + size - 1) // size
-            stop = tf.cast(tf.minimum(tf.cast(batches, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
-            i, *columns = tf.while_loop(
-                lambda j, *_: j < stop,
-                lambda j, *rows: self._update(j, (x, y, weights), rows),
+            updates = (every - before % every + size - 1) // size
+            held, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
+            snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
+            i, *learned = tf.while_loop(
+                lambda j, *_: j < tf.where(held, 0, snapshot),
+                lambda j, *columns: self._learn(j, (x, y, weights), columns),
                 (i, *columns),
             )
             self._averaged.snapshot(self.learned // every > before // every)
-            return (i, *columns)
+            i, *predicted = tf.while_loop(
+                lambda j, *_: j < tf.where(held, end, 0),
+                lambda j, *columns: self._predict(j, (x, y), columns),
+                (i, *learned),
+            )
+            return (i, *predicted)
 
-        _, predictions, losses, averaged = tf.while_loop(lambda i, *_: i < batches, to_next_snapshot, start)
-        return predictions, losses, averaged
+        _, *columns = tf.while_loop(lambda i, *_: i < count, to_next_stop, (tf.constant(0), *columns))
+        return tuple(columns)
 
-    def _update(self, i: Any, chunk: Any, columns: Any) -> Any:
-        """The *i*-th update of the chunk."""
+    def _learn(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run the update of group *i*."""
         # tf.gather, never x[i:i+1]: the slice has a dynamic bound, and XLA would pad it to the whole chunk.
-        results = self._update_rows(*(tf.gather(rows, i) for rows in chunk))
-        self.learned.assign_add(self._batch_rows)
-        written = (
-            tf.tensor_scatter_nd_update(column, [[i]], rows[None])
-            for column, rows in zip(columns, results, strict=True)
-        )
-        return (i + 1, *written)
+        x, y, weights = (tf.gather(rows, i) for rows in chunk)
+        tested = self._update_rows(x, y, weights)
+        self.learned.assign_add(self.batch_rows)
+        return _written(i, tested, columns)
+
+    def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Predict and evaluate group *i*, and change no variable."""
+        x, y = (tf.gather(rows, i) for rows in chunk)
+        return _written(i, self._update_rows.test(x, y), columns)
+
+
+def _written(i: Tensor, tested: Tested, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    written = (
+        tf.tensor_scatter_nd_update(column, [[i]], rows[None]) for column, rows in zip(columns, tested, strict=True)
+    )
+    return (i + 1, *written)
+
+
+def run_ends(hold: BoolArray) -> Int64Array:
+    """Return for each group the index after the last group of its run: neighbours that are all held, or all learned.
+
+    >>> run_ends(np.array([False, False, True, False])).tolist()
+    [2, 2, 3, 4]
+    """
+    ends = np.append(np.flatnonzero(hold[1:] != hold[:-1]) + 1, len(hold))
+    return ends[np.searchsorted(ends, np.arange(len(hold)), side="right")]
 
 
 def _uncompilable(error: Exception, *, compiled: bool) -> ConfigError:
-    """What to tell: Python errors come from tracing the model, and only TensorFlow's own from compiling it."""
+    """Return the error to report: Python errors come from tracing the model, TensorFlow's own from compiling it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])[:300]
     if compiled and isinstance(error, tf.errors.OpError):
-        message = f"XLA cannot compile this model ({said}); `compile: false` runs it without, many times slower"
+        message = f"XLA cannot compile this model ({said}); `compile: false` runs it without XLA, many times slower"
         return ConfigError(Problem("learning.compile", message))
     return ConfigError(Problem("model", f"an update of this model fails ({type(error).__name__}): {said}"))

@@ -1,22 +1,23 @@
-"""Refuses updates that would break the model, and rolls back when nothing else comes. All of it is traced."""
+"""Refuses updates that would break the model, and rolls back after too many in a row. Everything is traced."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
 
 import tensorflow as tf
 
+from learnd.core.protocols import Network
+from learnd.core.tensors import Tensor, TfVariable, Variable
 from learnd.learners.averaged import AveragedModel
 
 _LARGEST_SQUARE = 1e30
-"""A gradient beyond 1e15 would make an optimizer's second moments infinite, and the layer deaf for ever."""
+"""A gradient beyond 1e15 would make an optimizer's second moments infinite, and the layer would never learn again."""
 
 
 class Guard:
-    """Keeps weights and batch statistics as they were where an update is no good.
+    """Keeps weights and batch statistics as they were if an update is bad.
 
     An update is good if every gradient and every new weight is finite, and the root mean square of the weights' steps
-    is at most *max_step*. To the optimizer's state a refused update is one without gradient: its momenta fade. After
+    is at most *max_step*. The optimizer sees a refused update as one without gradient: its momenta fade. After
     *max_refused* refusals in a row the weights become their average, which no refused update has ever touched.
 
     Parameters
@@ -27,7 +28,7 @@ class Guard:
 
     def __init__(
         self,
-        network: Any,
+        network: Network,
         averaged: AveragedModel,
         *,
         max_step: float | None,
@@ -43,19 +44,24 @@ class Guard:
         """Roll-backs since the very beginning."""
         self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def variables(self) -> Mapping[str, Any]:
-        """By name, for the checkpoint."""
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return the variables by name, for the checkpoint."""
         return {"refused": self.refused, "rollbacks": self.rollbacks, "in_a_row": self._in_a_row}
 
-    def statistics(self) -> list[Any]:
-        """The batch statistics as they are; a forward pass changes them."""
+    def statistics(self) -> list[Tensor]:
+        """Return the present batch statistics; a forward pass changes them."""
         return [tf.convert_to_tensor(v.value) for v in self._network.statistics()]
 
-    def step(self, gradients: Sequence[Any], take: Callable[[Sequence[Any]], None], statistics: Sequence[Any]) -> None:
-        """*take* a step along the *gradients*; undo it where it is no good, or roll back.
+    def step(
+        self,
+        gradients: Sequence[Tensor | None],
+        take: Callable[[Sequence[Tensor | None]], object],
+        statistics: Sequence[Tensor],
+    ) -> None:
+        """*take* a step along the *gradients*; undo it if it is bad, or roll back.
 
-        Only the weights are held meanwhile: holding the optimizer's state too, or deciding ahead with a conditional,
-        made an update of 70 000 weights twice as slow.
+        Only the old weights are kept meanwhile: keeping the optimizer's state too, or deciding ahead with a
+        conditional, made an update of 70 000 weights twice as slow.
         """
         weights = self._network.trainable_variables
         before = [tf.convert_to_tensor(v.value) for v in weights]
@@ -75,14 +81,17 @@ class Guard:
         self.rollbacks.assign_add(tf.cast(back, tf.int64))
         self._in_a_row.assign(tf.where(back, tf.zeros_like(in_a_row), in_a_row))
 
-    def _are_sound(self, gradients: Sequence[Any]) -> Any:
-        given = [gradient for gradient in gradients if gradient is not None]
-        if not given:
-            return tf.constant(True)
+    def _are_sound(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        existing = [gradient for gradient in gradients if gradient is not None]
+        if not existing:
+            return tf.constant(True)  # type: ignore[no-any-return]  # TensorFlow has no types
         # A comparison with what is not a number is false, so this is the check for finite numbers too.
-        return tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in given]) <= _LARGEST_SQUARE
+        square: Tensor = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in existing])
+        return square <= _LARGEST_SQUARE
 
-    def _is_small(self, weights: Sequence[Any], before: Sequence[Any]) -> Any:
-        steps = tf.add_n([tf.reduce_sum(tf.square(v.value - old)) for v, old in zip(weights, before, strict=True)])
+    def _is_small(self, weights: Sequence[Variable], before: Sequence[Tensor]) -> Tensor:
+        steps: Tensor = tf.add_n(
+            [tf.reduce_sum(tf.square(v.value - old)) for v, old in zip(weights, before, strict=True)]
+        )
         count = sum(prod(v.shape) for v in weights)
         return steps <= (_LARGEST_SQUARE if self._max_step is None else self._max_step**2 * count)

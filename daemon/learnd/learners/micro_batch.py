@@ -1,19 +1,20 @@
 """One update per micro-batch."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
-from learnd.core.types import Samples, State, StepResult, TopicPartition
+from learnd.core.types import BoolArray, Samples, State, StepResult, TopicPartition
 from learnd.learners.chunk import CompiledChunk
-from learnd.learners.per_sample import learn_in_chunks
+from learnd.learners.grouping import held_rows, in_groups, learn_in_groups
 from learnd.learners.settings import MicroBatchSettings
 
 
 class MicroBatchLearner:
     """Learns samples in groups of ``batch_size``; an incomplete group waits, in the checkpoint too.
 
-    Groups are cut by the count of samples, so they are the same ones after a restart and whatever the polls bring.
+    Groups are cut by the count of samples, so they are the same after a restart and however the stream was cut. Samples
+    that are predicted only do not wait: they are answered with the weights after the last complete group.
     """
 
     def __init__(self, chunk: CompiledChunk, settings: MicroBatchSettings) -> None:
@@ -24,22 +25,28 @@ class MicroBatchLearner:
     def prepare(self) -> None:
         self._chunk.prepare()
 
-    def learn(self, samples: Samples) -> StepResult:
-        together = samples if self._waiting is None else Samples.concat([self._waiting, samples])
-        whole = len(together) - len(together) % self._size
-        self._waiting = together.take(slice(whole, None)) if whole < len(together) else None
-        return learn_in_chunks(self._chunk, together.take(slice(whole)), updates=whole // self._size)
+    def learn(self, samples: Samples, hold: BoolArray | None = None) -> StepResult:
+        held = held_rows(samples, hold)
+        if self._waiting is not None:
+            held = np.concatenate([np.zeros(len(self._waiting), np.bool_), held])
+            samples = Samples.concat([self._waiting, samples])
+        index, waiting = in_groups(held, self._size)
+        self._waiting = replace(samples.take(waiting), has_target=None) if len(waiting) else None
+        return learn_in_groups(self._chunk, samples, index, held)
 
     def state(self) -> State:
+        actions = self._chunk.actions.state()
         if self._waiting is None:
-            return {}
+            return {"actions": actions}
         columns = {field.name: getattr(self._waiting, field.name) for field in fields(Samples)}
         columns = {name: column for name, column in columns.items() if column is not None}
         columns["keys"] = list(self._waiting.keys)
         columns["origins"] = [list(origin) for origin in self._waiting.origins]
-        return {"waiting": columns}
+        return {"actions": actions, "waiting": columns}
 
     def restore(self, state: State) -> None:
+        if self._chunk.actions.restore(state["actions"]):
+            self._chunk.retrace()
         columns = state.get("waiting")
         if columns is None:
             self._waiting = None

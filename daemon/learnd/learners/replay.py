@@ -1,18 +1,18 @@
-"""Samples seen before, mixed into every update against forgetting (experience replay; Robins, 1995)."""
+"""Earlier samples that are mixed into every update against forgetting (experience replay; Robins, 1995)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 
+from learnd.core.tensors import Tensor, TfVariable
 from learnd.learners.settings import ReplaySettings
 
 
 class ReplayBuffer:
     """A reservoir (Vitter, 1985, algorithm R) or a ring of samples, inside the compiled update.
 
-    All draws are functions of the seed and of how many samples were ever stored, so there is no random state, and what
-    is drawn does not depend on how the stream was cut. Until something is stored, what is drawn counts nothing.
+    All draws are functions of the seed and of how many samples were ever stored. So there is no random state, and the
+    draws do not depend on how the stream was cut. Until something is stored, the drawn rows have no weight.
 
     Parameters
     ----------
@@ -32,43 +32,45 @@ class ReplayBuffer:
         self._weights = tf.Variable(tf.zeros((size,)), trainable=False)
         self._stored = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def draw(self) -> tuple[Any, Any, Any]:
-        """`drawn` stored samples, with repetition: inputs, targets, weights (all zero while nothing is stored)."""
-        held = tf.minimum(self._stored, self._settings.size)
-        picks = self._random(self.drawn, tf.maximum(held, 1), purpose=0)
-        weights = tf.where(held > 0, tf.gather(self._weights, picks), 0.0)
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `drawn` stored samples, with repetition: inputs, targets, weights (zero while nothing is stored)."""
+        stored = tf.minimum(self._stored, self._settings.size)
+        picks = self._random(self.drawn, tf.maximum(stored, 1), purpose=0)
+        weights = tf.where(stored > 0, tf.gather(self._weights, picks), 0.0)
         return tf.gather(self._x, picks), tf.gather(self._y, picks), weights
 
-    def missing(self) -> Any:
-        """How many of the rows of `draw` stand for none."""
-        return tf.where(self._stored > 0, 0, self.drawn)
+    def missing(self) -> Tensor:
+        """Return how many of the rows of `draw` are empty."""
+        missing: Tensor = tf.where(self._stored > 0, 0, self.drawn)
+        return missing
 
-    def store(self, x: Any, y: Any, weights: Any) -> None:
+    def store(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         """Offer the rows of one update, in their order."""
         tf.while_loop(lambda i: i < self._rows, lambda i: self._store_row(i, x, y, weights), (tf.constant(0),))
 
-    def _store_row(self, i: Any, x: Any, y: Any, weights: Any) -> Any:
+    def _store_row(self, i: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         size = self._settings.size
         slot = self._stored % size
-        kept = tf.constant(True)
+        replaces = tf.constant(True)
         if self._settings.kind == "reservoir":
             anywhere = self._random(1, self._stored + 1, purpose=1)[0]
             full = self._stored >= size
             slot = tf.where(full, anywhere, slot)
-            kept = slot < size
+            replaces = slot < size
             slot = tf.minimum(slot, size - 1)
         for variable, rows in ((self._x, x), (self._y, y), (self._weights, weights)):
-            row = tf.where(kept, tf.gather(rows, i), tf.gather(variable, slot))
+            row = tf.where(replaces, tf.gather(rows, i), tf.gather(variable, slot))
             variable.scatter_nd_update([[slot]], row[None])
         self._stored.assign_add(1)
         return i + 1
 
-    def _random(self, count: int, below: Any, *, purpose: int) -> Any:
+    def _random(self, count: int, below: Tensor, *, purpose: int) -> Tensor:
         seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self._stored])
-        # Scaled from 32 random bits: XLA has no stateless integers with a bound that is no constant.
+        # Scaled from 32 random bits: XLA has no stateless integers with a bound that varies.
         bits = tf.random.stateless_uniform((count,), seed, minval=None, maxval=None, dtype=tf.uint32)
-        return tf.cast(tf.cast(bits, tf.float64) / 2.0**32 * tf.cast(below, tf.float64), tf.int64)
+        picks: Tensor = tf.cast(tf.cast(bits, tf.float64) / 2.0**32 * tf.cast(below, tf.float64), tf.int64)
+        return picks
 
-    def variables(self) -> Mapping[str, Any]:
-        """By name, for the checkpoint."""
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return the variables by name, for the checkpoint."""
         return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self._stored}

@@ -123,7 +123,10 @@ class ReplaySettings(Section):
     """Replayed samples for each new one."""
 
 
-class _Common(Section):
+class LearningSettings(Section):
+    """The options and answers that all learners share."""
+
+    mode: str
     threads: Count = 1
     """Threads for one update. One is best for a small network; at a million weights two were 1.7 times faster."""
     compile: bool = True
@@ -151,24 +154,52 @@ class _Common(Section):
     update: Address | None = None
     """The user's own update, `package.module:function`, called with model, optimizer, x, y; returns the loss."""
 
+    @property
+    def batch_rows(self) -> int:
+        """Samples per update."""
+        return 1
+
+    @property
+    def weighted(self) -> bool:
+        """Whether samples count differently."""
+        return self.sample_weight is not None or self.class_weights is not None
+
+    def fingerprint(self, *, loaded: bool) -> dict[str, Any]:
+        """Return what a checkpoint's arrays depend on.
+
+        A *loaded* model may bring an optimizer of its own; otherwise no optimizer means the default one.
+        """
+        default = None if loaded else OptimizerSettings().kind
+        values: dict[str, Any] = {"mode": self.mode, "optimizer": self.optimizer.kind if self.optimizer else default}
+        if self.batch_rows > 1:
+            values["batch_size"] = self.batch_rows
+        if self.replay is not None:
+            values["replay"] = {"size": self.replay.size}
+        return values
+
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str | None) -> str | None:
         return value if value is None or ":" in value else _canonical(ALIASES.get(value.lower(), value), LOSSES, "loss")
 
 
-class PerSampleSettings(_Common):
+class PerSampleSettings(LearningSettings):
     """One update per sample, in the exact order of arrival."""
 
     mode: Literal["per_sample"]
 
 
-class MicroBatchSettings(_Common):
+class MicroBatchSettings(LearningSettings):
     """One update per `batch_size` samples; an incomplete micro-batch waits for its last ones."""
 
     mode: Literal["micro_batch"]
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
-    """Samples an update; an incomplete group waits, in the checkpoint, for those that fill it."""
+    """Samples per update; an incomplete group waits, in the checkpoint too, until it is full."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Samples per update."""
+        return self.batch_size
 
 
 AnyLearner = Annotated[PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]

@@ -1,28 +1,48 @@
-"""One update: test, then train, on the rows of one micro-batch. All of it is traced."""
+"""One update: test, then train, on the rows of one micro-batch. Everything here is traced."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from learnd.core.protocols import Evaluated, Network
+from learnd.core.tensors import KerasModel, Optimizer, Tensor, Variable
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
 
-CustomUpdate = Callable[[Any, Any, Any, Any], Any]
+CustomUpdate = Callable[[KerasModel, Optimizer, Tensor, Tensor], Tensor]
 """``update(model, optimizer, x, y) -> loss``: the core, its optimizer, what the core is given and should give."""
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Raw inputs, targets and weights of the same rows."""
+
+
+class Tested(NamedTuple):
+    """What an update says of its rows, from before it; tensors.
+
+    Attributes
+    ----------
+    predictions : (rows, outputs)
+    losses, averaged_losses : (rows,), of the live and of the averaged network
+    residuals : (rows, outputs)
+    """
+
+    predictions: Tensor
+    losses: Tensor
+    averaged_losses: Tensor
+    residuals: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateOptions:
-    """How one update goes.
+    """The options of one update.
 
     Attributes
     ----------
-    weighted : rows count by their weights; else all the same
+    weighted : rows count by their weights; otherwise all the same
     passes : optimizer steps on the same rows
-    elastic : the share of the way to their average that the weights go after each step
+    elastic : the share of the way to their average that the weights move after each step
     rates : Keras variables with the factor on their steps
     custom : the user's own update in place of ours
     """
@@ -30,7 +50,7 @@ class UpdateOptions:
     weighted: bool = False
     passes: int = 1
     elastic: float = 0.0
-    rates: Sequence[tuple[Any, float]] = ()
+    rates: Sequence[tuple[Variable, float]] = ()
     custom: CustomUpdate | None = None
 
 
@@ -39,8 +59,8 @@ class Update:
 
     def __init__(
         self,
-        network: Any,
-        optimizer: Any,
+        network: Network,
+        optimizer: Optimizer,
         averaged: AveragedModel,
         guard: Guard,
         options: UpdateOptions,
@@ -53,37 +73,42 @@ class Update:
         self._replay = replay
         self.guard = guard
 
-    def __call__(self, x: Any, y: Any, weights: Any, *, observe: bool = True) -> tuple[Any, Any, Any]:
-        """Predictions (rows, outputs), losses (rows,) and the averaged network's losses (rows,), all from before.
+    def test(self, x: Tensor, y: Tensor) -> Tested:
+        """Predict and evaluate rows, as they would be served, without learning from them."""
+        tested = self._network.predict_and_loss(x, y, training=False)
+        averaged_losses = self._averaged.losses(x, y, tested.losses)
+        return Tested(tested.predictions, tested.losses, averaged_losses, tested.residuals)
 
-        Without *observe* the online statistics stay as they are.
-        """
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> Tested:
+        """Predict and evaluate rows, then learn from them. Without *observe* the online statistics stay as they are."""
         network, rows = self._network, x.shape[0]
-        tested = None
+        tested: Evaluated | None = None
         if network.has_training_mode or self._options.custom is not None:
             # Dropout and batch statistics are for learning; a prediction must be what would have been served.
             tested = network.predict_and_loss(x, y, training=False)
         mixed = self._mixed(x, y, weights)
         trained = self._train(*mixed)
-        predictions, losses = tested if tested is not None else (trained[0][:rows], trained[1][:rows])
-        averaged_losses = self._averaged.losses(x, y, losses)
+        if tested is None:
+            assert trained is not None
+            tested = Evaluated(*(part[:rows] for part in trained))
+        averaged_losses = self._averaged.losses(x, y, tested.losses)
         self._train_again(*mixed)
         self._averaged.observe(x)
         if observe:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
-        return predictions, losses, averaged_losses
+        return Tested(tested.predictions, tested.losses, averaged_losses, tested.residuals)
 
-    def _mixed(self, x: Any, y: Any, weights: Any) -> tuple[Any, Any, Any]:
-        """The new rows and the replayed ones behind them."""
+    def _mixed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
+        """Return the new rows, followed by the replayed ones."""
         if self._replay is None:
             return x, y, weights
         old_x, old_y, old_weights = self._replay.draw()
         return tf.concat([x, old_x], 0), tf.concat([y, old_y], 0), tf.concat([weights, old_weights], 0)
 
-    def _train(self, x: Any, y: Any, weights: Any) -> Any:
-        """One optimizer step; returns what `predict_and_loss` said on the way."""
+    def _train(self, x: Tensor, y: Tensor, weights: Tensor) -> Evaluated | None:
+        """Take one optimizer step; return its forward pass, or None with an update of the user's own."""
         network, custom = self._network, self._options.custom
         statistics = self.guard.statistics()
         if custom is not None:
@@ -92,30 +117,33 @@ class Update:
             return None
         variables = network.trainable_variables
         with tf.GradientTape() as tape:
-            judged = network.predict_and_loss(x, y, training=True)
-            total = self._total(judged[1], weights) + network.penalty()
-        self.guard.step(tape.gradient(total, variables), lambda sound: self._take(sound, variables), statistics)
-        return judged
+            evaluated = network.predict_and_loss(x, y, training=True)
+            total = self._total(evaluated.losses, weights) + network.penalty()
+        self.guard.step(tape.gradient(total, variables), lambda sound: self._step(sound, variables), statistics)
+        return evaluated
 
-    def _take(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+    def _step(self, gradients: Sequence[Tensor | None], variables: Sequence[Variable]) -> None:
         before = [(v, tf.convert_to_tensor(v.value), factor) for v, factor in self._options.rates]
         self.optimizer.apply(gradients, variables)
         for variable, value, factor in before:
             variable.assign(value + factor * (variable.value - value))
         self._pull()
 
-    def _total(self, losses: Any, weights: Any) -> Any:
+    def _total(self, losses: Tensor, weights: Tensor) -> Tensor:
+        total: Tensor
         if self._replay is None and not self._options.weighted:
-            return tf.reduce_mean(losses)
-        # As Keras has it: divided by the number of rows, not by the sum of weights. Rows that the buffer could not
-        # give yet are none.
+            total = tf.reduce_mean(losses)
+            return total
+        # As in Keras: divided by the number of rows, not by the sum of weights. Rows that the buffer cannot give yet do
+        # not count.
         rows = tf.cast(tf.size(losses), tf.float32)
         if self._replay is not None:
             rows -= tf.cast(self._replay.missing(), tf.float32)
-        return tf.reduce_sum(losses * weights) / rows
+        total = tf.reduce_sum(losses * weights) / rows
+        return total
 
     def _pull(self) -> None:
-        """Towards the average (elastic averaging; Zhang, Choromanska, LeCun, 2015)."""
+        """Move the weights towards their average (elastic averaging; Zhang, Choromanska, LeCun, 2015)."""
         if not self._options.elastic:
             return
         learning = {id(v) for v in self._network.trainable_variables}
@@ -124,11 +152,11 @@ class Update:
             if id(variable) in learning:
                 variable.assign(variable.value + share * (average - variable.value))
 
-    def _train_again(self, x: Any, y: Any, weights: Any) -> None:
+    def _train_again(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
         further = self._options.passes - 1
         if further:
 
-            def once(i: Any) -> Any:
+            def once(i: Tensor) -> Tensor:
                 self._train(x, y, weights)
                 return i + 1
 

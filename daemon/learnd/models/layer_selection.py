@@ -117,7 +117,15 @@ class Freeze:
         for owner in self._owners:
             owner.trainable = False
 
+    def apply(self) -> None:
+        """Thaw: let them learn from now on, except for what did not learn before."""
+        self.thaw()
+
+    def reapply(self) -> None:
+        """Thaw again after a restart."""
+        self.thaw()
+
     def thaw(self) -> None:
-        """From now on they learn; only what learned before."""
+        """Let them learn from now on, except for what did not learn before."""
         for owner in self._owners:
             owner.trainable = True

@@ -1,7 +1,7 @@
 """Options of the models: built in, made by the user's code, or loaded; and how any of them is reshaped."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -41,7 +41,19 @@ class FreezeSettings(Section):
     """They learn once the model has learned so many samples; absent: never."""
 
 
-class _Reshapable(Section):
+class ModelSettings(Section):
+    """The options and answers that all models share."""
+
+    kind: str
+    needs_window: ClassVar[bool] = False
+    """Whether the model wants a sequence of readings."""
+    only_task: ClassVar[str | None] = None
+    """The only kind of task that the model fits; None: it fits all."""
+    has_end: ClassVar[bool] = False
+    """Whether the model has an end of its own, which a head can replace."""
+    brings_classes: ClassVar[bool] = False
+    """Whether the outputs stand for classes that the configuration has to name."""
+
     load: Path | None = None
     """Weights to begin with: a file or folder of one of the formats in the README."""
     head: HeadSettings | None = None
@@ -53,8 +65,18 @@ class _Reshapable(Section):
     allow_lambda: list[str] = []
     """Lambda layers of the loaded file by name; they are code that runs, so none is loaded unless named here."""
 
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether layers learn the statistics of a batch, which needs more than one row."""
+        return False
 
-class _Regularized(_Reshapable):
+    @property
+    def architecture_file(self) -> Path | None:
+        """The file that holds the architecture, next to the weights."""
+        return None
+
+
+class _Regularized(ModelSettings):
     l1: Strength = 0.0
     """Penalty on the sum of the kernels' absolute values."""
     l2: Strength = 0.0
@@ -64,8 +86,12 @@ class _Regularized(_Reshapable):
     normalization: Literal["batch", "layer"] | None = None
     """Behind each hidden layer, before its activation."""
 
+    @property
+    def normalizes_batches(self) -> bool:
+        return self.normalization == "batch"
 
-class LinearSettings(_Reshapable):
+
+class LinearSettings(ModelSettings):
     """One affine map: online linear regression."""
 
     kind: Literal["linear"]
@@ -89,6 +115,7 @@ class AutoencoderSettings(_Regularized):
     """Dense layers down to the last width and up again, mirrored."""
 
     kind: Literal["autoencoder"]
+    only_task: ClassVar[str | None] = "reconstruction"
     hidden: Widths = [16, 4]
     """Widths on the way down; the last is the bottleneck."""
     activation: Activation = "tanh"
@@ -99,6 +126,7 @@ class LstmSettings(_Regularized):
     """One LSTM layer over the window, then an affine map."""
 
     kind: Literal["lstm"]
+    needs_window: ClassVar[bool] = True
     units: Count = 32
     """Width of its state."""
 
@@ -107,6 +135,7 @@ class GruSettings(_Regularized):
     """One GRU layer over the window, then an affine map."""
 
     kind: Literal["gru"]
+    needs_window: ClassVar[bool] = True
     units: Count = 32
     """Width of its state."""
 
@@ -115,6 +144,7 @@ class Conv1dSettings(_Regularized):
     """Causal convolutions over the window; its newest step and its mean over time, then an affine map."""
 
     kind: Literal["conv1d"]
+    needs_window: ClassVar[bool] = True
     filters: Widths = [16]
     """Of each convolution."""
     kernel_size: Count = 5
@@ -127,6 +157,7 @@ class TcnSettings(_Regularized):
     """A temporal convolutional network: residual blocks of causal convolutions, each dilated twice the one before."""
 
     kind: Literal["tcn"]
+    needs_window: ClassVar[bool] = True
     filters: Count = 16
     """Of every convolution."""
     kernel_size: Annotated[int, Field(ge=2)] = 3
@@ -137,20 +168,23 @@ class TcnSettings(_Regularized):
     """Behind each convolution."""
 
 
-class FactorySettings(_Reshapable):
+class FactorySettings(ModelSettings):
     """The user's own code: a function that is called with ``input_shape`` and ``outputs`` and returns a Keras model."""
 
     kind: Literal["factory"]
+    has_end: ClassVar[bool] = True
     factory: Address
     """`package.module:function`, on the Python path."""
     arguments: dict[str, Any] = {}
     """Further keyword arguments for it."""
 
 
-class LoadSettings(_Reshapable):
+class LoadSettings(ModelSettings):
     """A model whose architecture is in what is loaded, or in a JSON file beside it."""
 
     kind: Literal["load"]
+    has_end: ClassVar[bool] = True
+    brings_classes: ClassVar[bool] = True
     load: Path
     """A file or folder of one of the formats in the README; it is copied into the `data_dir` at the first start."""
     architecture: Path | None = None
@@ -159,6 +193,10 @@ class LoadSettings(_Reshapable):
     """Of a SavedModel."""
     output: str | None = None
     """Of the signature, where it has several."""
+
+    @property
+    def architecture_file(self) -> Path | None:
+        return self.architecture
 
 
 AnyModel = Annotated[
@@ -173,6 +211,3 @@ AnyModel = Annotated[
     | LoadSettings,
     Field(discriminator="kind"),
 ]
-
-SEQUENCE_MODELS = frozenset({"lstm", "gru", "conv1d", "tcn"})
-"""Models that want a window of readings."""

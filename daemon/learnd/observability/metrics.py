@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from learnd.core.reasons import FAULTS, RejectReason, SkipReason
 from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
 
 REPEAT_S = 10.0
@@ -19,9 +20,7 @@ REPEAT_S = 10.0
 class Metrics:
     """All metrics, in a registry of their own. Children of labelled metrics are made once, ahead of use."""
 
-    def __init__(
-        self, *, reject_reasons: tuple[str, ...], skip_reasons: tuple[str, ...], replace_reasons: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._labels: dict[tuple[str, tuple[str, ...]], Any] = {}
 
@@ -36,12 +35,16 @@ class Metrics:
         rejected = counter("records_rejected_total", "Records sent to the dead letters.", ("reason",))
         skipped = counter("samples_skipped_total", "Good records that made no sample.", ("reason",))
         replaced = counter("readings_replaced_total", "Readings of faulty sensors, replaced by rule.", ("reason",))
-        self._rejected = {reason: rejected.labels(reason) for reason in reject_reasons}
-        self._skipped = {reason: skipped.labels(reason) for reason in skip_reasons}
-        self._replaced = {reason: replaced.labels(reason) for reason in replace_reasons}
+        self._rejected = {reason: rejected.labels(reason) for reason in RejectReason}
+        self._skipped = {reason: skipped.labels(reason) for reason in SkipReason}
+        self._replaced = {reason: replaced.labels(reason) for reason in FAULTS}
         self.unreadable = counter("records_unreadable_total", "Offsets skipped: their batch could not be read.")
         self.lost = counter("records_lost_total", "Offsets skipped: the broker no longer held them.")
         self.samples = counter("samples_learned_total", "Samples predicted and learned by this process.")
+        self.held = counter(
+            "samples_predicted_only_total",
+            "Samples predicted and not learned by this process: held, or without a target.",
+        )
         self.updates = counter("updates_total", "Optimizer steps taken by this process.")
         self.refused = counter("updates_refused_total", "Updates refused because they would have broken the model.")
         self.rollbacks = counter("rollbacks_total", "Times that the weights went back to their average.")
@@ -97,8 +100,8 @@ class Metrics:
         """Say what runs here."""
         self._build.labels(name, version, tensorflow).set(1)
 
-    def observe(self, batch: Batch, result: StepResult, signal: PrequentialScores) -> None:
-        """Count one batch."""
+    def observe(self, batch: Batch, result: StepResult, scores: PrequentialScores, *, model_samples: int) -> None:
+        """Count one batch, after which the model has learned *model_samples* in its life."""
         self.records.inc(batch.record_count)
         self.bytes.inc(batch.byte_count)
         for item in batch.rejects:
@@ -107,16 +110,18 @@ class Metrics:
         self.lost.inc(batch.lost)
         for reason, count in batch.skipped.items():
             self._skipped[reason].inc(count)
-        for reason, count in batch.replaced.items():
-            self._replaced[reason].inc(count)
-        self.samples.inc(len(result.samples))
+        for fault, count in batch.replaced.items():
+            self._replaced[fault].inc(count)
+        learned = int(result.learned.sum())
+        self.samples.inc(learned)
+        self.held.inc(len(result.samples) - learned)
         self.updates.inc(result.updates)
-        self.model_samples.set(signal.samples)
+        self.model_samples.set(model_samples)
         if result.updates:
             self.update_seconds.observe(result.duration_s / result.updates)
-            self._live_loss.set(signal.loss)
-            self._averaged_loss.set(signal.averaged_loss)
-            self.absolute_error.set(signal.absolute_error)
+            self._live_loss.set(scores.loss)
+            self._averaged_loss.set(scores.averaged_loss)
+            self.absolute_error.set(scores.absolute_error)
 
     def saved(self, duration_s: float, size_bytes: int) -> None:
         """Count a checkpoint that became durable just now."""

@@ -4,16 +4,17 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from learnd.core.protocols import Decoder, Source
-from learnd.core.types import Batch, Histories, Offsets, Records, Reject, Samples, TopicPartition
+from learnd.core.types import Batch, Offsets, Positions, Records, Reject, Samples, TopicPartition, offsets_of
 
 BATCH_RECORDS = 4096
 """Most records in one batch: a backlog fills it, a slow stream never waits for it."""
 FIRST_BATCH_RECORDS = 64
 """Until the cost of learning is known: the first batches of a slow model must not hold up a stop."""
 QUEUE_BATCHES = 4
+BATCH_S = 0.5
+"""The time that learning one batch may take: signals and saves wait for its end."""
 POLL_TIMEOUT_S = 0.2
 _JOIN_S = 0.1
 
@@ -27,6 +28,7 @@ class Reader:
     ----------
     max_records : stop after exactly so many records (None: no bound)
     once : stop at the offsets that were the ends when reading began
+    keep_records : batches hold the undecoded records too, for a transform that may reject one
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class Reader:
         *,
         max_records: int | None = None,
         once: bool = False,
+        keep_records: bool = False,
     ) -> None:
+        self._keep_records = keep_records
         self._source = source
         self._decoder = decoder
         self._left = max_records
@@ -45,20 +49,15 @@ class Reader:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._ends: Offsets | None = None
-        self._start: Offsets = {}
+        self._start: Positions = {}
         self.batch_records = FIRST_BATCH_RECORDS
         """Most records of the next batch; the learner's thread sets it by what it can learn in time."""
         self.finished = False
         """True once ``next`` has handed over the last batch there will ever be."""
 
-    def start(
-        self,
-        offsets: Offsets,
-        topic_ids: Mapping[str, str] = MappingProxyType({}),
-        histories: Histories = MappingProxyType({}),
-    ) -> None:
-        """Open the source at *offsets* and begin to read. Raises what the source raises; may then be called again."""
-        self._source.open(offsets, topic_ids, histories)
+    def start(self, positions: Positions) -> None:
+        """Open the source at *positions* and begin to read. Raises what the source raises; may then be called again."""
+        self._source.open(positions)
         self._start = dict(self._source.positions())
         if self._once:
             self._ends = self._source.ends()
@@ -77,6 +76,12 @@ class Reader:
             self.finished = True
         return item
 
+    def pace(self, samples: int, duration_s: float) -> None:
+        """Make batches as large as can be learned in `BATCH_S`, after *samples* took *duration_s*."""
+        if samples:  # a batch that only filled windows says nothing about the cost of learning
+            affordable = int(BATCH_S * samples / max(duration_s, 1e-9))
+            self.batch_records = max(1, min(affordable, 2 * self.batch_records, BATCH_RECORDS))
+
     def stop(self) -> None:
         """Read no further; what was read already can still be taken with ``next``."""
         self._stopping.set()
@@ -85,13 +90,9 @@ class Reader:
         """See `Source.acknowledge`."""
         self._source.acknowledge(offsets)
 
-    def positions(self) -> Offsets:
-        """Where each partition stood when reading began."""
+    def positions(self) -> Positions:
+        """Return where each partition stood when reading began."""
         return self._start
-
-    def topic_ids(self) -> Mapping[str, str]:
-        """See `Source.topic_ids`."""
-        return self._source.topic_ids()
 
     def connected(self) -> bool:
         """See `Source.connected`."""
@@ -126,7 +127,7 @@ class Reader:
                 wanted = self.batch_records if self._left is None else min(self.batch_records, self._left)
                 blocks = self._within_ends(self._source.poll(wanted, POLL_TIMEOUT_S))
                 if blocks:
-                    batch = decode(blocks, self._decoder)
+                    batch = decode(blocks, self._decoder, keep_records=self._keep_records)
                     if self._left is not None:
                         self._left -= batch.record_count
                     self._queue.put(batch)
@@ -139,25 +140,25 @@ class Reader:
             return True
         if not self._ends:
             return False
-        positions = self._source.positions()
-        return all(positions.get(partition, 0) >= end for partition, end in self._ends.items())
+        reached = offsets_of(self._source.positions())
+        return all(reached.get(partition, 0) >= end for partition, end in self._ends.items())
 
     def _within_ends(self, blocks: Sequence[Records]) -> Sequence[Records]:
         """*blocks* without the records that arrived after reading began, where only older ones are wanted."""
         if not self._ends:
             return blocks
         kept = [(block, until(block, self._ends.get(block.origin, 0))) for block in blocks]
-        return [new for old, new in kept if new is old or new.offsets or new.rejects or new.lost or new.topic_id]
+        return [new for old, new in kept if new is old or new.offsets or new.rejects or new.lost]
 
 
 def until(block: Records, end: int) -> Records:
     """The records of *block* before offset *end*.
 
-    >>> block = Records(TopicPartition("t", 0), [3, 4, 7], [b"a", b"b", b"c"], [None] * 3, [0] * 3, 8)
-    >>> until(block, 5).values, until(block, 5).next_offset
+    >>> block = Records(TopicPartition("t", 0), [3, 4, 7], [b"a", b"b", b"c"], [None] * 3, [0] * 3, Position(8))
+    >>> until(block, 5).values, until(block, 5).next.offset
     ([b'a', b'b'], 5)
     """
-    if block.next_offset <= end:
+    if block.next.offset <= end:
         return block
     count = sum(1 for offset in block.offsets if offset < end)
     return replace(
@@ -166,12 +167,12 @@ def until(block: Records, end: int) -> Records:
         values=block.values[:count],
         keys=block.keys[:count],
         timestamps_ms=block.timestamps_ms[:count],
-        next_offset=end,
+        next=block.next._replace(offset=end),
     )
 
 
-def decode(blocks: Sequence[Records], decoder: Decoder) -> Batch:
-    """One batch of all *blocks* (at least one)."""
+def decode(blocks: Sequence[Records], decoder: Decoder, *, keep_records: bool = False) -> Batch:
+    """Return one batch of all *blocks* (at least one)."""
     samples: list[Samples] = []
     rejects: list[Reject] = []
     for block in blocks:
@@ -181,11 +182,10 @@ def decode(blocks: Sequence[Records], decoder: Decoder) -> Batch:
     return Batch(
         Samples.concat(samples),
         tuple(rejects),
-        {block.origin: block.next_offset for block in blocks},
+        {block.origin: block.next for block in blocks},
         record_count=sum(len(block) for block in blocks),
         byte_count=sum(len(value) for block in blocks for value in block.values if value is not None),
         unreadable=sum(block.unreadable for block in blocks),
+        records=blocks if keep_records else (),
         lost=sum(block.lost for block in blocks),
-        topic_ids={block.origin.topic: block.topic_id for block in blocks if block.topic_id is not None},
-        histories={block.origin: block.history for block in blocks},
     )

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from learnd.core.types import State, StepResult
+from learnd.core.types import EvaluatedOn, State, StepResult
 from learnd.sinks.files import LinesFile, tell_dropped
 
 
@@ -23,7 +23,7 @@ class Lines:
     names : of the outputs; asked anew each time, for classes may come to be
     """
 
-    def __init__(self, of: Literal["targets", "inputs", "classes"], names: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, of: EvaluatedOn, names: Callable[[], Sequence[str]]) -> None:
         self._of = of
         self._names = names
 
@@ -55,10 +55,11 @@ class Lines:
         names, samples = self._names(), result.samples
         width = len(names)
         truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
-        for prediction, true in zip(result.predictions[:, -width:].tolist(), truth.tolist(), strict=True):
+        rows = zip(result.predictions[:, -width:].tolist(), truth.tolist(), result.with_target().tolist(), strict=True)
+        for prediction, true, known in rows:
             yield {
                 "prediction": dict(zip(names, prediction, strict=True)),
-                "truth": dict(zip(names, true, strict=True)),
+                "truth": dict(zip(names, true, strict=True)) if known else None,
             }
 
     def _classes(self, result: StepResult) -> Iterator[dict[str, Any]]:
@@ -66,10 +67,11 @@ class Lines:
         chosen = result.predictions.argmax(axis=1)
         probabilities = result.predictions.max(axis=1) if len(chosen) else result.losses
         truth = result.samples.y[:, 0].astype(int)
-        for number, probability, true in zip(chosen.tolist(), probabilities.tolist(), truth.tolist(), strict=True):
+        columns = (chosen, probabilities, truth, result.with_target())
+        for number, probability, true, known in zip(*(column.tolist() for column in columns), strict=True):
             # Before any class is known the answer is none.
             said = names[number] if probability > 0.0 and number < len(names) else None
-            yield {"prediction": said, "probability": probability, "truth": names[true]}
+            yield {"prediction": said, "probability": probability, "truth": names[true] if known else None}
 
 
 class NoPredictions:

@@ -6,14 +6,14 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, cast
 
 import structlog
 
 from learnd.core.errors import ConfigError, DataLossError
-from learnd.core.types import Histories, Offsets, Records, TopicPartition
-from learnd.sources.settings import FileSettings
+from learnd.core.layout import TextLayout
+from learnd.core.types import Offsets, Position, Positions, Records, TopicPartition
+from learnd.sources.settings import FileSettings, SourceContext
 
 log = structlog.get_logger()
 
@@ -72,28 +72,35 @@ class FileSource:
         self._ahead: bytes | None = None
         self._anchor: tuple[float, float] | None = None
 
-    def open(
-        self,
-        offsets: Offsets,
-        topic_ids: Mapping[str, str] = MappingProxyType({}),
-        histories: Histories = MappingProxyType({}),
-    ) -> None:
+    @classmethod
+    def from_settings(cls, settings: FileSettings, context: SourceContext) -> "FileSource":
+        """Return the configured source; it needs event times only to replay them."""
+        moment = context.event_time_s if settings.speed is not None else None
+        return cls(settings, max_line_bytes=context.max_record_bytes, moment=moment)
+
+    @staticmethod
+    def layout(settings: FileSettings) -> TextLayout:
+        """Return the layout of text records; read the file's header line, if it has one."""
+        has_names = settings.resolved_format() == "csv" and settings.header
+        return TextLayout(read_header(settings) if has_names else None, settings.separator())
+
+    def open(self, positions: Positions) -> None:
         self._file = _open(self._settings.path)
         self._offset = self._history = self._checksum = 0
         if self._settings.resolved_format() == "csv" and self._settings.header and self._line() is not None:
             self._history = self._checksum = self._line_checksum
-        wanted = offsets.get(self._partition, 0)
-        while self._offset < wanted:
+        start = positions.get(self._partition, Position(0))
+        while self._offset < start.offset:
             if self._line() is None:
                 raise DataLossError(
-                    f"{self._settings.path} has {self._offset} lines, but the checkpoint goes on at line "
-                    f"{wanted}; bring the longer file back, or {_WAYS_OUT}"
+                    f"{self._settings.path} has {self._offset} lines, but the checkpoint continues at line "
+                    f"{start.offset}; bring the longer file back, or {_WAYS_OUT}"
                 )
             self._pass()
-        if histories.get(self._partition, -1) not in (-1, self._history):
+        if start.history not in (-1, self._history):
             raise DataLossError(
-                f"{self._settings.path}: the header or the first {wanted} lines are no longer those that were learned, "
-                f"and learning would go on behind them; bring that file back, or {_WAYS_OUT}"
+                f"{self._settings.path}: the header or the first {start.offset} lines are no longer those that were "
+                f"learned, and learning would continue after them; bring that file back, or {_WAYS_OUT}"
             )
 
     def _pass(self) -> None:
@@ -144,7 +151,7 @@ class FileSource:
             return []
         none = [None] * len(values)
         times_ms = [0] * len(values)
-        return [Records(self._partition, offsets, values, none, times_ms, self._offset, history=self._history)]
+        return [Records(self._partition, offsets, values, none, times_ms, Position(self._offset, self._history))]
 
     def _due(self, line: bytes, timeout_s: float) -> bool:
         """Whether it is time for *line*, after waiting no longer than *timeout_s* for it."""
@@ -161,13 +168,10 @@ class FileSource:
     def ends(self) -> Offsets:
         return {}
 
-    def positions(self) -> Offsets:
-        return {self._partition: self._offset}
+    def positions(self) -> Positions:
+        return {self._partition: Position(self._offset, self._history)}
 
     def lags(self) -> Mapping[TopicPartition, int]:
-        return {}
-
-    def topic_ids(self) -> Mapping[str, str]:
         return {}
 
     def connected(self) -> bool:

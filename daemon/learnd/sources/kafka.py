@@ -4,9 +4,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import kafka
 import structlog
@@ -22,10 +22,12 @@ from kafka.errors import (
 )
 
 from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError, LearndError, UnreadableError
-from learnd.core.types import UNREADABLE, Histories, Offsets, Records, Reject, TopicPartition
+from learnd.core.layout import TextLayout
+from learnd.core.reasons import RejectReason
+from learnd.core.types import Offsets, Position, Positions, Records, Reject, TopicPartition, offsets_of
 from learnd.sources import kafka_patches
 from learnd.sources.kafka_auth import REFUSED_LOGIN, client_options, telling, unavailable
-from learnd.sources.settings import KafkaSettings
+from learnd.sources.settings import KafkaSettings, SourceContext
 
 log = structlog.get_logger()
 
@@ -40,6 +42,16 @@ LAST_COMMIT_MS, CLOSE_MS = 1500, 1000
 """At a clean end, whose 25 s a broker that hangs must not use up: the commit is for lag tools alone."""
 RECONNECT_MAX_MS = 2000
 """kafka-python's 30 s would keep learning from going on for as long after the broker came back."""
+
+
+class _ConsumerRecord(Protocol):
+    """A record as kafka-python gives it."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None
+    timestamp: int
+    leader_epoch: int
 
 
 class KafkaSource:
@@ -66,12 +78,17 @@ class KafkaSource:
         self._acknowledged: dict[TopicPartition, int] | None = None
         self._lock = threading.Lock()
 
-    def open(
-        self,
-        offsets: Offsets,
-        topic_ids: Mapping[str, str] = MappingProxyType({}),
-        histories: Histories = MappingProxyType({}),
-    ) -> None:
+    @classmethod
+    def from_settings(cls, settings: KafkaSettings, context: SourceContext) -> "KafkaSource":
+        """Return the configured source; the group is only for lag tools."""
+        return cls(settings, group_id=f"learnd-{context.name}")
+
+    @staticmethod
+    def layout(settings: KafkaSettings) -> TextLayout:
+        """Return the layout of text records: the configuration has to name the columns."""
+        return TextLayout()
+
+    def open(self, positions: Positions) -> None:
         settings = self._settings
         self._failure = None
         kafka_patches.bound_decompression(settings.max_batch_bytes)
@@ -92,7 +109,7 @@ class KafkaSource:
                 reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             )
             kafka_patches.guard(self._consumer, self._hear)
-            self._stand(offsets, topic_ids, histories)
+            self._stand(positions)
         except KafkaError as error:
             self.close()
             # kafka-python itself only says that it took too long.
@@ -112,10 +129,11 @@ class KafkaSource:
         if self._consumer is not None:  # before that, the start ends with it
             log.warning("connection_failed", error=f"{type(error).__name__}: {error}")
 
-    def _stand(self, offsets: Offsets, topic_ids: Mapping[str, str], histories: Histories) -> None:
+    def _stand(self, checkpointed: Positions) -> None:
         """Assign every partition and stand at its offset; where that is gone, as ``on_data_loss`` says."""
         partitions = self._partitions()
-        self._topic_ids = dict(topic_ids)
+        offsets = offsets_of(checkpointed)
+        self._topic_ids = {p.topic: known.topic_id for p, known in checkpointed.items() if known.topic_id is not None}
         self._changes = []
         self._failed = {}
         known = {partition.topic for partition in offsets}
@@ -124,7 +142,8 @@ class KafkaSource:
             # Younger than the checkpoint: every one of its records is still to be learned.
             **self._first([p for p in partitions if p.topic in known]),
         }
-        self._assign({p: offsets.get(p, starts[p]) for p in partitions}, histories)
+        histories = {p: known.history for p, known in checkpointed.items()}
+        self._assign({p: offsets[p] if p in offsets else starts[p] for p in partitions}, histories)
         for topic in self._settings.topics:
             new_id = kafka_patches.topic_id(self._consumer, topic)
             if new_id is None or self._topic_ids.setdefault(topic, new_id) == new_id:
@@ -135,12 +154,14 @@ class KafkaSource:
             if self._positions[partition] < first and partition in offsets:
                 self._changes.append(self._go_on(partition, first, f"the oldest one left is {first}"))
 
-    def _assign(self, positions: Mapping[TopicPartition, int], histories: Histories = MappingProxyType({})) -> None:
+    def _assign(
+        self, positions: Mapping[TopicPartition, int], histories: Mapping[TopicPartition, int] | None = None
+    ) -> None:
         """Read these partitions and no others; those that were read already go on where they were."""
         self._consumer.assign([_theirs(p) for p in positions])
         for partition, offset in positions.items():
             if self._positions.get(partition) != offset:
-                kafka_patches.seek(self._consumer, _theirs(partition), offset, histories.get(partition, -1))
+                kafka_patches.seek(self._consumer, _theirs(partition), offset, (histories or {}).get(partition, -1))
         self._positions = dict(positions)
 
     def _first(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -157,8 +178,19 @@ class KafkaSource:
                     servers = ", ".join(self._settings.bootstrap_servers)
                     raise ConfigError(f"source.topics: {topic} does not exist on {servers}; create it first")
                 time.sleep(0.2)
-            found += [TopicPartition(topic, number) for number in sorted(numbers)]
+            found += [TopicPartition(topic, number) for number in self._owned(numbers)]
+        if not found:
+            shard = self._settings.shard
+            raise ConfigError(
+                f"source.shard: none of the partitions of {', '.join(self._settings.topics)} belongs to {shard}; "
+                "use at most as many shards as there are partitions"
+            )
         return found
+
+    def _owned(self, numbers: Collection[int]) -> list[int]:
+        """Return the partitions of this shard, ascending; all without a shard."""
+        shard = self._settings.shard
+        return sorted(numbers) if shard is None else sorted(filter(shard.owns, numbers))
 
     def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset to read of partitions that no checkpoint knows."""
@@ -209,9 +241,9 @@ class KafkaSource:
             return self._out_of_range(_ours(theirs))
         except LogTruncationError as error:
             return self._cut_back({_ours(p): end for p, end in kafka_patches.truncations(error).items()})
-        blocks = [_records(theirs, records) for theirs, records in polled.items()]
+        blocks = [self._records(_ours(theirs), records) for theirs, records in polled.items()]
         for block in blocks:
-            self._positions[block.origin] = block.next_offset
+            self._positions[block.origin] = block.next.offset
             self._failed.pop(block.origin, None)
         blocks += self._stepped_over()
         for partition, position in self._positions.items():
@@ -226,8 +258,8 @@ class KafkaSource:
         for partition, position in self._positions.items():
             reached, leader_epoch = kafka_patches.position(self._consumer, _theirs(partition))
             if reached > position:
-                blocks.append(Records(partition, [], [], [], [], reached, history=leader_epoch))
-        self._positions |= {block.origin: block.next_offset for block in blocks}
+                blocks.append(self._moved(partition, reached, history=leader_epoch))
+        self._positions |= {block.origin: block.next.offset for block in blocks}
         return blocks
 
     def _changed(self) -> list[Records]:
@@ -241,7 +273,7 @@ class KafkaSource:
                 log.warning("topic_missing", topic=topic)
             elif new_id is not None and self._topic_ids.setdefault(topic, new_id) != new_id:
                 self._changes += self._begin_anew(topic, new_id)
-            elif new := {TopicPartition(topic, n) for n in numbers} - self._positions.keys():
+            elif new := {TopicPartition(topic, n) for n in self._owned(numbers)} - self._positions.keys():
                 self._assign({**self._positions, **self._first(new)})
                 log.info("partitions_found", topic=topic, partitions=sorted(p.partition for p in new))
         blocks, self._changes = self._changes, []
@@ -250,7 +282,7 @@ class KafkaSource:
     def _begin_anew(self, topic: str, new_id: str) -> list[Records]:
         """Another topic bears the name now: from its beginning, if ``on_data_loss`` allows it."""
         numbers = kafka_patches.known_partitions(self._consumer, topic)
-        first = self._first([TopicPartition(topic, number) for number in numbers])
+        first = self._first([TopicPartition(topic, number) for number in self._owned(numbers)])
         old = {p: offset for p, offset in self._positions.items() if p.topic == topic}
         if self._settings.on_data_loss == "stop":
             partition, offset = next(iter(old.items()))
@@ -262,10 +294,7 @@ class KafkaSource:
         self._positions = others
         self._assign({**others, **first})
         # Partitions that are no more go back to 0 too: should they come back, they are others.
-        return [
-            Records(p, [], [], [], [], first.get(p, 0), lost=self._lags.pop(p, 0), topic_id=new_id)
-            for p in sorted({*old, *first})
-        ]
+        return [self._moved(p, first.get(p, 0), lost=self._lags.pop(p, 0)) for p in sorted({*old, *first})]
 
     def _cut_back(self, ends: Mapping[TopicPartition, int | None]) -> list[Records]:
         """Logs ended below our offsets, and may have grown again since: what was learned is no longer what is there.
@@ -304,7 +333,7 @@ class KafkaSource:
             raise _data_loss(partition, offset, there_is)
         log.error("records_lost", topic=partition.topic, partition=partition.partition, offset=offset, resume=resume)
         self._seek(partition, resume)
-        return Records(partition, [], [], [], [], resume, lost=abs(resume - offset))
+        return self._moved(partition, resume, lost=abs(resume - offset))
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         self._consumer.seek(_theirs(partition), offset)
@@ -326,11 +355,25 @@ class KafkaSource:
         self._seek(partition, broken.resume)
         count = broken.resume - offset
         detail = f"offsets {offset} to {broken.resume - 1} cannot be read: {broken}"
-        reject = Reject(partition, offset, UNREADABLE, detail, None)
-        return [Records(partition, [], [], [], [], broken.resume, rejects=(reject,), unreadable=count)]
+        reject = Reject(partition, offset, RejectReason.UNREADABLE, detail, None)
+        return [replace(self._moved(partition, broken.resume), rejects=(reject,), unreadable=count)]
 
-    def topic_ids(self) -> Mapping[str, str]:
-        return dict(self._topic_ids)
+    def _records(self, partition: TopicPartition, records: Sequence[_ConsumerRecord]) -> Records:
+        return Records(
+            partition,
+            [r.offset for r in records],
+            [r.value for r in records],
+            [r.key for r in records],
+            [r.timestamp for r in records],
+            self._position(partition, records[-1].offset + 1, records[-1].leader_epoch),
+        )
+
+    def _moved(self, partition: TopicPartition, offset: int, *, history: int = -1, lost: int = 0) -> Records:
+        """Return a run without records, which moves the position alone."""
+        return Records(partition, [], [], [], [], self._position(partition, offset, history), lost=lost)
+
+    def _position(self, partition: TopicPartition, offset: int, history: int = -1) -> Position:
+        return Position(offset, history, self._topic_ids.get(partition.topic))
 
     def connected(self) -> bool:
         patience_s = SILENCE_S + self._settings.fetch_max_wait_ms / 1000
@@ -340,8 +383,8 @@ class KafkaSource:
         ends = self._consumer.end_offsets([_theirs(p) for p in self._positions], LOOK_UP_MS)
         return {TopicPartition(p.topic, p.partition): offset for p, offset in ends.items()}
 
-    def positions(self) -> Offsets:
-        return dict(self._positions)
+    def positions(self) -> Positions:
+        return {partition: self._position(partition, offset) for partition, offset in self._positions.items()}
 
     def lags(self) -> Mapping[TopicPartition, int]:
         return dict(self._lags)
@@ -390,18 +433,6 @@ def _theirs(partition: TopicPartition) -> Any:
 
 def _ours(theirs: Any) -> TopicPartition:
     return TopicPartition(theirs.topic, theirs.partition)
-
-
-def _records(theirs: Any, records: Sequence[Any]) -> Records:
-    return Records(
-        TopicPartition(theirs.topic, theirs.partition),
-        [r.offset for r in records],
-        [r.value for r in records],
-        [r.key for r in records],
-        [r.timestamp for r in records],
-        records[-1].offset + 1,
-        history=records[-1].leader_epoch,
-    )
 
 
 def _data_loss(partition: TopicPartition, offset: int, there_is: str) -> DataLossError:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from learnd.core.types import Histories, Offsets, Records, TopicPartition
+from learnd.core.types import Offsets, Position, Positions, Records, TopicPartition, offsets_of
 
 
 class ScriptedCrash(Exception):  # noqa: N818 - the event itself
@@ -65,17 +64,12 @@ class MemorySource:
         self.acknowledged: list[Offsets] = []
         """What was acknowledged, in order, for tests to look at."""
 
-    def open(
-        self,
-        offsets: Offsets,
-        topic_ids: Mapping[str, str] = MappingProxyType({}),
-        histories: Histories = MappingProxyType({}),
-    ) -> None:
+    def open(self, positions: Positions) -> None:
         self._next = 0
         self._empty_polls = 0
         self._positions = dict.fromkeys(self._ends, 0)
-        self._positions.update(offsets)
-        self._wanted = dict(offsets)
+        self._start = offsets_of(positions)
+        self._positions.update(self._start)
         self._seen: dict[TopicPartition, int] = {}
 
     def _items(self) -> list[Item]:
@@ -101,7 +95,7 @@ class MemorySource:
             partition = TopicPartition(self._topic, item.partition)
             offset = self._seen.get(partition, 0)
             self._seen[partition] = offset + 1
-            if offset >= self._wanted.get(partition, 0):
+            if offset >= self._start.get(partition, 0):
                 columns.setdefault(partition, []).append((offset, item))
                 self._positions[partition] = offset + 1
                 taken += 1
@@ -126,14 +120,11 @@ class MemorySource:
     def ends(self) -> Offsets:
         return dict(self._ends)
 
-    def positions(self) -> Offsets:
-        return dict(self._positions)
+    def positions(self) -> Positions:
+        return {partition: Position(offset) for partition, offset in self._positions.items()}
 
     def lags(self) -> Mapping[TopicPartition, int]:
         return {p: end - self._positions[p] for p, end in self._ends.items()}
-
-    def topic_ids(self) -> Mapping[str, str]:
-        return {}
 
     def connected(self) -> bool:
         return True
@@ -161,5 +152,5 @@ def _block(partition: TopicPartition, rows: list[tuple[int, Item]]) -> Records:
         [item.value for _, item in rows],
         [item.key for _, item in rows],
         [item.timestamp_ms for _, item in rows],
-        rows[-1][0] + 1,
+        Position(rows[-1][0] + 1),
     )

@@ -1,23 +1,113 @@
 """Options of the sources."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
 from learnd.core.settings_base import Address, Count, Positive, Section
 
 
-class KafkaSettings(Section):
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a source may need to know of the rest of the configuration.
+
+    Attributes
+    ----------
+    name : the configured name of this daemon
+    max_record_bytes : longer records are rejected by the decoder, so a source need not read on
+    event_time_s : the event time of an undecoded record in seconds; None where it has none
+    """
+
+    name: str
+    max_record_bytes: int
+    event_time_s: Callable[[bytes], float | None]
+
+
+class SourceSettings(Section):
+    """The answers that all sources share."""
+
+    kind: str
+    has_record_times: ClassVar[bool] = True
+    """Whether a record has a time of its own, besides what is in its value."""
+    has_lines: ClassVar[bool] = False
+    """Whether records are lines of text, so that packed bytes cannot be among them."""
+
+    @property
+    def topics_read(self) -> list[str]:
+        """The Kafka topics that are read; a sink must not write to them."""
+        return []
+
+    @property
+    def path_read(self) -> Path | None:
+        """The file that is read; a sink must not write to it."""
+        return None
+
+    @property
+    def connection(self) -> "KafkaSettings | None":
+        """How to reach the Kafka cluster of the source, for sinks; None where there is none."""
+        return None
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether the records come with column names."""
+        return False
+
+    @property
+    def waits_for_broker(self) -> bool:
+        """Whether a start without a broker waits for it."""
+        return False
+
+    @property
+    def has_present_end(self) -> bool:
+        """Whether the stream, as it is now, has an end that ``--once`` can stop at."""
+        return True
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what a checkpoint's positions depend on."""
+        return {}
+
+
+class ShardSettings(Section):
+    """A share of the partitions: partition p belongs to shard p mod `of`.
+
+    Several daemons, each with an index and a `data_dir` of its own, learn one topic side by side. Together they learn
+    each record once, each into a model of its own.
+    """
+
+    index: Annotated[int, Field(ge=0)]
+    """The number of this shard, from 0."""
+    of: Count
+    """The number of shards."""
+
+    @model_validator(mode="after")
+    def _within(self) -> "ShardSettings":
+        if self.index >= self.of:
+            raise ValueError(f"index is {self.index}, but {self.of} shards are numbered 0 to {self.of - 1}")
+        return self
+
+    def owns(self, partition: int) -> bool:
+        """Return whether *partition* belongs to this shard.
+
+        >>> [p for p in range(10) if ShardSettings(index=1, of=4).owns(p)]
+        [1, 5, 9]
+        """
+        return partition % self.of == self.index
+
+
+class KafkaSettings(SourceSettings):
     """Records of one or more Kafka topics."""
 
     kind: Literal["kafka"]
     bootstrap_servers: Annotated[list[str], Field(min_length=1)]
     """`host:port` of some brokers; the others are found through them."""
     topics: Annotated[list[str], Field(min_length=1)]
-    """All of their partitions are learned from."""
+    """All of their partitions are learned from, or those of one `shard`."""
+    shard: ShardSettings | None = None
+    """Learn from a share of the partitions only: `{index: 3, of: 16}`. Absent: from all."""
     start_from: Literal["earliest", "latest"] | datetime = "earliest"
     """Where a partition begins that no checkpoint holds an offset for; a timestamp without zone is UTC."""
     group_id: str | None = None
@@ -69,6 +159,22 @@ class KafkaSettings(Section):
     """Lets a password or a token travel unencrypted (SASL_PLAINTEXT)."""
 
     @property
+    def topics_read(self) -> list[str]:
+        return self.topics
+
+    @property
+    def connection(self) -> "KafkaSettings":
+        return self
+
+    @property
+    def waits_for_broker(self) -> bool:
+        return self.startup == "retry"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the shard: the partitions of another one would be lost or learned twice."""
+        return {} if self.shard is None else {"shard": {"index": self.shard.index, "of": self.shard.of}}
+
+    @property
     def encrypted(self) -> bool:
         return self.security_protocol in ("SSL", "SASL_SSL")
 
@@ -118,7 +224,7 @@ class KafkaSettings(Section):
         return ", ".join(name for name in type(self).model_fields if name.startswith(prefix) and getattr(self, name))
 
 
-class FileSettings(Section):
+class FileSettings(SourceSettings):
     """Lines of a CSV or JSON Lines file, gzipped if the name ends in .gz; stops at the end of the file."""
 
     kind: Literal["file"]
@@ -132,6 +238,17 @@ class FileSettings(Section):
     """Whether the first line of a CSV file names its columns."""
     speed: Positive | None = None
     """Replays in event time, this many times faster than it happened; flat out where absent."""
+
+    has_record_times: ClassVar[bool] = False
+    has_lines: ClassVar[bool] = True
+
+    @property
+    def path_read(self) -> Path:
+        return self.path
+
+    @property
+    def names_columns(self) -> bool:
+        return self.header
 
     def separator(self) -> str:
         """The delimiter, from the option or the name.
@@ -154,7 +271,7 @@ class FileSettings(Section):
         return by_suffix.get(suffixes[-1]) if suffixes else None
 
 
-class SimulatorSettings(Section):
+class SimulatorSettings(SourceSettings):
     """A fleet of machines that wear, drift and fail. Each record has the time `ts`, the `machine`, its sensors
     (temperature, pressure, vibration, current, speed, torque, temperature_2, ...), its `wear`, and the `truth` beside
     it: `fault` and `drift`."""
@@ -178,6 +295,10 @@ class SimulatorSettings(Section):
     """Share of a machine's time in which one sensor is at fault."""
     noise: Annotated[float, Field(ge=0)] = 0.3
     """Of a reading, in standard deviations of its sensor."""
+
+    @property
+    def has_present_end(self) -> bool:
+        return self.records is not None
 
 
 AnySource = Annotated[KafkaSettings | FileSettings | SimulatorSettings, Field(discriminator="kind")]

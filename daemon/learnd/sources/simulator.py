@@ -6,14 +6,14 @@ Every reading is a function of the seed and its offset alone, so the stream can 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from learnd.core.types import Float64Array, Histories, Offsets, Records, TopicPartition
-from learnd.sources.settings import SimulatorSettings
+from learnd.core.layout import TextLayout
+from learnd.core.types import Float64Array, Offsets, Position, Positions, Records, TopicPartition
+from learnd.sources.settings import SimulatorSettings, SourceContext
 
 PARTITION = TopicPartition("simulator", 0)
 EPOCH_S = 1_735_689_600  # 2025-01-01T00:00:00Z
@@ -72,13 +72,18 @@ class SimulatorSource:
         mix, _ = np.linalg.qr(fleet.normal(size=(settings.sensors, settings.sensors)))
         self._mix = 0.6 * mix + 0.8 * np.eye(settings.sensors)
 
-    def open(
-        self,
-        offsets: Offsets,
-        topic_ids: Mapping[str, str] = MappingProxyType({}),
-        histories: Histories = MappingProxyType({}),
-    ) -> None:
-        self._offset = self._opened_at = offsets.get(PARTITION, 0)
+    @classmethod
+    def from_settings(cls, settings: SimulatorSettings, context: SourceContext) -> "SimulatorSource":
+        """Return the configured source."""
+        return cls(settings)
+
+    @staticmethod
+    def layout(settings: SimulatorSettings) -> TextLayout:
+        """Return the layout of text records; the simulator makes JSON."""
+        return TextLayout()
+
+    def open(self, positions: Positions) -> None:
+        self._offset = self._opened_at = positions.get(PARTITION, Position(0)).offset
         self._opened_s = self._clock()
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
@@ -102,7 +107,7 @@ class SimulatorSource:
             times.append(int((EPOCH_S + tick * self._settings.interval_s) * 1000))
         self._offset += count
         none = [None] * count
-        return [Records(PARTITION, range(first, first + count), values, none, times, self._offset)]
+        return [Records(PARTITION, range(first, first + count), values, none, times, Position(self._offset))]
 
     def _available(self, max_records: int) -> int:
         count = max_records
@@ -192,16 +197,13 @@ class SimulatorSource:
     def ends(self) -> Offsets:
         return {} if self._settings.records is None else {PARTITION: self._settings.records}
 
-    def positions(self) -> Offsets:
-        return {PARTITION: self._offset}
+    def positions(self) -> Positions:
+        return {PARTITION: Position(self._offset)}
 
     def lags(self) -> Mapping[TopicPartition, int]:
         if self._settings.records is None:
             return {}
         return {PARTITION: max(0, self._settings.records - self._offset)}
-
-    def topic_ids(self) -> Mapping[str, str]:
-        return {}
 
     def connected(self) -> bool:
         return True

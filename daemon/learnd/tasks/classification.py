@@ -1,35 +1,37 @@
 """One of several classes from features."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, scaler
+from learnd.core.protocols import Evaluated
+from learnd.core.tensors import KerasModel, NamedTensors, Tensor
+from learnd.core.types import Float32Array, NamedArrays
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, scaler
 
-_NEVER = -1e9
+_MASKED = -1e9
+"""The logit of a class that nobody has seen yet."""
 _SMALLEST = 1e-7
 _RARE = 0.1
 """The standard deviation of what happens once in a hundred times."""
 
 
-class ClassificationNetwork(Network):
+class ClassificationNetwork(TaskNetwork):
     """Predicts the class; targets are class numbers, shape (n, 1).
 
-    Serves ``probabilities``, shape (n, classes). The core gives one number per class, or a single one for two
-    classes, as logits or as probabilities. It may have outputs for classes that nobody has seen yet: they are masked,
-    get no gradient, and so are worth nothing until a label of theirs comes; the prediction of that very sample does
-    not know of them.
+    Serves ``probabilities``, shape (n, classes). The core gives one number per class, or a single one for two classes,
+    as logits or as probabilities. It may have outputs for classes that nobody has seen yet. They are masked and get no
+    gradient until a label of theirs comes; the prediction of that very sample does not know of them.
     """
 
-    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+    def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
         self._single = spec.single
         self._probabilities = spec.probabilities
         self._custom_loss = spec.loss
         self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
-        self.known = self.add_weight(
+        self.class_count = self.add_weight(
             name="known_classes",
             shape=(),
             dtype="int32",
@@ -39,74 +41,93 @@ class ClassificationNetwork(Network):
         self._final: int | None = None
         self.complete()
 
-    def call(self, x: Any) -> Mapping[str, Any]:
+    def _output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"probabilities": (int(self._known().numpy()),)}
+
+    def call(self, x: Tensor) -> NamedTensors:
         z = self.answer(x, training=False)
         if self._final is None:
-            known = self.known.value
+            known = self._known()
             return {"probabilities": tf.exp(self._log_probabilities(z, known))[:, :known]}
-        # Left out rather than masked: in int8, where a tensor has one scale, the mask would drown all other logits.
+        # Cut off rather than masked: in int8, where a tensor has one scale, the mask would drown all other logits.
         if not self._single and self._final < self.outputs_per_row:
             z = tf.slice(z, [0, 0], [-1, self._final])
         return {"probabilities": tf.exp(self._log_probabilities(z, None))}
 
     def fix_output_count(self) -> None:
-        self._final = int(self.known.numpy())
+        self._final = int(self._known().numpy())
 
-    def core_inputs(self, x: Any) -> Any:
+    def core_inputs(self, x: Tensor) -> Tensor:
         return self.inputs_scaler(x)
 
-    def core_targets(self, x: Any, y: Any) -> Any:
+    def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
         return y
 
-    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+    def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
         z = self.answer(x, training=training)
-        predictions = tf.exp(self._log_probabilities(z, self.known.value))
-        return predictions, self._entropies(self._log_probabilities(z, self._known_with(y)), y)
+        predictions = tf.exp(self._log_probabilities(z, self._known()))
+        losses = self._entropies(self._log_probabilities(z, self._known_with(y)), y)
+        return Evaluated(predictions, losses, self._one_hot(y) - predictions)
 
-    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
+    def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self._entropies(tf.math.log(tf.maximum(predictions, _SMALLEST)), y)
 
-    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+    def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
         return {"probabilities": _RARE}
 
-    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
         z = core(self.inputs_scaler.symbolic(x))
         if self._single:
             one = z if self._probabilities else keras.ops.sigmoid(z)
             both = keras.ops.concatenate([1.0 - one, one], axis=1)
         else:
-            z = z[:, : int(self.known.numpy())]
+            z = z[:, : int(self._known().numpy())]
             both = z if self._probabilities else keras.ops.softmax(z)
         return {"probabilities": both}, {"probabilities": "sparse_categorical_crossentropy"}, {"probabilities": 1.0}
 
-    def observe(self, x: Any, y: Any) -> None:
+    def observe(self, x: Tensor, y: Tensor) -> None:
         self.inputs_scaler.observe(x)
-        self.known.assign(self._known_with(y))
+        assert self.class_count is not None
+        self.class_count.assign(self._known_with(y))
 
-    def _known_with(self, y: Any) -> Any:
-        """How many classes there are once *y* was seen: numbers are given in the order of appearance."""
-        return tf.maximum(self.known.value, tf.cast(tf.reduce_max(y), tf.int32) + 1)
+    def _known(self) -> Tensor:
+        """Return how many classes are known."""
+        assert self.class_count is not None
+        return self.class_count.value
 
-    def _entropies(self, log_probabilities: Any, y: Any) -> Any:
-        classes = tf.cast(y[:, 0], tf.int32)
-        chosen = tf.one_hot(classes, self.outputs_per_row)
+    def _known_with(self, y: Tensor) -> Tensor:
+        """Return how many classes are known once *y* was seen: numbers are given in the order of appearance."""
+        known: Tensor = tf.maximum(self._known(), tf.cast(tf.reduce_max(y), tf.int32) + 1)
+        return known
+
+    def _one_hot(self, y: Tensor) -> Tensor:
+        rows: Tensor = tf.one_hot(tf.cast(y[:, 0], tf.int32), self.outputs_per_row)
+        return rows
+
+    def _entropies(self, log_probabilities: Tensor, y: Tensor) -> Tensor:
+        chosen = self._one_hot(y)
         if self._custom_loss is not None:
             return self._custom_loss(chosen, tf.exp(log_probabilities))
-        return -tf.reduce_sum(tf.where(chosen > 0.0, log_probabilities, 0.0), axis=1)
+        entropies: Tensor = -tf.reduce_sum(tf.where(chosen > 0.0, log_probabilities, 0.0), axis=1)
+        return entropies
 
-    def _log_probabilities(self, z: Any, known: Any) -> Any:
-        """Of the classes up to *known*, those beyond it masked; None: all that *z* has are."""
+    def _log_probabilities(self, z: Tensor, known: Tensor | None) -> Tensor:
+        """Return log probabilities with the classes beyond *known* masked; None: all outputs of *z* are classes."""
         if self._single:
             return self._of_two(z)
         if self._probabilities:
             return self._masked(tf.math.log(tf.maximum(z, _SMALLEST)), known)
-        return tf.nn.log_softmax(self._masked(z, known), axis=1)
+        logs: Tensor = tf.nn.log_softmax(self._masked(z, known), axis=1)
+        return logs
 
-    def _masked(self, z: Any, known: Any) -> Any:
-        return z if known is None else tf.where(tf.range(self.outputs_per_row) >= known, _NEVER, z)
+    def _masked(self, z: Tensor, known: Tensor | None) -> Tensor:
+        masked: Tensor = z if known is None else tf.where(tf.range(self.outputs_per_row) >= known, _MASKED, z)
+        return masked
 
-    def _of_two(self, z: Any) -> Any:
+    def _of_two(self, z: Tensor) -> Tensor:
+        logs: Tensor
         if self._probabilities:
-            both = tf.concat([1.0 - z, z], axis=1)
-            return tf.math.log(tf.maximum(both, _SMALLEST))
-        return tf.concat([tf.math.log_sigmoid(-z), tf.math.log_sigmoid(z)], axis=1)
+            logs = tf.math.log(tf.maximum(tf.concat([1.0 - z, z], axis=1), _SMALLEST))
+        else:
+            logs = tf.concat([tf.math.log_sigmoid(-z), tf.math.log_sigmoid(z)], axis=1)
+        return logs

@@ -1,32 +1,37 @@
 """The model that learns and is served: raw values in, raw values out, a standardised core between them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from learnd.tasks.standardizer import Observer, OnlineStandardizer, Unscaled
+from learnd.core.protocols import ArraySpec, Evaluated
+from learnd.core.tensors import KerasModel, Layer, NamedTensors, Tensor, TracedLoss, Variable
+from learnd.core.types import Float32Array, NamedArrays
+from learnd.tasks.standardizer import Observer, OnlineStandardizer, Scaler, Unscaled
 
-Loss = Callable[[Any, Any], Any]
-"""From targets and the core's outputs, both (n, ...), to one loss per row, (n,)."""
+INPUT = "inputs"
+"""The name of the only input that a network has today."""
+Symbolic = tuple[NamedTensors, dict[str, str], dict[str, float]]
+"""Outputs by name, and by output the name of a Keras loss and its weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """What a task's network is asked for.
+    """The requirements for a task's network.
 
     Attributes
     ----------
     row_shape : shape of one raw input, without the batch dimension
-    outputs : numbers that the core gives
-    scale_inputs, scale_target : standardise online; else the core sees, and gives, raw numbers
+    outputs : how many numbers the core gives
+    scale_inputs, scale_target : standardise online; otherwise the core sees, and gives, raw numbers
     loss : None: the task's own
-    classes : how many classes are known from the start, of a classification
-    probabilities : the core's outputs are probabilities rather than logits, of a classification
+    classes : how many classes are known from the start, for a classification
+    probabilities : the core's outputs are probabilities rather than logits, for a classification
     single : the core gives one number for two classes
     frozen : variables that will never learn
     """
@@ -35,30 +40,32 @@ class NetworkSpec:
     outputs: int
     scale_inputs: bool = True
     scale_target: bool = True
-    loss: Loss | None = None
+    loss: TracedLoss | None = None
     classes: int = 0
     probabilities: bool = False
     single: bool = False
-    frozen: Sequence[Any] = ()
+    frozen: Sequence[Variable] = ()
 
 
-class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """What every task's network offers to the learner, the exporters and the checkpoint.
+class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """The common part of every task's network; see `learnd.core.protocols.Network`.
 
-    A task says what the core gets (`core_inputs`) and what its outputs mean in raw units (`unscale`, `scale`).
+    A task defines what the core gets (`core_inputs`) and what its outputs mean in raw units (`unscale`, `scale`).
 
     Attributes
     ----------
-    core : from what the task makes of the inputs to ``outputs`` numbers
+    core : maps what the task makes of the inputs to ``outputs`` numbers
     row_shape : shape of one raw input, without the batch dimension
-    outputs_per_row : numbers in one prediction
+    outputs_per_row : how many numbers are in one prediction
+    class_count : the variable that holds how many classes are known; None where there are none
     """
 
-    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+    def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(name="network")
         self.core = core
         self.row_shape = spec.row_shape
         self.outputs_per_row = spec.outputs
+        self.class_count: Variable | None = None
         self._loss_of = spec.loss if spec.loss is not None else mean_square
         self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
         self._frozen = frozenset(id(v) for v in spec.frozen)
@@ -67,160 +74,184 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         """Make every variable. Call once, at the end of the constructor."""
         self(tf.zeros((1, *self.row_shape)))
 
-    def build(self, input_shape: Any = None) -> None:
-        """Nothing is left to make: `complete` did."""
+    def build(self, input_shape: object = None) -> None:
+        """Do nothing: `complete` has made every variable."""
 
-    def call(self, x: Any) -> Mapping[str, Any]:
-        """The served outputs by name, for raw inputs of shape (n, *row_shape)."""
-        raise NotImplementedError
+    @property
+    def input_specs(self) -> Mapping[str, ArraySpec]:
+        return {INPUT: ArraySpec(INPUT, tuple(self.row_shape))}
 
-    def core_inputs(self, x: Any) -> Any:
-        """What the core is given for raw inputs *x*."""
-        raise NotImplementedError
+    @property
+    def output_specs(self) -> Mapping[str, ArraySpec]:
+        return {name: ArraySpec(name, tuple(shape)) for name, shape in self._output_shapes().items()}
 
-    def core_targets(self, x: Any, y: Any) -> Any:
-        """What the core should give for raw inputs *x* and targets *y*."""
+    @abstractmethod
+    def _output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shape of one row of each served output, by name."""
+
+    @abstractmethod
+    def call(self, x: Tensor) -> NamedTensors:
+        """Return the served outputs by name, for raw inputs of shape (n, *row_shape)."""
+
+    @abstractmethod
+    def core_inputs(self, x: Tensor) -> Tensor:
+        """Return what the core is given for raw inputs *x*."""
+
+    def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return what the core should give for raw inputs *x* and targets *y*."""
         return self.scale(x, y)
 
-    def unscale(self, x: Any, z: Any) -> Any:
-        """The core's outputs *z* for raw inputs *x*, in raw units, shape (n, outputs_per_row)."""
-        raise NotImplementedError
+    def unscale(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the core's outputs *z* for raw inputs *x* in raw units, shape (n, outputs_per_row)."""
+        return z
 
-    def scale(self, x: Any, predictions: Any) -> Any:
-        """The inverse of `unscale`."""
-        raise NotImplementedError
+    def scale(self, x: Tensor, predictions: Tensor) -> Tensor:
+        """Return the inverse of `unscale`."""
+        return predictions
 
-    def observe(self, x: Any, y: Any) -> None:
+    @abstractmethod
+    def observe(self, x: Tensor, y: Tensor) -> None:
         """Take raw inputs and targets into the online statistics."""
-        raise NotImplementedError
 
-    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
-        """Raw predictions, shape (n, outputs_per_row), and losses, shape (n,), of the rows."""
+    def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
+        """Return raw predictions, losses and residuals of the rows."""
         z = self.answer(x, training=training)
-        return self.unscale(x, z), self._loss_of(self.core_targets(x, y), z)
+        targets = self.core_targets(x, y)
+        return Evaluated(self.unscale(x, z), self._loss_of(targets, z), flat(targets - z))
 
-    def answer(self, x: Any, *, training: bool) -> Any:
-        """What the core gives for raw inputs *x*, as float32 also where it computes in less."""
-        return tf.cast(self.core(self.core_inputs(x), training=training), tf.float32)
+    def answer(self, x: Tensor, *, training: bool) -> Tensor:
+        """Return what the core gives for raw inputs *x*, as float32 even if it computes in less."""
+        answer: Tensor = tf.cast(self.core(self.core_inputs(x), training=training), tf.float32)
+        return answer
 
-    def losses_of(self, predictions: Any, x: Any, y: Any) -> Any:
-        """The losses of raw *predictions* that other weights made, on the scale that `predict_and_loss` uses."""
+    def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the losses of raw *predictions* that other weights made, on the scale of `predict_and_loss`."""
         return self._loss_of(self.core_targets(x, y), self.scale(x, predictions))
 
-    def penalty(self) -> Any:
-        """What regularisation, or a layer of the user's, adds to the loss of the last `predict_and_loss`."""
-        return tf.add_n(self.core.losses) if self.core.losses else tf.constant(0.0)
+    def penalty(self) -> Tensor:
+        """Return what regularisation, or a layer of the user's, adds to the loss of the last `predict_and_loss`."""
+        penalty: Tensor = tf.add_n(self.core.losses) if self.core.losses else tf.constant(0.0)
+        return penalty
 
-    def averaged_weights(self) -> list[Any]:
-        """The variables that are averaged, in a fixed order; all float32.
+    def averaged_weights(self) -> list[Variable]:
+        """Return the variables that are averaged, in a fixed order; all float32.
 
-        Scales are averaged together with the weights that were learned under them. The statistics of batch
-        normalisation are not: they belong to the weights that they were observed under (`statistics`). What is frozen
-        for good is not either: a ring of copies of it would be waste.
+        Scales are averaged together with the weights that were learned under them. Two kinds are left out. The
+        statistics of batch normalisation belong to the weights that they were observed under (`statistics`). Weights
+        that never learn are their own average: a ring of copies of them would waste memory.
         """
-        apart = {id(v) for v in self.statistics()} | self._frozen
-        return [v for v in self.weights if v.dtype == "float32" and id(v) not in apart]
+        excluded = {id(v) for v in self.statistics()} | self._frozen
+        return [v for v in self.weights if v.dtype == "float32" and id(v) not in excluded]
 
-    def statistics(self) -> list[Any]:
-        """The running statistics of every batch normalisation that will ever learn."""
+    def statistics(self) -> list[Variable]:
+        """Return the running statistics of every batch normalisation that will ever learn."""
         layers = [layer for layer in flat_layers(self.core) if _normalizes_batches(layer)]
-        moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+        moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]  # type: ignore[attr-defined]
         return [v for v in moving if id(v) not in self._frozen]
 
-    def statistics_of(self, x: Any, weights: Sequence[tuple[Any, Any]]) -> list[Any]:
-        """What `statistics` would be if raw inputs *x* were all there is, as tensors; no variable changes.
+    def statistics_of(self, x: Tensor, weights: Sequence[tuple[Variable, Tensor]]) -> list[Tensor]:
+        """Return what `statistics` would be if raw inputs *x* were all there is; no variable changes.
 
-        *weights* are pairs of variables and what stands for them; scopes of Keras' do not nest.
+        *weights* are pairs of a variable and its replacement, because scopes of Keras do not nest.
         """
         with _as_observed(self.core), keras.StatelessScope(state_mapping=weights) as scope:
             self.core(self.core_inputs(x), training=True)
             return [scope.get_current_value(v) for v in self.statistics()]
 
-    def constants(self) -> list[Any]:
-        """What a served model needs beside: whole numbers, and what is frozen for good."""
+    def constants(self) -> list[Variable]:
+        """Return the other variables that a served model needs: whole numbers, and weights that never learn."""
         return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._frozen)]
 
-    def served_state(self) -> list[Any]:
-        """Every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
+    def served_state(self) -> list[Variable]:
+        """Return every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
         return [*self.averaged_weights(), *self.statistics(), *self.constants()]
 
-    def scales(self) -> dict[str, dict[str, Any]]:
-        """How numbers are scaled inside, by what they are: the kind, and where it is online mean and spread."""
+    def scales(self) -> dict[str, dict[str, object]]:
+        """Return how numbers are scaled inside, by what they are: the kind, and the mean and spread if online."""
         parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
         return {part.name: part.described() for part in parts}
 
-    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
-        """By output, what counts as a standard deviation of *answers* at the least, however little they vary now.
+    @abstractmethod
+    def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
+        """Return, by output, the least value that counts as a standard deviation of *answers*.
 
-        While a machine stands still its newest answers hardly do, and rounding would be many times their spread.
+        While a machine stands still its newest answers hardly vary, and rounding would be many times their spread.
         """
-        raise NotImplementedError
 
-    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
-        """`call` in Keras' own layers around *core*, for the Keras input *x*; losses by output, and their weights.
+    @abstractmethod
+    def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
+        """Return `call` in Keras' own layers around *core*, for the Keras input *x*, with losses and their weights.
 
         The losses are those that Keras has by name; a squared error is weighted into standard deviations.
         """
-        raise NotImplementedError
 
     def fix_output_count(self) -> None:
-        """Take the present constants, such as the number of classes, for final: exports have outputs of fixed shape."""
+        """Make the present number of classes final: an export has outputs of fixed shape."""
 
     @property
     def has_training_mode(self) -> bool:
-        """Whether the core behaves otherwise while learning than while predicting."""
         return any(_has_training_mode(layer) for layer in flat_layers(self.core))
 
 
-def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
-    """A standardiser of inputs, or what stands in for one where numbers stay as they are."""
+def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Scaler:
+    """Return a standardiser of inputs, or a layer that leaves numbers as they are."""
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
 
 
-def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Any:
-    """The same of what the model gives; how much that varies is known in either case."""
+def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> OnlineStandardizer:
+    """Return a standardiser of what the model gives; it knows the spread even where it leaves numbers as they are."""
     return OnlineStandardizer(shape, name=name) if online else Observer(shape, name=name)
 
 
-def in_spreads(scale: Any) -> float:
-    """What turns a squared error in raw units into one in standard deviations: their mean, for several numbers."""
+def in_spreads(scale: OnlineStandardizer) -> float:
+    """Return the factor from a squared error in raw units to one in standard deviations: their mean, for several."""
     squares = np.square(scale.spread.numpy()) if not isinstance(scale, Observer) else np.ones(1)
     mean = float(squares[squares > 0.0].mean()) if (squares > 0.0).any() else 1.0
     return 1.0 / mean
 
 
-def mean_square(targets: Any, outputs: Any) -> Any:
-    """Mean of the squared differences over all axes but the first, shape (n,)."""
-    errors = targets - outputs
-    return tf.reduce_mean(tf.reshape(tf.square(errors), (tf.shape(errors)[0], -1)), axis=1)
+def flat(rows: Tensor) -> Tensor:
+    """Return *rows* with all axes but the first joined, shape (n, numbers)."""
+    joined: Tensor = tf.reshape(rows, (tf.shape(rows)[0], -1))
+    return joined
 
 
-def flat_layers(model: Any) -> Sequence[Any]:
-    """Every layer inside *model* that has no layers of its own, in order."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
+def mean_square(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Return the mean of the squared differences over all axes but the first, shape (n,)."""
+    errors: Tensor = tf.reduce_mean(flat(tf.square(targets - outputs)), axis=1)
+    return errors
+
+
+def flat_layers(model: KerasModel) -> Sequence[Layer]:
+    """Return every layer inside *model* that has no layers of its own, in order."""
+    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _as_observed(core: Any) -> Iterator[None]:
-    """While tracing: batch normalisation takes a batch's statistics whole, and dropout, off when serving, is off."""
-    changed = [(layer, "momentum", layer.momentum) for layer in flat_layers(core) if _normalizes_batches(layer)]
-    changed += [(layer, "rate", layer.rate) for layer in flat_layers(core) if hasattr(layer, "rate")]
-    for layer, name, _ in changed:
+def _as_observed(core: KerasModel) -> Iterator[None]:
+    """Make batch normalisation take a batch's statistics whole, and switch dropout off as in serving, while tracing."""
+    changed = [(layer, "momentum") for layer in flat_layers(core) if _normalizes_batches(layer)]
+    changed += [(layer, "rate") for layer in flat_layers(core) if hasattr(layer, "rate")]
+    values = [getattr(layer, name) for layer, name in changed]
+    for layer, name in changed:
         object.__setattr__(layer, name, 0.0)
     try:
         yield
     finally:
-        for layer, name, value in changed:
+        for (layer, name), value in zip(changed, values, strict=True):
             object.__setattr__(layer, name, value)
 
 
-def _normalizes_batches(layer: Any) -> bool:
+def _normalizes_batches(layer: Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _has_training_mode(layer: Any) -> bool:
-    """Whether *layer* takes heed of ``training``: dropout with a rate, batch normalisation that learns, own code."""
-    if not layer._call_has_training_arg:
+def _has_training_mode(layer: Layer) -> bool:
+    """Return whether the layer behaves differently in training mode.
+
+    That is dropout with a rate, batch normalisation that learns, and code of the user's own.
+    """
+    if not layer._call_has_training_arg:  # type: ignore[attr-defined]
         return False
     if _normalizes_batches(layer):
         return bool(layer.trainable)

@@ -1,65 +1,74 @@
 """Features from themselves."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, mean_square, target_scaler
+from learnd.core.protocols import Evaluated
+from learnd.core.tensors import KerasModel, NamedTensors, Tensor
+from learnd.core.types import Float32Array, NamedArrays
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, flat, in_spreads, mean_square, target_scaler
 
 
-class ReconstructionNetwork(Network):
+class ReconstructionNetwork(TaskNetwork):
     """Predicts its own input through a bottleneck; what it cannot reproduce is unusual.
 
-    Serves ``reconstruction``, shape (n, *row_shape), and ``score``, shape (n,): the mean squared error in
-    standard deviations, which is the anomaly score. The core may give rows, or rows laid flat.
+    Serves ``reconstruction``, shape (n, *row_shape), and ``score``, shape (n,): the mean squared error in standard
+    deviations, which is the anomaly score. The core may give rows, or flattened rows.
     """
 
-    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+    def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
         self.inputs_scaler = target_scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
         self.complete()
 
-    def call(self, x: Any) -> Mapping[str, Any]:
-        z = self.inputs_scaler(x)
-        again = self._rows(self.answer(x, training=False))
-        return {"reconstruction": self.inputs_scaler.restore(again), "score": mean_square(again, z)}
+    def _output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"reconstruction": tuple(self.row_shape), "score": ()}
 
-    def core_inputs(self, x: Any) -> Any:
-        return self.inputs_scaler(x)
+    def call(self, x: Tensor) -> NamedTensors:
+        z = self.core_inputs(x)
+        reconstruction = self._rows(self.answer(x, training=False))
+        return {"reconstruction": self.inputs_scaler.restore(reconstruction), "score": mean_square(reconstruction, z)}
 
-    def core_targets(self, x: Any, y: Any) -> Any:
+    def core_inputs(self, x: Tensor) -> Tensor:
+        scaled: Tensor = self.inputs_scaler(x)
+        return scaled
+
+    def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
         return self.core_inputs(x)
 
-    def predict_and_loss(self, x: Any, y: Any, *, training: bool) -> tuple[Any, Any]:
+    def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
         z = self.core_inputs(x)
-        again = self._rows(self.answer(x, training=training))
-        return self.unscale(x, again), self._loss_of(z, again)
+        reconstruction = self._rows(self.answer(x, training=training))
+        return Evaluated(self.unscale(x, reconstruction), self._loss_of(z, reconstruction), flat(z - reconstruction))
 
-    def unscale(self, x: Any, z: Any) -> Any:
-        return tf.reshape(self.inputs_scaler.restore(self._rows(z)), (-1, self.outputs_per_row))
+    def unscale(self, x: Tensor, z: Tensor) -> Tensor:
+        raw: Tensor = tf.reshape(self.inputs_scaler.restore(self._rows(z)), (-1, self.outputs_per_row))
+        return raw
 
-    def scale(self, x: Any, predictions: Any) -> Any:
-        return self.inputs_scaler(self._rows(predictions))
+    def scale(self, x: Tensor, predictions: Tensor) -> Tensor:
+        scaled: Tensor = self.inputs_scaler(self._rows(predictions))
+        return scaled
 
-    def _rows(self, z: Any) -> Any:
-        return tf.reshape(z, (-1, *self.row_shape))
+    def _rows(self, z: Tensor) -> Tensor:
+        rows: Tensor = tf.reshape(z, (-1, *self.row_shape))
+        return rows
 
-    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A score's is its own size: that an anomaly stands out matters, not how equal all others are."""
-        return {"reconstruction": self.inputs_scaler.spread.numpy(), "score": answers["score"].mean()}
+    def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
+        """Return for a score its own size: it matters that an anomaly stands out, not how equal all others are."""
+        return {"reconstruction": self.inputs_scaler.spread.numpy(), "score": float(answers["score"].mean())}
 
-    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
         z = self.inputs_scaler.symbolic(x)
-        again = keras.layers.Reshape(self.row_shape)(core(z))
-        errors = keras.layers.Flatten()(keras.ops.square(again - z))
+        reconstruction = keras.layers.Reshape(self.row_shape)(core(z))
+        errors = keras.layers.Flatten()(keras.ops.square(reconstruction - z))
         outputs = {
-            "reconstruction": self.inputs_scaler.symbolic_restore(again),
+            "reconstruction": self.inputs_scaler.symbolic_restore(reconstruction),
             "score": keras.ops.mean(errors, axis=1),
         }
         # The score is named in neither: Keras wants a weight where there is None for a loss, and `fit` would fail.
         return outputs, {"reconstruction": "mse"}, {"reconstruction": in_spreads(self.inputs_scaler)}
 
-    def observe(self, x: Any, y: Any) -> None:
+    def observe(self, x: Tensor, y: Tensor) -> None:
         self.inputs_scaler.observe(x)

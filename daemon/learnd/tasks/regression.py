@@ -1,44 +1,47 @@
 """Targets from features."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import keras
+from learnd.core.tensors import KerasModel, NamedTensors, Tensor
+from learnd.core.types import Float32Array, NamedArrays
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads, scaler, target_scaler
 
-from learnd.tasks.network import Network, NetworkSpec, in_spreads, scaler, target_scaler
 
-
-class RegressionNetwork(Network):
+class RegressionNetwork(TaskNetwork):
     """Predicts the targets, standardised online as the inputs are, in their own units.
 
     Serves ``prediction``, shape (n, targets).
     """
 
-    def __init__(self, core: keras.Model, spec: NetworkSpec) -> None:
+    def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
         self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
         self.target_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="target")
         self.complete()
 
-    def call(self, x: Any) -> Mapping[str, Any]:
+    def _output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"prediction": (self.outputs_per_row,)}
+
+    def call(self, x: Tensor) -> NamedTensors:
         return {"prediction": self.unscale(x, self.answer(x, training=False))}
 
-    def core_inputs(self, x: Any) -> Any:
+    def core_inputs(self, x: Tensor) -> Tensor:
         return self.inputs_scaler(x)
 
-    def unscale(self, x: Any, z: Any) -> Any:
+    def unscale(self, x: Tensor, z: Tensor) -> Tensor:
         return self.target_scaler.restore(z)
 
-    def scale(self, x: Any, predictions: Any) -> Any:
-        return self.target_scaler(predictions)
+    def scale(self, x: Tensor, predictions: Tensor) -> Tensor:
+        scaled: Tensor = self.target_scaler(predictions)
+        return scaled
 
-    def least_spreads(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
+    def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
         return {"prediction": self.target_scaler.spread.numpy()}
 
-    def symbolic(self, x: Any, core: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
+    def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
         prediction = self.target_scaler.symbolic_restore(core(self.inputs_scaler.symbolic(x)))
         return {"prediction": prediction}, {"prediction": "mse"}, {"prediction": in_spreads(self.target_scaler)}
 
-    def observe(self, x: Any, y: Any) -> None:
+    def observe(self, x: Tensor, y: Tensor) -> None:
         self.inputs_scaler.observe(x)
         self.target_scaler.observe(y)

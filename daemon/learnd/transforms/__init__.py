@@ -1,1 +1,1 @@
-"""What happens to a batch between decoding and learning."""
+"""Steps between decoding and learning."""

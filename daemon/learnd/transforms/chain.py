@@ -1,30 +1,30 @@
 """Several transforms, one after the other."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
 from learnd.core.protocols import Transform
 from learnd.core.types import Batch, State
 
 
 class Chain:
-    """Applies *parts* in order; what any of them skips is counted."""
+    """Applies named transforms in order, and adds what each of them rejected, skipped and replaced to the batch.
 
-    def __init__(self, parts: Sequence[Transform]) -> None:
-        self._parts = parts
+    The state of each is found by its name. A transform without a saved state starts fresh, so that the rules of the
+    features may come and go between two runs.
+    """
+
+    def __init__(self, parts: Mapping[str, Transform]) -> None:
+        self._parts = dict(parts)
 
     def __call__(self, batch: Batch) -> Batch:
-        skipped: Counter[str] = Counter()
-        for part in self._parts:
-            batch = part(batch)
-            skipped.update(batch.skipped)
-            batch = replace(batch, skipped={})
-        return replace(batch, skipped=dict(skipped))
+        for part in self._parts.values():
+            batch = batch.with_(part(batch))
+        return batch
 
     def state(self) -> State:
-        return {"parts": [part.state() for part in self._parts]}
+        return {name: part.state() for name, part in self._parts.items()}
 
     def restore(self, state: State) -> None:
-        for part, of_part in zip(self._parts, state["parts"], strict=True):
-            part.restore(of_part)
+        for name, part in self._parts.items():
+            if name in state:
+                part.restore(state[name])

@@ -1,4 +1,4 @@
-"""Labels to class numbers, and how much each class counts."""
+"""Class numbers for labels, and weights for classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,20 +7,19 @@ from typing import Literal
 import numpy as np
 import structlog
 
-from learnd.core.types import Batch, State
+from learnd.core.reasons import SkipReason
+from learnd.core.types import Batch, State, Transformed
 
 log = structlog.get_logger()
 
-TOO_MANY_CLASSES = "too_many_classes"
-SKIP_REASONS = (TOO_MANY_CLASSES,)
 ClassWeights = Mapping[str, float] | Literal["balanced"] | None
 
 
 class Labels:
-    """Numbers classes in the order in which their labels first came; the number becomes the sample's target.
+    """Numbers the classes in the order in which their labels first came; the number becomes the sample's target.
 
-    Samples of classes beyond *capacity* are skipped. With *weights* samples count by their class: by a table (1 where
-    it is silent), or ``balanced``, inversely to how often the class has come so far, ``n / (classes * n_class)``.
+    Samples of classes beyond *capacity* are skipped. With *weights* samples count by their class: by a table (1 for a
+    class that is not in it), or ``balanced``, inversely to the class's frequency so far, ``n / (classes * n_class)``.
 
     Parameters
     ----------
@@ -36,22 +35,26 @@ class Labels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes so far, by number."""
+        """The names of the classes so far, by number."""
         return tuple(self._numbers)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
         labels = samples.labels if samples.labels is not None else np.empty(0, object)
-        numbers = np.array([self._number(str(label)) for label in labels], np.int64)
-        kept = numbers >= 0
+        known = samples.has_target if samples.has_target is not None else np.ones(len(samples), np.bool_)
+        # A sample without a label is predicted alone; whatever number stands for its class is never read.
+        numbers = np.array([self._number(str(t)) if k else 0 for t, k in zip(labels, known, strict=True)], np.int64)
+        learnable = numbers >= 0
         weights = samples.weights
         if self._weights is not None:
-            counts = [self._count(str(label), n) if n >= 0 else 0.0 for label, n in zip(labels, numbers, strict=True)]
+            rows = zip(labels, numbers, learnable & known, strict=True)
+            counts = [self._count(str(label), number) if counted else 0.0 for label, number, counted in rows]
             weights = np.array(counts, np.float32) * (1.0 if weights is None else weights)
         targets = numbers.astype(np.float32)[:, None]
-        learned = replace(samples, y=targets, weights=weights, labels=None).take(kept)
-        skipped = {TOO_MANY_CLASSES: int((~kept).sum())} if not kept.all() else {}
-        return replace(batch, samples=learned, skipped=skipped)
+        numbered = replace(samples, y=targets, weights=weights, labels=None)
+        if learnable.all():
+            return Transformed(numbered)
+        return Transformed(numbered.take(learnable), skipped={SkipReason.TOO_MANY_CLASSES: int((~learnable).sum())})
 
     def _number(self, label: str) -> int:
         number = self._numbers.get(label)
@@ -68,7 +71,7 @@ class Labels:
         return number
 
     def _count(self, label: str, number: int) -> float:
-        """How much this sample counts, itself being one of those so far."""
+        """Return how much this sample counts; it is itself among the samples so far."""
         self._counts[number] += 1
         if isinstance(self._weights, Mapping):
             return self._weights.get(label, 1.0)

@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from learnd.core.types import Batch, Float32Array, Records, Reject, Samples, State
-from learnd.transforms.windows import TOO_MANY_KEYS
+from learnd.core.reasons import RejectReason, SkipReason
+from learnd.core.types import Batch, Float32Array, Records, Reject, Samples, State, TopicPartition, Transformed
 
-OUT_OF_RANGE, SUDDEN_CHANGE, STUCK = "out_of_range", "sudden_change", "stuck"
-REASONS = (OUT_OF_RANGE, SUDDEN_CHANGE, STUCK)
-"""Why a reading is faulty: the values of the metrics' labels."""
 MEAN_READINGS = 1000
 """The mean that stands in forgets what is older than about so many readings: machines age."""
 
@@ -63,19 +60,19 @@ class _Sensor:
     steady: float = 0.0
     """Readings in a row that were, and were near each other."""
 
-    def judge(self, reading: float, rule: Rule) -> str | None:
+    def check(self, reading: float, rule: Rule) -> RejectReason | None:
         """The reason why *reading* is faulty, or None; takes note of it either way."""
         self.equal = self.equal + 1.0 if reading == self.last else 1.0
         self.last = reading
         if not rule.min <= reading <= rule.max:
             self.steady = 0.0
-            return OUT_OF_RANGE
+            return RejectReason.OUT_OF_RANGE
         if self.equal >= rule.stuck_after:
             # Where a sensor stood still is no measure of where it goes on: two readings elsewhere will do.
             self.held, self.steady = min(self.held, 1.0), 0.0
-            return STUCK
+            return RejectReason.STUCK
         if abs(reading - self.good) > rule.max_change and not self._settled(reading, rule):
-            return SUDDEN_CHANGE
+            return RejectReason.SUDDEN_CHANGE
         self._accept(reading, rule)
         return None
 
@@ -103,11 +100,11 @@ class _Sensor:
         """What is learned in place of a faulty reading; nan before any good one."""
         return self.mean if rule.on_fault == "mean" and self.count else self.good
 
-    def fault(self, reading: float, reason: str, rule: Rule) -> str:
+    def fault(self, reading: float, reason: RejectReason, rule: Rule) -> str:
         """The fault in words, for the dead letter."""
-        if reason == OUT_OF_RANGE:
+        if reason == RejectReason.OUT_OF_RANGE:
             return f"{rule.name} is {reading:g}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
-        if reason == STUCK:
+        if reason == RejectReason.STUCK:
             return f"{rule.name} has been {reading:g} for {self.equal:g} readings, stuck_after is {rule.stuck_after:g}"
         return f"{rule.name} is {reading:g}, the last good one {self.good:g}, max_change is {rule.max_change:g}"
 
@@ -122,13 +119,15 @@ class _Machine:
 
 @dataclass(slots=True)
 class _Verdicts:
-    """What became of the samples of one batch."""
+    """The verdicts on the samples of one batch."""
 
-    kept: list[bool] = field(default_factory=list)
-    rejects: dict[tuple[Any, int], Reject] = field(default_factory=dict)
+    records: Mapping[TopicPartition, Sequence[Records]]
+    """The undecoded records of the batch, for the dead letters."""
+    learnable: list[bool] = field(default_factory=list)
+    rejects: dict[tuple[TopicPartition, int], Reject] = field(default_factory=dict)
     stand_ins: list[tuple[int, int, float]] = field(default_factory=list)
     """Row, column and the value that is learned there."""
-    replaced: Counter[str] = field(default_factory=Counter)
+    replaced: Counter[RejectReason] = field(default_factory=Counter)
 
 
 class Rules:
@@ -136,7 +135,7 @@ class Rules:
 
     Every reading is judged against the earlier ones of its key and feature, whatever the other features of its sample
     are. Readings of keys beyond the first *max_keys* are skipped. The result does not depend on how the stream was cut
-    into batches. It needs `Samples.blocks` for the dead letters, and takes them out.
+    into batches. It takes whole records for the dead letters from `Batch.records`.
 
     A record with several rows (`float32`) gives one dead letter, for its first faulty row; its good rows are learned.
 
@@ -153,9 +152,9 @@ class Rules:
         self._max_keys = max_keys
         self._machines: dict[str, _Machine] = {}
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
-        verdicts = _Verdicts()
+        verdicts = _Verdicts(_by_origin(batch.records))
         readings = samples.x[:, self._columns].tolist()
         skipped = 0
         for row, (key, time_s, values) in enumerate(
@@ -164,16 +163,15 @@ class Rules:
             machine = self._machine(key)
             if machine is None:
                 skipped += 1
-                verdicts.kept.append(False)
+                verdicts.learnable.append(False)
                 continue
-            verdicts.kept.append(self._judge(machine, time_s, values, samples, row, verdicts))
-        learned = replace(samples, x=_with(samples.x, verdicts.stand_ins), blocks=None)
-        return replace(
-            batch,
-            samples=learned if all(verdicts.kept) else learned.take(np.array(verdicts.kept, bool)),
-            rejects=_in_order(batch, verdicts.rejects),
-            skipped={**batch.skipped, TOO_MANY_KEYS: skipped} if skipped else batch.skipped,
-            replaced=dict(verdicts.replaced),
+            verdicts.learnable.append(self._check(machine, time_s, values, samples, row, verdicts))
+        checked = replace(samples, x=_with(samples.x, verdicts.stand_ins))
+        return Transformed(
+            checked if all(verdicts.learnable) else checked.take(np.array(verdicts.learnable, bool)),
+            rejects=tuple(verdicts.rejects.values()),
+            skipped={SkipReason.TOO_MANY_KEYS: skipped} if skipped else {},
+            replaced=verdicts.replaced,
         )
 
     def _machine(self, key: str) -> _Machine | None:
@@ -182,18 +180,18 @@ class Rules:
             machine = self._machines[key] = _Machine([_Sensor() for _ in self._rules])
         return machine
 
-    def _judge(
+    def _check(
         self, machine: _Machine, time_s: float, values: Sequence[float], samples: Samples, row: int, verdicts: _Verdicts
     ) -> bool:
-        """Judges one sample; True when it is to be learned."""
+        """Check one sample; return True if it is to be learned."""
         late = self._drop_duplicates and time_s <= machine.newest_s
         machine.newest_s = max(machine.newest_s, time_s)
         good = True
         stand_ins: list[tuple[int, int, float]] = []
-        reasons: list[str] = []
+        reasons: list[RejectReason] = []
         for sensor, rule, reading in zip(machine.sensors, self._rules, values, strict=True):
             asked = copy.copy(sensor) if late else sensor
-            reason = asked.judge(reading, rule)
+            reason = asked.check(reading, rule)
             if reason is None:
                 continue
             value = asked.stand_in(rule)
@@ -236,11 +234,24 @@ def _sensor(numbers: Any, position: int | None) -> _Sensor:
     return _Sensor() if position is None else _Sensor(*numbers[position].tolist())
 
 
-def _reject(samples: Samples, row: int, reason: str, detail: str, verdicts: _Verdicts) -> None:
+def _by_origin(records: Sequence[Records]) -> dict[TopicPartition, list[Records]]:
+    """Return the runs of records of each partition."""
+    runs: dict[TopicPartition, list[Records]] = {}
+    for run in records:
+        runs.setdefault(run.origin, []).append(run)
+    return runs
+
+
+def _reject(samples: Samples, row: int, reason: RejectReason, detail: str, verdicts: _Verdicts) -> None:
     origin, offset = samples.origins[row], int(samples.offsets[row])
-    if (origin, offset) not in verdicts.rejects and samples.blocks is not None:
-        block: Records = samples.blocks[row]
-        verdicts.rejects[origin, offset] = block.reject(bisect_left(block.offsets, offset), reason, detail)
+    if (origin, offset) in verdicts.rejects:
+        return
+    for run in verdicts.records.get(origin, ()):
+        i = bisect_left(run.offsets, offset)
+        if i < len(run) and run.offsets[i] == offset:
+            verdicts.rejects[origin, offset] = run.reject(i, reason, detail)
+            return
+    verdicts.rejects[origin, offset] = Reject(origin, offset, reason, detail, None)
 
 
 def _with(x: Float32Array, stand_ins: Sequence[tuple[int, int, float]]) -> Float32Array:
@@ -251,14 +262,6 @@ def _with(x: Float32Array, stand_ins: Sequence[tuple[int, int, float]]) -> Float
     changed = x.copy()
     changed[list(rows), list(columns)] = values
     return changed
-
-
-def _in_order(batch: Batch, found: Mapping[Any, Reject]) -> tuple[Reject, ...]:
-    """The decoder's rejects and ours, by partition and offset: a file of them must not tell how batches were cut."""
-    if not found:
-        return batch.rejects
-    order = {origin: i for i, origin in enumerate(batch.next_offsets)}
-    return tuple(sorted([*batch.rejects, *found.values()], key=lambda r: (order.get(r.origin, 0), r.offset)))
 
 
 def rules_from(features: Mapping[str, Any]) -> list[Rule]:

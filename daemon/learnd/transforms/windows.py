@@ -1,5 +1,6 @@
-"""Windows of the last readings of each key."""
+"""Windows over the last readings of each key."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learnd.core.types import Batch, Float32Array, Float64Array, State
-
-DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS = "duplicate_time", "window_filling", "too_many_keys"
-SKIP_REASONS = (DUPLICATE_TIME, WINDOW_FILLING, TOO_MANY_KEYS)
+from learnd.core.reasons import SkipReason
+from learnd.core.types import Batch, Float32Array, Float64Array, State, Transformed
 
 
 @dataclass(slots=True)
@@ -20,19 +19,19 @@ class _Series:
     history: Float32Array
     """Shape (depth, features), the newest last; rows before the first reading are zeros."""
     run: int = 0
-    """Readings in a row without a gap, up to what a window needs."""
+    """Consecutive readings without a gap, counted up to the length of a window."""
     last_s: float = -np.inf
 
 
 class Windows:
-    """Each sample's features become the last *window* readings of its key, shape (n, window, features).
+    """Replaces each sample's features by the last *window* readings of its key, shape (n, window, features).
 
-    With a *horizon* the window ends so many readings before the sample, and the readings from there on, up to the
-    sample's own, become its target, laid flat with the nearest first; without (0) the window ends with the sample and
-    the target stays. Policy for time, per key:
+    With a *horizon* of h the window ends h readings before the sample. The readings after it, up to the sample's own,
+    become its target, flattened with the nearest first. Without a horizon (0) the window ends with the sample and the
+    target stays. Policy for time, per key:
 
-    - a reading that is not newer than the newest before it is skipped (``drop_duplicates``), or taken;
-    - after a gap longer than *max_gap_s* the window fills up anew, so that none spans the gap;
+    - a reading that is not newer than the newest before it is skipped (``drop_duplicates``), or used;
+    - after a gap longer than *max_gap_s* the window fills again, so that no window spans the gap;
     - readings of keys beyond the first *max_keys* are skipped.
 
     The result does not depend on how the stream was cut into batches.
@@ -53,44 +52,44 @@ class Windows:
         self._features = features
         self._targets = features * horizon if horizon else targets
         self._horizon = horizon
-        # Readings that one window, or one window and its target, spans.
+        # Readings that one window spans, or one window and its target.
         self._span = window + horizon
         self._max_gap_s = np.inf if max_gap_s is None else max_gap_s
         self._drop_duplicates = drop_duplicates
         self._max_keys = max_keys
-        # Readings before the current one that it needs.
+        # Readings before the current one that a window needs.
         self._depth = self._span - 1
         self._series: dict[str, _Series] = {}
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
         if not len(samples):
             x = np.empty((0, self._window, self._features), np.float32)
-            return replace(batch, samples=replace(samples, x=x, y=np.empty((0, self._targets), np.float32)))
+            return Transformed(replace(samples, x=x, y=np.empty((0, self._targets), np.float32)))
         spans = np.empty((len(samples), self._span, self._features), np.float32)
         ready = np.zeros(len(samples), bool)
-        skipped = dict.fromkeys(SKIP_REASONS, 0)
+        skipped: Counter[SkipReason] = Counter()
         for key, rows in _rows_by_key(samples.keys).items():
             series = self._series.get(key)
             if series is None:
                 if len(self._series) >= self._max_keys:
-                    skipped[TOO_MANY_KEYS] += len(rows)
+                    skipped[SkipReason.TOO_MANY_KEYS] += len(rows)
                     continue
                 series = self._series[key] = _Series(np.zeros((self._depth, self._features), np.float32))
             fresh = self._in_time(series, samples.times_s[rows])
-            skipped[DUPLICATE_TIME] += len(rows) - int(fresh.sum())
+            skipped[SkipReason.DUPLICATE_TIME] += len(rows) - int(fresh.sum())
             rows = rows[fresh]
             if len(rows):
                 filled = self._cut(series, samples.x[rows], samples.times_s[rows], rows, spans)
                 ready[rows[filled]] = True
-                skipped[WINDOW_FILLING] += len(rows) - int(filled.sum())
-        kept = samples.take(ready)
+                skipped[SkipReason.WINDOW_FILLING] += len(rows) - int(filled.sum())
+        samples = samples.take(ready)
         whole = spans[ready]
-        learned = replace(kept, x=whole)
+        learned = replace(samples, x=whole)
         if self._horizon:
             ahead = whole[:, self._window :].reshape(len(whole), self._targets)
-            learned = replace(kept, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
-        return replace(batch, samples=learned, skipped={k: v for k, v in skipped.items() if v})
+            learned = replace(samples, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
+        return Transformed(learned, skipped=skipped)
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
         if not self._drop_duplicates:
@@ -106,7 +105,7 @@ class Windows:
         rows: npt.NDArray[np.int64],
         spans: Float32Array,
     ) -> npt.NDArray[np.bool_]:
-        """Writes the readings up to each of *readings* into *spans*; returns which of them are whole."""
+        """Write the readings up to each of *readings* into *spans*; return a mask of the complete ones."""
         count = len(readings)
         gaps_s = np.diff(times_s, prepend=series.last_s)
         broken = gaps_s > self._max_gap_s
@@ -122,7 +121,7 @@ class Windows:
         return runs > self._depth
 
     def state(self) -> State:
-        """All series as columns."""
+        """Return all series as columns."""
         series = list(self._series.values())
         shape = (len(series), self._depth, self._features)
         return {
@@ -140,7 +139,7 @@ class Windows:
 
 
 def _rows_by_key(keys: Sequence[Any] | npt.NDArray[Any]) -> dict[str, npt.NDArray[np.int64]]:
-    """Row numbers of each key, ascending, the keys in order of appearance."""
+    """Return the row numbers of each key, ascending, the keys in order of appearance."""
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
@@ -148,7 +147,7 @@ def _rows_by_key(keys: Sequence[Any] | npt.NDArray[Any]) -> dict[str, npt.NDArra
 
 
 def _run_lengths(broken: npt.NDArray[np.bool_], before: int) -> npt.NDArray[np.int64]:
-    """How many readings in a row end at each position, *before* of them before the first.
+    """Return how many consecutive readings end at each position; *before* of them came before the first.
 
     >>> _run_lengths(np.array([False, False, True, False]), 3).tolist()
     [4, 5, 1, 2]

@@ -23,15 +23,16 @@ from learnd.learners.update import Update, UpdateOptions
 from learnd.models.assembly import Core, make_core
 from learnd.models.core import CoreSpec
 from learnd.models.layer_selection import Freeze, chosen_to_freeze, matching
-from learnd.models.settings import LoadSettings
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.slots import assign_slots
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
-from learnd.tasks.settings import ClassificationSettings, ForecastSettings, ReconstructionSettings
 from learnd.wiring.warm_start import WarmStart, exported_classes, warm_start
 
 log = structlog.get_logger()
+
+THAW = "thaw"
+"""The name of the action after which frozen layers learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,15 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     if before is not None:
         recipe = before.recipe
     task, features = recipe.task, len(recipe.features)
-    row_shape = (features,) if task.window is None else (task.window, features)
-    classify = isinstance(task, ClassificationSettings)
+    row_shape = task.row_shape(features)
+    classify = task.has_classes
     labels = _first_labels(recipe, before)
     # Keras numbers what has no name by how many there were before: a checkpoint needs the same names in every process.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
     spec = CoreSpec(
         row_shape,
-        _outputs(recipe),
+        recipe.output_count,
         seed=recipe.seed,
         unroll=unroll,
         classify=classify,
@@ -121,8 +122,8 @@ def require_no_batch_statistics(network: Any) -> None:
 
 
 def _gives_probabilities(recipe: ModelRecipe, core: Core) -> bool:
-    outputs = getattr(recipe.task, "outputs", "auto")
-    return core.probabilities if outputs == "auto" else bool(outputs == "probabilities")
+    outputs = recipe.task.loaded_outputs
+    return core.probabilities if outputs == "auto" else outputs == "probabilities"
 
 
 def _own_loss(recipe: ModelRecipe, core: Core) -> Any:
@@ -140,7 +141,7 @@ def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, .
     """
     task, model = recipe.task, recipe.model
     known = before.labels if before is not None else exported_classes(recipe)
-    if not isinstance(task, ClassificationSettings):
+    if not task.has_classes:
         return ()
     labels = tuple(task.first_classes)
     if model.head is not None:
@@ -148,7 +149,7 @@ def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, .
     if known and labels[: len(known)] not in ((), known):
         message = f"begins otherwise than {', '.join(known)}, which is what the loaded model knows"
         raise ConfigError(Problem("task.classes", f"{message}; list these first, or add model.head"))
-    if not labels and not known and isinstance(model, LoadSettings):
+    if not labels and not known and model.brings_classes:
         message = "is needed: a loaded model has classes; name them in order, or add model.head"
         raise ConfigError(Problem("task.known", message))
     return max(labels, known, key=len)
@@ -158,7 +159,7 @@ def _assign(network: Any, before: WarmStart, *, new_head: bool) -> None:
     """Give *network* the arrays of another learnd's state; those of a new head stay as they are."""
     missing = []
     for name, variable in _named("model", network.variables).items():
-        if variable is getattr(network, "known", None):
+        if variable is network.class_count:
             continue  # how many classes there are, the labels say
         array = before.arrays.get(name)
         if array is not None and tuple(array.shape) == tuple(variable.shape):
@@ -213,7 +214,7 @@ def make_update(
     """
     optimizer = make_optimizer_for(made, learning.optimizer)
     options = UpdateOptions(
-        weighted=learning.sample_weight is not None or learning.class_weights is not None,
+        weighted=learning.weighted,
         passes=learning.passes,
         elastic=learning.elastic,
         rates=layer_rates(made, learning.layer_rates),
@@ -232,23 +233,6 @@ def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Any, floa
         for v in part.variables
     }
     return [(v, factor) for v, factor in factors.values() if factor != 1.0 and v.trainable]
-
-
-def targets_of(recipe: ModelRecipe) -> int:
-    """Numbers in one target row."""
-    if isinstance(recipe.task, ReconstructionSettings):
-        return 0
-    if isinstance(recipe.task, ForecastSettings):
-        return len(recipe.features) * recipe.task.horizon
-    return len(recipe.target)
-
-
-def _outputs(recipe: ModelRecipe) -> int:
-    """Numbers in one prediction."""
-    task = recipe.task
-    if isinstance(task, ReconstructionSettings):
-        return len(recipe.features) * (task.window or 1)
-    return task.capacity if isinstance(task, ClassificationSettings) else targets_of(recipe)
 
 
 def named_variables(network: Any, optimizer: Any) -> dict[str, Any]:

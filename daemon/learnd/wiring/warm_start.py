@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -19,11 +19,13 @@ from learnd.core.types import State
 
 log = structlog.get_logger()
 
+Recipe = TypeVar("Recipe", bound=ModelRecipe)
+
 _FOLDER = "model"
 _RECORD = "adopted.json"
 
 
-def pinned_copy(recipe: ModelRecipe, data_dir: Path) -> ModelRecipe:
+def pinned_copy(recipe: Recipe, data_dir: Path) -> Recipe:
     """The same recipe, with what it loads copied into *data_dir*: years later the original may be gone, or another.
 
     Copied once; what a ``data_dir`` has adopted stays.
@@ -34,7 +36,7 @@ def pinned_copy(recipe: ModelRecipe, data_dir: Path) -> ModelRecipe:
         if there is nothing at ``model.load`` and nothing was adopted before.
     """
     model = recipe.model
-    named: dict[str, Path | None] = {"load": model.load, "architecture": getattr(model, "architecture", None)}
+    named: dict[str, Path | None] = {"load": model.load, "architecture": model.architecture_file}
     wanted = {key: path for key, path in named.items() if path is not None}
     if not wanted:
         return recipe
@@ -226,6 +228,5 @@ def _require_same(recipe: ModelRecipe, features: list[str], task: str, target: l
 
 
 def _labels(state: State) -> tuple[str, ...]:
-    transform = state["transform"]
-    names = [part["names"] for part in transform.get("parts", [transform]) if "names" in part]
-    return tuple(names[0]) if names else ()
+    labels = state["transforms"].get("labels")
+    return tuple(labels["names"]) if labels is not None else ()

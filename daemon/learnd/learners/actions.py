@@ -1,0 +1,90 @@
+"""Actions at a sample count: changes of the model or its update that replay exactly.
+
+An action takes effect after a stated number of learned samples, between two compiled calls, wherever the stream was
+cut. Which actions are pending and which took effect is part of the checkpoint. A restart therefore repeats them at the
+same samples, and ends with the same bits. Thawing frozen layers is the first user.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+
+from learnd.core.types import State
+
+log = structlog.get_logger()
+
+
+class Action(Protocol):
+    """A change that takes effect between two compiled calls."""
+
+    def apply(self) -> None:
+        """Take effect. Whatever this changes in variables is saved with them."""
+        ...
+
+    def reapply(self) -> None:
+        """Make the same change after a restart, except for what variables hold: those are already restored."""
+        ...
+
+
+class Actions:
+    """The actions that can be scheduled, by name, and the sample counts at which they take effect.
+
+    Actions at the same count take effect in the order in which they were scheduled. The compiled update is traced
+    again after each, because an action may change what is trainable.
+
+    Parameters
+    ----------
+    known : every action that may be scheduled or restored, by the name that the checkpoint holds
+    """
+
+    def __init__(self, known: Mapping[str, Action] | None = None) -> None:
+        self._known = dict(known or {})
+        self._pending: list[tuple[int, str]] = []
+        self._done: list[tuple[int, str]] = []
+
+    def schedule(self, name: str, at_samples: int) -> None:
+        """Let the action *name* take effect once *at_samples* samples are learned.
+
+        Raises
+        ------
+        KeyError
+            if there is no such action.
+        """
+        if name not in self._known:
+            raise KeyError(f"no action {name!r}; there are {', '.join(self._known) or 'none'}")
+        self._pending.append((at_samples, name))
+        self._pending.sort(key=lambda entry: entry[0])  # stable: equal counts keep their order
+
+    @property
+    def pending(self) -> bool:
+        """Whether any action is still to come."""
+        return bool(self._pending)
+
+    def samples_left(self, learned: int) -> int | None:
+        """Return how many samples may be learned before the next action; None if none is pending."""
+        return max(0, self._pending[0][0] - learned) if self._pending else None
+
+    def take_effect(self, learned: int) -> bool:
+        """Apply every action that is due after *learned* samples; return whether there was one."""
+        due = [entry for entry in self._pending if entry[0] <= learned]
+        for at_samples, name in due:
+            self._known[name].apply()
+            log.info("action_applied", always=True, action=name, at_samples=at_samples, samples=learned)
+        self._pending = self._pending[len(due) :]
+        self._done += due
+        return bool(due)
+
+    def state(self) -> State:
+        return {"pending": [list(entry) for entry in self._pending], "done": [list(entry) for entry in self._done]}
+
+    def restore(self, state: State) -> bool:
+        """Take up *state* and make again what took effect before it; return whether that was anything.
+
+        What the configuration schedules at every start is in the state already, pending or done.
+        """
+        self._pending = [(int(at), str(name)) for at, name in state["pending"]]
+        self._done = [(int(at), str(name)) for at, name in state["done"]]
+        for _, name in self._done:
+            self._known[name].reapply()
+        return bool(self._done)

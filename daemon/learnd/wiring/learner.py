@@ -1,0 +1,139 @@
+"""Settings to what learns: a network, its optimizer and its averages, inside a learner."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+import tensorflow as tf
+
+from learnd.averaging import AVERAGERS
+from learnd.config.settings import ModelRecipe, Settings
+from learnd.core.protocols import Averager, Learner, Network
+from learnd.core.tensors import TfVariable, Variable
+from learnd.learners import LEARNERS
+from learnd.learners.actions import Actions
+from learnd.learners.averaged import AveragedModel, as_arrays
+from learnd.learners.chunk import CompiledChunk
+from learnd.learners.replay import ReplayBuffer
+from learnd.learners.settings import AnyLearner
+from learnd.runtime.trained_model import TrainedModel
+from learnd.transforms.labels import Labels
+from learnd.wiring.model import THAW, make_model, make_update, named_variables, require_no_batch_statistics
+
+log = structlog.get_logger()
+
+
+class _Owner(Protocol):
+    """A part with variables that belong in the checkpoint."""
+
+    def variables(self) -> Mapping[str, TfVariable]: ...
+
+
+_XLA_EXTRA = "xla_backend_extra_options"
+_ONE_KERNEL = "xla_cpu_small_while_loop_byte_threshold=1000000"
+"""By default only loops that touch less than 1024 bytes per turn become one kernel."""
+
+
+def configure_tensorflow(learning: AnyLearner) -> None:
+    """Set how TensorFlow uses the machine. Call once per process, before anything is compiled.
+
+    Two threads on an update of a small network cost nearly twice the processor time and save none (MLP 32-16 with
+    Adam: 13.1 against 7.2 us of it; `tests/bench/threads.py` compares sizes). One update per sample becomes 1.3 to 7
+    times faster if XLA makes one kernel of the whole loop. Micro-batches would become up to five times slower: their
+    matrix products are worth kernels of their own (`tests/bench/models.py`).
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(learning.threads)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if learning.batch_rows == 1 and _XLA_EXTRA not in flags:  # an operator's own choice stays
+        os.environ["XLA_FLAGS"] = f"{flags} --{_XLA_EXTRA}={_ONE_KERNEL}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What learns, wired.
+
+    Attributes
+    ----------
+    labels : numbers the classes; None where there are none
+    variables : everything that a checkpoint holds in arrays, by a name that is the same in every process
+    optimizer : the name of its class
+    """
+
+    network: Network
+    model: TrainedModel
+    labels: Labels | None
+    variables: Mapping[str, Variable | TfVariable]
+    optimizer: str
+
+
+def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
+    """Return the model of *recipe*, and everything that it learns with as *settings* say.
+
+    Raises
+    ------
+    ConfigError
+        if a setting turns out to be wrong only now.
+    """
+    learning, targets = settings.learning, settings.target_count
+    made = make_model(recipe, loss=learning.loss)
+    network = made.network
+    if learning.batch_rows == 1:
+        require_no_batch_statistics(network)
+    averager: Averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
+    averager.build(network.averaged_weights())
+    averaged = AveragedModel(network, averager, batch_rows=learning.batch_rows)
+    replay = None
+    if learning.replay is not None:
+        replay = ReplayBuffer(
+            learning.replay,
+            rows=learning.batch_rows,
+            row_shape=network.row_shape,
+            targets=targets,
+            seed=settings.seed,
+        )
+    update = make_update(made, learning, averaged, replay)
+    actions = Actions({THAW: made.freeze})
+    if made.thaw_at is not None:
+        actions.schedule(THAW, made.thaw_at)
+    chunk = CompiledChunk(
+        network,
+        update,
+        averaged,
+        batch_rows=learning.batch_rows,
+        targets=targets,
+        compile=learning.compile,
+        actions=actions,
+    )
+    if not learning.compile:
+        log.warning("runs_without_xla", note="learning.compile is false: many times slower")
+    labels = None
+    if settings.task.has_classes:
+        labels = Labels(made.labels, capacity=settings.output_count, weights=learning.class_weights)
+    learner: Learner = LEARNERS[learning.mode].load()(chunk, learning)
+    trained = named_variables(network, update.optimizer)
+    owners: dict[str, _Owner] = {"averager": averager, "averaged": averaged, "guard": update.guard}
+    owned = {f"{prefix}/{name}": v for prefix, owner in owners.items() for name, v in owner.variables().items()}
+    if replay is not None:
+        owned |= {f"replay/{name}": v for name, v in replay.variables().items()}
+    served = {id(v) for v in network.served_state()}
+    continuation = {name: v for name, v in trained.items() if id(v) not in served}
+    model = TrainedModel(
+        learner,
+        averaged,
+        classes=_classes(network, labels),
+        # Once per batch: a variable's own `numpy` takes 50 microseconds, this 15, and learning one sample some 500.
+        refusals=lambda: (int(update.guard.refused.value().numpy()), int(update.guard.rollbacks.value().numpy())),
+        continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
+        retraces=lambda: chunk.retraces,
+    )
+    variables = {**trained, **owned, "learned": chunk.learned}
+    return Learning(network, model, labels, variables, type(update.optimizer).__name__)
+
+
+def _classes(network: Network, labels: Labels | None) -> Callable[[], tuple[str, ...]]:
+    count = network.class_count
+    if labels is None or count is None:
+        return tuple
+    return lambda: labels.names[: int(count.numpy())]

@@ -1,0 +1,37 @@
+"""Settings to sinks."""
+
+from collections.abc import Callable, Sequence
+
+from learnd.config.settings import Settings
+from learnd.core.protocols import DeadLetters, Predictions
+from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
+from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
+from learnd.sinks.topics import TopicSink
+from learnd.sources.kafka_auth import client_options
+
+
+def make_dead_letters(settings: Settings) -> DeadLetters:
+    """Return the configured sink for rejects, or one that only counts and logs them."""
+    sink = settings.dead_letter
+    if sink is None:
+        return DroppedDeadLetters()
+    if sink.path is not None:
+        return FileDeadLetters(sink.path, settings.name)
+    return TopicDeadLetters(_topic_sink(settings, sink.topic, "dead_letter"), settings.name)
+
+
+def make_predictions(settings: Settings, names: Callable[[], Sequence[str]]) -> Predictions:
+    """Return the configured sink for predictions, or none; *names* returns the names of the outputs so far."""
+    sink = settings.predictions
+    if sink is None:
+        return NoPredictions()
+    lines = Lines(settings.task.evaluated_on, names)
+    if sink.path is not None:
+        return FilePredictions(sink.path, lines)
+    return TopicPredictions(_topic_sink(settings, sink.topic, "predictions"), lines)
+
+
+def _topic_sink(settings: Settings, topic: str | None, section: str) -> TopicSink:
+    connection = settings.source.connection
+    assert topic is not None and connection is not None, "the cross checks of the configuration let nothing else pass"
+    return TopicSink(topic, client_options(connection), key=f"{section}.topic")

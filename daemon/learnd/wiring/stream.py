@@ -1,0 +1,75 @@
+"""Settings to the parts that records pass before they are learned: source, decoder, transforms."""
+
+from learnd.config.settings import Settings
+from learnd.core.layout import TextLayout
+from learnd.core.protocols import Decoder, Source, Transform
+from learnd.core.types import Position, Records, TopicPartition
+from learnd.decoders import DECODERS
+from learnd.decoders.validation import Fields, fields_from
+from learnd.sources import SOURCES
+from learnd.sources.settings import SourceContext
+from learnd.transforms.chain import Chain
+from learnd.transforms.labels import Labels
+from learnd.transforms.rules import Rules, rules_from
+from learnd.transforms.windows import Windows
+
+
+def make_source(settings: Settings, decoder: Decoder) -> Source:
+    """Return the configured source; *decoder* tells it the event time of a record."""
+
+    def event_time_s(value: bytes) -> float | None:
+        run = Records(TopicPartition("", 0), [0], [value], [None], [0], Position(1))
+        samples, _ = decoder.decode(run)
+        return float(samples.times_s[0]) if len(samples) else None
+
+    context = SourceContext(settings.name, settings.decode.max_bytes, event_time_s)
+    source: Source = SOURCES[settings.source.kind].load().from_settings(settings.source, context)
+    return source
+
+
+def make_decoder(settings: Settings) -> Decoder:
+    """Return the configured decoder.
+
+    Raises
+    ------
+    ConfigError
+        if a configured field is not among the columns of the records.
+    """
+    decode = settings.decode
+    layout = SOURCES[settings.source.kind].load().layout(settings.source) if decode.needs_lines else TextLayout()
+    decoder: Decoder = DECODERS[decode.kind].load().from_settings(_fields(settings), decode, layout)
+    return decoder
+
+
+def _fields(settings: Settings) -> Fields:
+    return fields_from(
+        settings.features,
+        settings.target,
+        settings.decode,
+        weight=settings.learning.sample_weight,
+        classes=settings.task.fixed_classes,
+        classify=settings.task.has_classes,
+    )
+
+
+def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
+    """Return what happens to samples before learning: rules of the features, windows per key, class numbers."""
+    task = settings.task
+    # The times at which a broker received records say nothing about repeated readings.
+    drop_duplicates = task.duplicates == "drop" and settings.decode.time is not None
+    parts: dict[str, Transform] = {}
+    if rules := rules_from(settings.features):
+        parts["rules"] = Rules(rules, drop_duplicates=drop_duplicates, max_keys=task.max_keys)
+    if task.window is not None:
+        parts["windows"] = Windows(
+            window=task.window,
+            features=len(settings.features),
+            targets=len(settings.target),
+            horizon=task.steps_ahead,
+            max_gap_s=task.max_gap_s,
+            drop_duplicates=drop_duplicates,
+            max_keys=task.max_keys,
+        )
+    if labels is not None:
+        parts["labels"] = labels
+    return Chain(parts)
