@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import learnd
 from learnd.core.errors import ConfigError, LearndError, UsageError
@@ -18,6 +18,9 @@ from learnd.core.errors import ConfigError, LearndError, UsageError
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}\n{self.format_usage()}")
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,40 +43,58 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="learnd", description=learnd.__doc__)
     parser.add_argument("--version", action="version", version=f"learnd {learnd.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_run(commands)
+    _add_validate(commands)
+    _add_schema(commands)
+    _add_init(commands)
+    _add_inspect(commands)
+    _add_predict(commands)
+    return parser
 
+
+def _add_run(commands: _Commands) -> None:
     run = commands.add_parser("run", help="learn from the stream until SIGTERM or the end of the stream")
     run.add_argument("config", type=Path, metavar="CONFIG", help="the configuration, a YAML file")
-    run.add_argument("--once", action="store_true", help="stop at the offsets where the stream ends at the start")
+    run.add_argument("--once", action="store_true", help="stop at the offsets that are the end of the stream now")
     run.add_argument("--max-records", type=_positive, metavar="N", help="stop after N records")
-    run.add_argument(
-        "--log", choices=("auto", "json", "text"), default="auto", help="log format (default: %(default)s)"
-    )
+    log_help = "log format (default: auto, which is text on a terminal and else json)"
+    run.add_argument("--log", choices=("auto", "json", "text"), default="auto", help=log_help)
 
+
+def _add_validate(commands: _Commands) -> None:
     validate = commands.add_parser("validate", help="check configurations and list every error")
     validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+", help="a configuration, a YAML file")
-    validate.add_argument("--load", action="store_true", help="also build or load and compile the model (seconds)")
+    validate.add_argument("--load", action="store_true", help="also load and compile the model (takes seconds)")
 
+
+def _add_schema(commands: _Commands) -> None:
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration or of a manifest")
     form = schema.add_mutually_exclusive_group()
     form.add_argument("--manifest", action="store_true", help="print the schema of learnd.json, a file of each export")
     form.add_argument("--markdown", action="store_true", help="print the configuration reference as Markdown")
 
-    init = commands.add_parser("init", help="write a commented example configuration")
-    init.add_argument(
-        "path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"), help="default: learnd.yaml"
-    )
 
+def _add_init(commands: _Commands) -> None:
+    init = commands.add_parser("init", help="write a commented example configuration")
+    path_help = "the file to write (default: learnd.yaml)"
+    init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"), help=path_help)
+
+
+def _add_inspect(commands: _Commands) -> None:
     inspect = commands.add_parser("inspect", help="describe an export, or the checkpoints in a data_dir")
     inspect.add_argument("path", type=Path, metavar="PATH", help="the folder of an export, or a data_dir")
     inspect.add_argument("--verify", action="store_true", help="compare every file of an export with its manifest")
-    inspect.add_argument("--public-key", type=Path, metavar="FILE", help="with --verify: check the signature with it")
+    key_help = "with --verify: the public key that must have signed the export"
+    inspect.add_argument("--public-key", type=Path, metavar="FILE", help=key_help)
 
+
+def _add_predict(commands: _Commands) -> None:
     predict = commands.add_parser("predict", help="run an export on records: JSON Lines in, JSON Lines out")
     predict.add_argument("export", type=Path, metavar="EXPORT", help="its folder, such as data/exports/latest")
     predict.add_argument("--format", metavar="NAME", help="the format to run (default: the first that can be run)")
     predict.add_argument("--key", metavar="FIELD", help="field with the name of the machine, for models with windows")
-    predict.add_argument("--code", metavar="MODULE", help="import this first: your own layers in a Keras file")
-    return parser
+    code_help = "a module to import first, with your own layers of a Keras file"
+    predict.add_argument("--code", metavar="MODULE", help=code_help)
 
 
 def _positive(text: str) -> int:

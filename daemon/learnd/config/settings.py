@@ -37,7 +37,7 @@ class FeatureSettings(Section):
     recover_after: Annotated[int, Field(ge=2)] = 100
     """This many readings in a row, each within `max_change` of the one before, are accepted as a new level."""
     on_fault: Literal["reject", "hold", "mean"] = "reject"
-    """What to do about a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
+    """Action on a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
     its good readings (`mean`) instead."""
 
     @property
@@ -47,10 +47,11 @@ class FeatureSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """When the state is saved, and how many checkpoints are kept."""
+    """Schedule of the checkpoints, and how many are kept."""
 
     every_seconds: Positive | None = 30.0
-    """Time between checkpoints. The first of `every_seconds` and `every_samples` to be reached applies; null: no limit on time."""
+    """Time between checkpoints; null: no limit on time. The first of `every_seconds` and `every_samples` to be reached
+    applies."""
     every_samples: Count | None = None
     """Number of learned samples between checkpoints. Absent: no limit on samples."""
     keep: Annotated[int, Field(ge=2)] = 5
@@ -93,7 +94,7 @@ class ModelRecipe(Section):
     target: list[str] = []
     """Field or fields that a regression predicts, or the field with the class. Absent for other tasks."""
     task: AnyTask = RegressionSettings(kind="regression")
-    """What is predicted, and from which inputs."""
+    """The task: what is predicted, and from which inputs."""
     model: AnyModel
     """The model that learns: built in, made by your code, or loaded from a file."""
     scaling: ScalingSettings = ScalingSettings()
@@ -132,7 +133,7 @@ class LearningRecipe(ModelRecipe):
     """The settings that an exporting process needs to build the network and its update; they hold no secret."""
 
     learning: AnyLearner = PerSampleSettings(mode="per_sample")
-    """How the model is updated."""
+    """Learning mode, optimizer and options of the updates."""
 
 
 class Settings(LearningRecipe):
@@ -143,20 +144,20 @@ class Settings(LearningRecipe):
     data_dir: Path = Path("data")
     """Folder for checkpoints, exports and the lock. One daemon at a time can use it."""
     source: AnySource
-    """Where records come from."""
+    """Source of the records."""
     decode: AnyDecoder
-    """How a record is decoded. Absent: `csv` for a CSV file, else `json`."""
+    """Format of the records. Absent: `csv` for a CSV file, else `json`."""
     averaging: AnyAverager = WindowSettings(kind="window")
-    """How the weights are averaged. Exports hold the averaged weights."""
+    """Averaging of the weights. Exports hold the averaged weights."""
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """When the state is saved."""
+    """Schedule of the checkpoints."""
     export: ExportSettings = ExportSettings()
-    """Which formats are published, and when."""
+    """Published formats, and their schedule."""
     dead_letter: SinkSettings | None = None
-    """Where rejected records are written, complete. Absent: they are only counted and logged."""
+    """Sink for rejected records, which are written unchanged. Absent: they are only counted and logged."""
     predictions: SinkSettings | None = None
-    """Where predictions are written: for each sample its origin, key, time, prediction and truth, and the scores of the
-    live and the averaged weights. Absent: nowhere."""
+    """Sink for predictions: for each sample its origin, key, time, prediction and truth, and the scores of the
+    live and the averaged weights. Absent: not written."""
     http: HttpSettings = HttpSettings()
     """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
 
