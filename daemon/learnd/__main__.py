@@ -1,4 +1,4 @@
-"""``python -m learnd``: the same as the ``learnd`` command."""
+"""``python -m learnd``: an alias of the ``learnd`` command."""
 
 import sys
 

@@ -147,5 +147,5 @@ def test_what_a_topic_has_not_taken_comes_into_the_file_that_takes_its_place(tmp
 
 def test_what_keeps_no_lines_is_refused() -> None:
     """Nothing could be taken back there after a crash."""
-    with pytest.raises(ConfigError, match=r"predictions.path: /dev/null is no file"):
+    with pytest.raises(ConfigError, match=r"predictions.path: /dev/null is not a regular file"):
         FilePredictions(Path("/dev/null"), LINES).open()

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from learnd.checkpoint import state_codec
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.export_worker.worker import build_export
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from tests.support.helpers import LEARND, ROOT, Daemon, config_text, readings, run_cli
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from learnd.checkpoint import state_codec
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.core import crash_points
 from learnd.testing.kafka import KafkaCluster
 from tests.support import compile_cache

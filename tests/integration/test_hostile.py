@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.core.types import Position, Records
 from learnd.runtime.loop import run
 from learnd.runtime.reader import decode

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.config.loader import load
 from learnd.testing.kafka import KafkaCluster
 from learnd.wiring.model import make_model

@@ -95,8 +95,8 @@ def test_classes_go_by_their_names(tmp_path: Path) -> None:
 
 def test_what_is_no_export_or_format_is_said(data_dir: Path, tmp_path: Path) -> None:
     """With what there is instead."""
-    assert "is no export" in _predict(tmp_path, "", code=64)[1]
-    assert "there are keras, onnx" in _predict(data_dir / "exports" / "latest", "", "--format", "hdf5", code=64)[1]
+    assert "is not an export" in _predict(tmp_path, "", code=64)[1]
+    assert "it has keras, onnx" in _predict(data_dir / "exports" / "latest", "", "--format", "hdf5", code=64)[1]
 
 
 def test_tensorflow_serving_finds_warm_up_requests_and_clients_an_example(data_dir: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.config.loader import loads
 from learnd.core.errors import ConfigError
 from learnd.models import from_bytes, to_bytes

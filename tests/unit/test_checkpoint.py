@@ -164,7 +164,7 @@ def test_if_all_are_damaged_nothing_starts_afresh(five_saves: Path) -> None:
 
 def test_a_checkpoint_of_another_configuration_is_refused(five_saves: Path) -> None:
     """The error names the key and both values."""
-    with pytest.raises(ConfigError, match=r"model: .* learned with mlp, the configuration now says lstm"):
+    with pytest.raises(ConfigError, match=r"model: .* learned with mlp, but the configuration now says lstm"):
         _checkpoints(five_saves, _variables(), model="lstm").restore()
 
 

@@ -244,7 +244,7 @@ TestFaultyLife.pytestmark = [pytest.mark.filterwarnings("ignore")]
 def test_the_points_of_the_state_machine_are_all_that_there_are() -> None:
     """A new point in the code of checkpoints is drawn too."""
     root = Path(checkpoint_files.__file__).parent
-    text = "".join((root / name).read_text() for name in ("checkpoint.py", "checkpoint_files.py"))
+    text = "".join((root / name).read_text() for name in ("checkpointer.py", "files.py"))
     assert sorted(part.split('"')[0] for part in text.split('crash_points.reached("')[1:]) == sorted(POINTS)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.checkpoint.checkpointer import Checkpoints, read_arrays
+from learnd.checkpoint.checkpointer import Checkpoints
+from learnd.checkpoint.reading import read_arrays
 from learnd.core.errors import FileLostError, SaveFailedError
 from learnd.core.types import TopicPartition
 from learnd.runtime.loop import Pipeline, run

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.runtime.loop import Pipeline
 from learnd.sources.memory import MemorySource
 from learnd.wiring.pipeline import make_pipeline

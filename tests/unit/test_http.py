@@ -69,9 +69,9 @@ def _ended(client: socket.socket) -> bool:
         ("GET /metrics?name=x HTTP/1.0", 200, b"scraped_total 1.0"),
         ("GET /livez HTTP/1.1", 200, b"alive\n"),
         ("GET /readyz HTTP/1.1", 503, b"not yet\n"),
-        ("GET /config HTTP/1.1", 404, b"here are /metrics /livez /readyz"),
+        ("GET /config HTTP/1.1", 404, b"the paths are /metrics, /livez and /readyz"),
         ("GET /../../etc/passwd HTTP/1.1", 404, b"not found"),
-        ("POST /metrics HTTP/1.1", 405, b"GET alone"),
+        ("POST /metrics HTTP/1.1", 405, b"only GET is supported"),
         ("GET /metrics", 400, b"not HTTP"),
         ("\x16\x03\x01\x02\x00", 400, b"not HTTP"),
         ("GET /metrics HTTP/2.0", 400, b"not HTTP"),
@@ -179,7 +179,7 @@ def test_an_end_lets_go_of_everything() -> None:
     server.open()
     port = server.port
     client = _connect(server)
-    with pytest.raises(ConfigError, match=rf"http: 127\.0\.0\.1:{port} cannot be opened .*choose another port"):
+    with pytest.raises(ConfigError, match=rf"http: cannot listen on 127\.0\.0\.1:{port} .*choose another port"):
         make(port).open()
     server.close()
     until(lambda: _ended(client), what="the end of the connection", timeout_s=4)

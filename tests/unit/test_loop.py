@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from learnd.checkpoint import state_codec
-from learnd.checkpoint.checkpointer import read_arrays
-from learnd.cli import main as cli
+from learnd.checkpoint.reading import read_arrays
+from learnd.cli import run as cli
 from learnd.core import crash_points
 from learnd.core.errors import ConfigError, ExportError, SaveFailedError
 from learnd.core.types import Snapshot, TopicPartition
@@ -365,13 +365,13 @@ def test_a_model_that_begins_afresh_is_published_again(tmp_path: Path) -> None:
 def test_a_long_start_is_no_standstill(tmp_path: Path) -> None:
     """Compiling, or skipping what was learned of a large file, takes as long as it takes."""
     pipeline = _pipeline(tmp_path, MemorySource(readings(10)))
-    assert cli._alive(pipeline) == (True, "starting")
+    assert cli.liveness(pipeline) == (True, "starting")
     assert pipeline.open()
     pipeline.collect_outcomes()
-    assert cli._alive(pipeline)[0]
+    assert cli.liveness(pipeline)[0]
     assert pipeline.status.beat_s is not None
     pipeline.status.beat_s -= cli.STALLED_S
-    assert not cli._alive(pipeline)[0]
+    assert not cli.liveness(pipeline)[0]
     pipeline.close()
 
 

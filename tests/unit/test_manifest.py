@@ -175,7 +175,7 @@ def test_a_manifest_that_is_torn_is_named(text: str, copy: Path) -> None:
     (copy / "learnd.json").write_text(text)
     done = run_cli("inspect", str(copy))
     assert (done.returncode, done.stdout) == (ExportDamagedError.exit_code, "")
-    assert f"{copy / 'learnd.json'} is no manifest any more" in done.stderr
+    assert f"{copy / 'learnd.json'} is not a readable manifest" in done.stderr
 
 
 def test_the_code_in_the_card_runs(published: Path) -> None:

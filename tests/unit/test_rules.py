@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from learnd.checkpoint import state_codec
-from learnd.checkpoint.checkpointer import read_arrays
+from learnd.checkpoint.reading import read_arrays
 from learnd.core.types import Batch, Position, Records
 from learnd.runtime.loop import run
 from learnd.sources.memory import Item, MemorySource

@@ -1,1 +1,1 @@
-"""Checkpoints: one atomic state on disk."""
+"""Checkpoints: the complete state of the daemon on disk, saved atomically."""

@@ -1,9 +1,10 @@
-"""The files of checkpoints: how one comes and goes as a whole, and whether it is still what was written.
+"""The files of checkpoints: atomic creation and removal, and checksums.
 
-Checkpoint 7 is ``ckpt-7.index`` and ``ckpt-7.data-*``, in TensorFlow's format, and ``ckpt-7.json``, its summary:
-offsets, counts, time, and the SHA-256 of the others and of itself. It exists once its index stands in the directory.
-While the folder ``.partial-7`` is there and that index is not, 7 is half made or half removed, and `sweep` takes it
-away: so a crash is never taken for damage, nor damage for a crash.
+Checkpoint 7 consists of ``ckpt-7.index`` and ``ckpt-7.data-*``, in TensorFlow's format, and of its summary
+``ckpt-7.json``: offsets, counts, time, and the SHA-256 of the other files and of the summary itself. The checkpoint
+exists once its index is in the directory. If the folder ``.partial-7`` exists without that index, checkpoint 7 is
+incomplete, being written or removed, and `sweep` deletes it. So a crash is never mistaken for damage, nor damage for
+a crash.
 """
 
 import contextlib
@@ -22,24 +23,26 @@ from learnd.core.fsync import fsync
 
 FORMAT_VERSION = 1
 SET_ASIDE = "damaged-"
+"""Start of the new file names of a damaged checkpoint."""
 _NAME = re.compile(r"ckpt-(\d+)\.(index|json|data-.*)$")
 _PARTIAL = ".partial-"
 
 
 def prefix(directory: Path, number: int) -> Path:
-    """What the names of all files of checkpoint *number* begin with."""
+    """Return the path prefix of all files of checkpoint *number*."""
     return directory / f"ckpt-{number}"
 
 
 def numbers(directory: Path) -> list[int]:
-    """Checkpoints of which anything is there, ascending; damaged ones too, but none that is half made or removed."""
-    found = {int(match[1]) for path in directory.iterdir() if (match := _NAME.match(path.name))}
-    return sorted(found - set(_unfinished(directory)))
+    """Return the numbers of all checkpoints, ascending: damaged ones are included, incomplete ones are not."""
+    present = {int(match[1]) for path in directory.iterdir() if (match := _NAME.match(path.name))}
+    return sorted(present - set(_incomplete(directory)))
 
 
-def _unfinished(directory: Path) -> list[int]:
-    marked = [int(path.name.removeprefix(_PARTIAL)) for path in directory.glob(f"{_PARTIAL}*")]
-    return [number for number in marked if not _index(directory, number).exists()]
+def _incomplete(directory: Path) -> list[int]:
+    """Return the numbers of checkpoints that a crash left half written or half removed."""
+    partial = [int(path.name.removeprefix(_PARTIAL)) for path in directory.glob(f"{_PARTIAL}*")]
+    return [number for number in partial if not _index(directory, number).exists()]
 
 
 def _index(directory: Path, number: int) -> Path:
@@ -51,18 +54,18 @@ def _summary(directory: Path, number: int) -> Path:
 
 
 def _files(directory: Path, number: int) -> list[Path]:
-    """The files of one checkpoint, its index last."""
-    found = [path for path in directory.glob(f"ckpt-{number}.*") if _NAME.match(path.name)]
-    return sorted(found, key=lambda path: (path.suffix == ".index", path.name))
+    """Return the files of one checkpoint, its index last."""
+    paths = [path for path in directory.glob(f"ckpt-{number}.*") if _NAME.match(path.name)]
+    return sorted(paths, key=lambda path: (path.suffix == ".index", path.name))
 
 
 def sweep(directory: Path) -> None:
-    """Take away what a crash left half made or half removed."""
-    for number in _unfinished(directory):
+    """Delete what a crash left half written or half removed."""
+    for number in _incomplete(directory):
         for path in _files(directory, number):
             path.unlink()
-    for left in directory.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(left)
+    for folder in directory.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(folder)
 
 
 def write(
@@ -73,19 +76,19 @@ def write(
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> int:
-    """Make checkpoint *number* appear as a whole, durably, with its checksums; returns its bytes.
+    """Create checkpoint *number* atomically and durably, with its checksums, and return its size in bytes.
 
-    *write_arrays* is given the prefix to write TensorFlow's files to. Whatever it raises, and every failure of the
-    disk, leaves no checkpoint of that number, as far as the disk still obeys.
+    *write_arrays* writes TensorFlow's files to the prefix that it is given. After any error, from it or from the disk,
+    there is no checkpoint of that number, as long as the disk still allows deleting.
     """
     partial = directory / f"{_PARTIAL}{number}"
-    sweep(directory)  # what an earlier failure could not take back fills the disk
+    sweep(directory)  # what an earlier failure could not delete fills the disk
     try:
         partial.mkdir()
         write_arrays(prefix(partial, number))
         crash_points.reached("checkpoint.before-checksums")
         files = {path.name: describe(path) for path in _files(partial, number)}
-        _seal(_summary(partial, number), {**summary, "saved_at": now().isoformat(), "files": files})
+        _write_summary(_summary(partial, number), {**summary, "saved_at": now().isoformat(), "files": files})
         size_bytes = 0
         for path in _files(partial, number):
             fsync(path)
@@ -100,21 +103,21 @@ def write(
     except Exception:
         _discard(directory, number)
         raise
-    with contextlib.suppress(OSError):  # it is durable already
+    with contextlib.suppress(OSError):  # the checkpoint is already durable
         partial.rmdir()
     return size_bytes
 
 
 def _discard(directory: Path, number: int) -> None:
-    """Take back a write that failed; what the disk refuses to remove now, `sweep` removes later."""
+    """Delete the files of a failed write. What the disk refuses to delete now, `sweep` deletes later."""
     with contextlib.suppress(OSError):
-        for path in reversed(_files(directory, number)):  # the index first: without it none of the rest may go
+        for path in reversed(_files(directory, number)):  # the index first: it must not outlive the other files
             path.unlink()
         shutil.rmtree(directory / f"{_PARTIAL}{number}")
 
 
 def remove(directory: Path, number: int) -> None:
-    """Take checkpoint *number* away; a crash in between leaves it to `sweep`."""
+    """Remove checkpoint *number*. If a crash interrupts this, `sweep` completes it."""
     partial = directory / f"{_PARTIAL}{number}"
     partial.mkdir(exist_ok=True)
     if (index := _index(directory, number)).exists():
@@ -126,26 +129,28 @@ def remove(directory: Path, number: int) -> None:
 
 
 def set_aside(directory: Path, number: int) -> None:
-    """Give a damaged checkpoint another name, for people to look at; nothing of ours reads it again."""
+    """Rename a damaged checkpoint, for people to look at; learnd does not read it again."""
     for path in _files(directory, number):
         path.rename(path.with_name(f"{SET_ASIDE}{path.name}"))
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of one file."""
+    """Return the size and the SHA-256 of one file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _seal(path: Path, document: Mapping[str, Any]) -> None:
+def _write_summary(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a summary together with its own SHA-256."""
     checkpoint = {"format_version": FORMAT_VERSION, **document}
     text = json.dumps({"checkpoint": checkpoint, "sha256": _digest(checkpoint)}, indent=2)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    """
+    """Return the SHA-256 of a document, in hex; it does not depend on the order of its keys.
+
     >>> _digest({"b": 1, "a": [2]}) == _digest({"a": [2], "b": 1})
     True
     """
@@ -154,12 +159,12 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 def read_summary(directory: Path, number: int) -> dict[str, Any] | None:
-    """What checkpoint *number* says of itself; None for one that an older learnd wrote, without a summary.
+    """Return the summary of checkpoint *number*; None if an older learnd wrote it, without a summary.
 
     Raises
     ------
     StateDamagedError
-        if its summary is not what was written.
+        if the summary is not what was written.
     """
     path = _summary(directory, number)
     if not path.exists():
@@ -176,28 +181,28 @@ def read_summary(directory: Path, number: int) -> dict[str, Any] | None:
 
 
 def require_sound(directory: Path, number: int) -> None:
-    """Compare every file of checkpoint *number* with its checksum; one without a summary only has to have an index.
+    """Compare every file of checkpoint *number* with its checksum. Without a summary, only the index is required.
 
     Raises
     ------
     StateDamagedError
-        that names the first file that is missing, or is not what was written.
+        if a file is missing or is not what was written; it names the first such file.
     """
     if not _index(directory, number).exists():
         raise StateDamagedError(f"ckpt-{number}.index is missing")
     summary = read_summary(directory, number)
-    for name, written in (summary["files"] if summary is not None else {}).items():
+    for name, expected in (summary["files"] if summary is not None else {}).items():
         path = directory / name
         if not path.exists():
             raise StateDamagedError(f"{name} is missing")
-        if (size_bytes := path.stat().st_size) != written["bytes"]:
-            raise StateDamagedError(f"{name} has {size_bytes} bytes of the {written['bytes']} that were written")
-        if describe(path) != written:
-            raise StateDamagedError(f"{name} is not what was written (its SHA-256 is another)")
+        if (size_bytes := path.stat().st_size) != expected["bytes"]:
+            raise StateDamagedError(f"{name} has {size_bytes} bytes, not the {expected['bytes']} that were written")
+        if describe(path) != expected:
+            raise StateDamagedError(f"{name} is not what was written (its SHA-256 differs)")
 
 
 def damage(directory: Path, number: int) -> str:
-    """What `require_sound` finds, as text; empty where all is well."""
+    """Return the error of `require_sound` as text; empty if the checkpoint is sound."""
     try:
         require_sound(directory, number)
     except (StateDamagedError, OSError) as error:
@@ -206,5 +211,5 @@ def damage(directory: Path, number: int) -> str:
 
 
 def size_bytes(directory: Path, number: int) -> int:
-    """The size of all files of checkpoint *number*."""
+    """Return the total size of the files of checkpoint *number*, in bytes."""
     return sum(path.stat().st_size for path in _files(directory, number))

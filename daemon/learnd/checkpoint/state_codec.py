@@ -1,4 +1,4 @@
-"""Component state (numbers, strings, lists, dicts, arrays) to bytes and back, exactly."""
+"""Exact conversion of component state (numbers, strings, lists, dicts, arrays) to bytes and back."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _ARRAY = "__array__"
 
 
 def encode(state: State) -> bytes:
-    """MessagePack, with arrays as dtype, shape and little-endian bytes.
+    """Return *state* as MessagePack, with arrays as dtype, shape and little-endian bytes.
 
     >>> decode(encode({"a": np.arange(3.0), "b": [1, "x", None]}))
     {'a': array([0., 1., 2.]), 'b': [1, 'x', None]}
@@ -20,12 +20,13 @@ def encode(state: State) -> bytes:
 
 
 def decode(data: bytes) -> State:
-    """What `encode` was given. Arrays come back writable; tuples come back as lists."""
-    restored: State = _revive(msgspec.msgpack.decode(data))
-    return restored
+    """Return the state that was encoded. Arrays are writable; tuples have become lists."""
+    state: State = _with_arrays(msgspec.msgpack.decode(data))
+    return state
 
 
-def _hook(value: Any) -> Any:
+def _encode_array(value: object) -> object:
+    """Convert a NumPy array or scalar to what MessagePack can hold."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         flat = np.ascontiguousarray(value)
         return {_ARRAY: [flat.dtype.str, list(value.shape), flat.tobytes()]}
@@ -33,18 +34,19 @@ def _hook(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be part of a state")
+    raise TypeError(f"{type(value).__name__} cannot be part of a state; use numbers, text, arrays, lists or dicts")
 
 
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=_hook)
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_array)
 
 
-def _revive(value: Any) -> Any:
+def _with_arrays(value: Any) -> Any:
+    """Return *value* with every encoded array in it converted back."""
     if isinstance(value, dict):
         if _ARRAY in value:
             dtype, shape, data = value[_ARRAY]
             return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
-        return {key: _revive(item) for key, item in value.items()}
+        return {key: _with_arrays(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_revive(item) for item in value]
+        return [_with_arrays(item) for item in value]
     return value

@@ -1,5 +1,6 @@
-"""What ``learnd inspect`` shows of an export or of a data_dir."""
+"""``learnd inspect``: describes an export, or the checkpoints in a data_dir."""
 
+import argparse
 import contextlib
 import json
 from datetime import UTC, datetime
@@ -7,13 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from learnd.checkpoint import files as checkpoint_files
-from learnd.checkpoint.checkpointer import read_checkpoint
+from learnd.cli.native_logs import silence_native_logs
 from learnd.core.errors import ExportDamagedError, StateDamagedError, UsageError
+from learnd.core.tensors import Array
+from learnd.core.types import State
 from learnd.export import manifest, versions
 
 
+def execute(options: argparse.Namespace) -> int:
+    """Print a description of ``options.path`` as JSON; with ``--verify``, check an export. Return the exit code."""
+    if options.public_key is not None and not options.verify:
+        raise UsageError("--public-key needs --verify, which checks the signature; add --verify")
+    if options.verify:
+        from learnd.export.audit import audit
+
+        report = audit(options.path, options.public_key)
+        print(json.dumps(report.shown(), indent=2))
+        if not report.sound:
+            raise ExportDamagedError(f"{options.path} is not what was published: {report.findings()}")
+        return 0
+    print(json.dumps(describe(options.path), indent=2, default=str))
+    return 0
+
+
 def describe(path: Path) -> dict[str, Any]:
-    """An export's manifest, with whether its files still have their hashes; or a data_dir's checkpoints, newest first.
+    """Return the manifest of an export and whether its files match their hashes, or the checkpoints of a data_dir.
+
+    Checkpoints are listed newest first.
 
     Raises
     ------
@@ -31,63 +52,73 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _data_dir(path: Path) -> dict[str, Any]:
     directory = path / "checkpoints"
-    looked_at = [_checkpoint(directory, number) for number in reversed(checkpoint_files.numbers(directory))]
-    still_there = checkpoint_files.numbers(directory)  # a daemon may be at work, and prune
-    checkpoints = [checkpoint for checkpoint in looked_at if checkpoint["number"] in still_there]
-    shown: dict[str, Any] = {
+    descriptions = [_checkpoint(directory, number) for number in reversed(checkpoint_files.numbers(directory))]
+    numbers = checkpoint_files.numbers(directory)  # listed again: a running daemon may have pruned some meanwhile
+    checkpoints = [checkpoint for checkpoint in descriptions if checkpoint["number"] in numbers]
+    description: dict[str, Any] = {
         "checkpoints": checkpoints,
         "set_aside": sorted(p.name for p in directory.glob(f"{checkpoint_files.SET_ASIDE}*")),
         "exports": versions.numbers(path / "exports"),
     }
     sound = [checkpoint["number"] for checkpoint in checkpoints if checkpoint["sound"]]
     if sound:
-        arrays, state = read_checkpoint(checkpoint_files.prefix(directory, sound[0]))
+        arrays, state = _read_checkpoint(checkpoint_files.prefix(directory, sound[0]))
         shapes = {name: list(array.shape) for name, array in sorted(arrays.items())}
-        shown.update(progress=state["progress"], arrays=shapes)
-    return shown
+        description.update(progress=state["progress"], arrays=shapes)
+    return description
 
 
 def _checkpoint(directory: Path, number: int) -> dict[str, Any]:
-    """One checkpoint in short; what cannot be known of a damaged one is None."""
+    """Return a summary of one checkpoint. Values that a damaged one no longer holds are None."""
     damage = checkpoint_files.damage(directory, number)
     summary: dict[str, Any] | None = None
     with contextlib.suppress(StateDamagedError):
         summary = checkpoint_files.read_summary(directory, number)
     if summary is None and not damage:
-        damage, summary = _of_an_older_learnd(directory, number)
-    known = summary or {}
+        damage, summary = _checkpoint_without_summary(directory, number)
+    values = summary or {}
     return {
         "number": number,
         "sound": not damage,
         "damage": damage or None,
-        "samples": known.get("samples"),
-        "records": known.get("records"),
-        "offsets": known.get("offsets"),
+        "samples": values.get("samples"),
+        "records": values.get("records"),
+        "offsets": values.get("offsets"),
         "bytes": checkpoint_files.size_bytes(directory, number),
-        "saved_at": known.get("saved_at"),
-        "checksums": "files" in known,
+        "saved_at": values.get("saved_at"),
+        "checksums": "files" in values,
     }
 
 
-def _of_an_older_learnd(directory: Path, number: int) -> tuple[str, dict[str, Any] | None]:
-    """Without checksums of ours, TensorFlow has to read all of it, and compares its own."""
+def _checkpoint_without_summary(directory: Path, number: int) -> tuple[str, dict[str, Any] | None]:
+    """Return the damage and the summary of a checkpoint by an older learnd, which wrote no checksums.
+
+    TensorFlow reads the whole checkpoint and compares its own checksums.
+    """
     prefix = checkpoint_files.prefix(directory, number)
     try:
-        _, state = read_checkpoint(prefix)
+        _, state = _read_checkpoint(prefix)
     except Exception as error:
         return str(error), None
     saved_at = datetime.fromtimestamp(prefix.with_name(f"{prefix.name}.index").stat().st_mtime, UTC)
     return "", {**state["progress"], "saved_at": saved_at.isoformat()}
 
 
+def _read_checkpoint(prefix: Path) -> tuple[dict[str, Array], State]:
+    with silence_native_logs():
+        from learnd.checkpoint.reading import read_checkpoint  # imports TensorFlow, which takes seconds
+
+    return read_checkpoint(prefix)
+
+
 def _export(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads((path / manifest.FILE_NAME).read_text(encoding="utf-8"))
-        named = document["files"]
+        hashes = document["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise ExportDamagedError(
-            f"{path / manifest.FILE_NAME} is no manifest any more ({type(error).__name__}: {error}); "
-            "take another export, or this one from a backup"
+            f"{path / manifest.FILE_NAME} is not a readable manifest ({type(error).__name__}: {error}); "
+            "use another export, or restore this one from a backup"
         ) from error
-    document["sound"] = manifest.hash_files(path, durable=False) == named
+    document["sound"] = manifest.hash_files(path, durable=False) == hashes
     return document

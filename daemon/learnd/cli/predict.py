@@ -1,107 +1,110 @@
-"""``learnd predict``: what an export says of records, by the runtime that fits its format."""
+"""``learnd predict``: runs an export on records, with the runtime that fits its format."""
 
+import argparse
+import contextlib
 import json
+import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from learnd.cli.native_logs import silence_native_logs
 from learnd.config.settings import FeatureSettings
 from learnd.core.errors import ExportDamagedError, FormatUnavailableError, UsageError
-from learnd.core.types import Float32Array, Position, Records, TopicPartition
+from learnd.core.registry import load_object
+from learnd.core.types import Float32Array, NamedArrays, Position, Records, TopicPartition
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.settings import JsonSettings
 from learnd.decoders.validation import fields_from
 from learnd.export import manifest
 from learnd.export.formats import READERS
 
+BAD_INPUT = 65
 _BLOCK_BYTES = 1 << 16
 
 
+def execute(options: argparse.Namespace) -> int:
+    """Answer the records on standard input; return the exit code."""
+    with silence_native_logs():
+        if options.code is not None:
+            load_object(options.code, "--code")
+        predictor = Predictor(options.export, options.format, key=options.key)
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        predictor.run(sys.stdin.buffer, sys.stdout, sys.stderr)
+    return BAD_INPUT if predictor.rejected else 0
+
+
 class Predictor:
-    """An export, ready to answer.
+    """A loaded export that answers records.
 
     Parameters
     ----------
-    folder : of the export
+    folder : the export's folder
     format : one of its formats; None: the first that can be run
-    key : the field that names the machine, where the model wants the last readings of one
+    key : the field with the name of the machine, for a model that takes the last readings of one machine
 
     Raises
     ------
     UsageError
-        if *folder* is no export, or has no such format, or the format needs code that was not imported.
+        if *folder* is not an export, if it has no such format, or if the format needs code that was not imported.
     ExportDamagedError
-        if the format's file is not there, or cannot be loaded.
+        if the format's file is missing or cannot be loaded.
     """
 
     def __init__(self, folder: Path, format: str | None, *, key: str | None) -> None:
-        self._manifest = _manifest(folder)
-        formats = self._manifest["formats"]
-        runnable = [name for name in formats if name in READERS]
-        chosen = format if format is not None else next(iter(runnable), "")
-        if chosen not in runnable:
-            raise UsageError(f"{folder} has no format {chosen!r} to run; there are {', '.join(runnable) or 'none'}")
-        module, _, name = READERS[chosen].partition(":")
-        reader = getattr(import_module(module), name)
-        try:
-            self._answer = reader(folder / formats[chosen]["path"])
-        except FormatUnavailableError as error:
-            raise UsageError(f"{folder}: {chosen} cannot be loaded: {error} (--code names it)") from error
-        except Exception as error:  # each runtime has its own for a file that is not there or not whole
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ExportDamagedError(
-                f"{folder}: {chosen} cannot be loaded: {said}; learnd inspect {folder} --verify tells what is damaged"
-            ) from error
+        self._manifest = _read_manifest(folder)
+        self._answer = _load_reader(folder, self._manifest["formats"], format)
         features = {
             entry["name"]: FeatureSettings(missing=entry.get("missing")) for entry in self._manifest["features"]
         }
-        # Times are of no use here, and a record may be of any day.
+        # max_ahead_s=None: event times are not used here, and a record may be of any day.
         self._decoder = JsonDecoder(fields_from(features, [], JsonSettings(kind="json", key=key, max_ahead_s=None)))
         self._keyed = key is not None
         self._windows: dict[str, deque[Float32Array]] = {}
         self._lines = 0
         self.rejected = 0
-        """Lines that were no usable record."""
+        """Number of lines that were not usable records."""
 
-    def run(self, lines: BinaryIO, out: TextIO, complaints: TextIO) -> None:
-        """Answer every line of *lines*, in order, as they come; a bad one is named in *complaints* and left out.
+    def run(self, lines: BinaryIO, out: TextIO, errors: TextIO) -> None:
+        """Answer every line of *lines*, in order, as soon as it arrives.
 
-        An empty line is none. With a model of windows nothing is said of a key's first readings.
+        A rejected line is reported to *errors* and gets no answer; empty lines are skipped. A model with windows
+        gives no answer until a key has a full window of readings.
         """
         for block in _blocks(lines):
-            for answer in self._answers(block, complaints):
+            for answer in self._answers(block, errors):
                 out.write(json.dumps(answer) + "\n")
             out.flush()
 
-    def _answers(self, lines: Sequence[bytes], complaints: TextIO) -> Iterator[dict[str, Any]]:
+    def _answers(self, lines: Sequence[bytes], errors: TextIO) -> Iterator[dict[str, Any]]:
         first = self._lines + 1
         self._lines += len(lines)
         numbers = [number for number, line in enumerate(lines, first) if line.strip()]
         values = [lines[number - first] for number in numbers]
-        nothing, no_time = [None] * len(values), [0] * len(values)
-        records = Records(TopicPartition("", 0), numbers, values, nothing, no_time, Position(self._lines + 1))
+        no_keys, no_times = [None] * len(values), [0] * len(values)
+        records = Records(TopicPartition("", 0), numbers, values, no_keys, no_times, Position(self._lines + 1))
         samples, rejects = self._decoder.decode(records)
         for reject in rejects:
-            complaints.write(f"line {reject.offset}: {reject.reason}: {reject.detail}\n")
+            errors.write(f"line {reject.offset}: {reject.reason}: {reject.detail}\n")
         self.rejected += len(rejects)
-        whole = [
+        rows = [
             (number, key, row)
             for number, key, reading in zip(samples.offsets.tolist(), samples.keys.tolist(), samples.x, strict=True)
             if (row := self._row(key, reading)) is not None
         ]
-        if not whole:
+        if not rows:
             return
-        answers = self._answer(np.stack([row for _, _, row in whole]))
-        for i, (number, key, _) in enumerate(whole):
+        answers = self._answer(np.stack([row for _, _, row in rows]))
+        for i, (number, key, _) in enumerate(rows):
             head = {"line": number, **({"key": key} if self._keyed else {})}
-            yield {**head, **self._named({name: values[i] for name, values in answers.items()})}
+            yield {**head, **self._with_names({name: values[i] for name, values in answers.items()})}
 
     def _row(self, key: str, reading: Float32Array) -> Float32Array | None:
-        """What the model is given: the reading, or the last ones of its key; None while they are too few."""
+        """Return the model's input: the reading, or the window of *key*; None while the window is not full."""
         window = self._manifest["window"]
         if window is None:
             return reading
@@ -109,16 +112,16 @@ class Predictor:
         readings.append(reading)
         return np.stack(readings) if len(readings) == window else None
 
-    def _named(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer for people: classes and numbers by their names, of a window the newest reading."""
+    def _with_names(self, answer: NamedArrays) -> dict[str, Any]:
+        """Return an answer with the names of its classes or outputs; of a window, only the newest reading."""
         if "probabilities" in answer:
             probabilities = answer["probabilities"].tolist()
             labels = self._manifest["classes"] or [str(i) for i in range(len(probabilities))]
-            named = dict(zip(labels, probabilities, strict=False))
-            return {"class": max(named, key=lambda label: named[label]), "probabilities": named}
+            by_label = dict(zip(labels, probabilities, strict=False))
+            return {"class": max(by_label, key=lambda label: by_label[label]), "probabilities": by_label}
         names = self._manifest["predicts"]
 
-        def by_name(value: Any) -> Any:
+        def by_name(value: Float32Array) -> float | dict[str, float]:
             if np.ndim(value) == 0:
                 return float(value)
             return dict(zip(names, np.ravel(value)[-len(names) :].tolist(), strict=True))
@@ -126,24 +129,46 @@ class Predictor:
         return {name: by_name(value) for name, value in answer.items()}
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _load_reader(
+    folder: Path, formats: Mapping[str, Mapping[str, str]], format: str | None
+) -> Callable[[Float32Array], NamedArrays]:
+    """Return the function that runs *format*; None stands for the first of *formats* that can be run."""
+    runnable = [name for name in formats if name in READERS]
+    chosen = format if format is not None else next(iter(runnable), "")
+    if chosen not in runnable:
+        raise UsageError(f"{folder} has no format {chosen!r} that can be run; it has {', '.join(runnable) or 'none'}")
+    module, _, name = READERS[chosen].partition(":")
+    load = getattr(import_module(module), name)
+    try:
+        reader: Callable[[Float32Array], NamedArrays] = load(folder / formats[chosen]["path"])
+    except FormatUnavailableError as error:
+        raise UsageError(f"{folder}: {chosen} cannot be loaded: {error} (import the code with --code)") from error
+    except Exception as error:  # each runtime raises its own error for a missing or truncated file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportDamagedError(
+            f"{folder}: {chosen} cannot be loaded: {reason}; learnd inspect {folder} --verify names the damaged files"
+        ) from error
+    return reader
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / manifest.FILE_NAME
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{folder} is no export: it has no {manifest.FILE_NAME}") from None
+        raise UsageError(f"{folder} is not an export: it has no {manifest.FILE_NAME}") from None
     except ValueError as error:
         raise ExportDamagedError(f"{path} cannot be read: {error}") from error
-    return found
+    return document
 
 
 def _blocks(lines: BinaryIO) -> Iterator[list[bytes]]:
-    """Whole lines as soon as they are there, so that a pipe is answered at once and a file in large steps."""
+    """Yield complete lines as soon as they arrive, so that a pipe is answered at once and a file in large blocks."""
     rest = b""
-    # A pipe gives what it has; `read` would wait until the block is full.
+    # `read1` returns what a pipe has; `read` would wait until the block is full.
     read = getattr(lines, "read1", lines.read)
     while block := read(_BLOCK_BYTES):
-        *whole, rest = (rest + block).split(b"\n")
-        yield whole
+        *complete, rest = (rest + block).split(b"\n")
+        yield complete
     if rest:
         yield [rest]

@@ -1,33 +1,34 @@
-"""The live line of ``learnd run`` on a terminal."""
+"""The status line of ``learnd run`` on a terminal."""
 
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from learnd.checkpoint.checkpointer import Saved
+from learnd.export.publisher import Exported
 from learnd.runtime.loop import Pipeline
 
 _REFRESH_S = 0.25
 
 
-class LiveLine:
+class StatusLine:
     """One line at the bottom of the terminal: rate, lag, loss, last checkpoint and export. Logs scroll above it."""
 
     def __init__(self, pipeline: Pipeline, name: str, *, enabled: bool) -> None:
         self._pipeline = pipeline
         self._name = name
-        self._live: Any = None
+        self._live: Live | None = None
         if enabled:
             self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
         self._last_s = time.monotonic()
         self._last_records: int | None = None
         self._rate_per_s = 0.0
-        self._saved: tuple[Any, float] = (None, 0.0)
-        self._exported: tuple[Any, float] = (None, 0.0)
+        self._saved: tuple[Saved | None, float] = (None, 0.0)
+        self._exported: tuple[Exported | None, float] = (None, 0.0)
 
-    def __enter__(self) -> "LiveLine":
+    def __enter__(self) -> "StatusLine":
         if self._live is not None:
             self._live.start()
         return self
@@ -37,14 +38,15 @@ class LiveLine:
             self._live.stop()
 
     def update(self) -> None:
-        """Show the present state, a few times a second at most."""
+        """Show the current state. Calls within `_REFRESH_S` of the last refresh do nothing."""
         now_s = time.monotonic()
         if self._live is None or now_s - self._last_s < _REFRESH_S:
             return
-        self._note(now_s)
+        self._observe(now_s)
         self._live.update(Text(self._text(now_s), no_wrap=True, overflow="ellipsis"), refresh=True)
 
-    def _note(self, now_s: float) -> None:
+    def _observe(self, now_s: float) -> None:
+        """Update the rate, and the times of the last checkpoint and export."""
         pipeline = self._pipeline
         records = pipeline.progress.records
         if self._last_records is not None:
@@ -68,7 +70,7 @@ class LiveLine:
             f"lag {sum(lags.values()):,}" if lags else "lag -",
             f"loss {scores.loss:.4f}",
             f"averaged {scores.averaged_loss:.4f}",
-            f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint by this run yet",
-            f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export by this run yet",
+            f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint in this run yet",
+            f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export in this run yet",
         ]
         return " | ".join(parts)

@@ -1,1 +1,1 @@
-"""The configuration: its settings, how a file is read, and what is reported about it."""
+"""The configuration: its settings, the loader, the checks and their error messages."""

@@ -33,14 +33,14 @@ def _fields(settings: Settings) -> Iterator[Check]:
     for key in ("time", "key"):
         name = getattr(decode, key)
         if name is not None and (name in settings.features or name in settings.target):
-            yield ("decode", key), f"{name} is a feature or a target too; it can be only one of them"
+            yield ("decode", key), f"{name} is also a feature or a target; a field can have only one role"
     if decode.time is not None and decode.time == decode.key:
-        yield ("decode", "key"), f"{decode.key} is the time too; it can be only one of them"
+        yield ("decode", "key"), f"{decode.key} is also the time; a field can have only one role"
     for name in settings.target:
         if name in settings.features:
-            yield ("target",), f"{name} is a feature too; a model that sees its target learns nothing"
+            yield ("target",), f"{name} is also a feature; a model that sees its target learns nothing"
     if len(set(settings.target)) < len(settings.target):
-        yield ("target",), "lists a name twice"
+        yield ("target",), "names a field more than once; name each field once"
     if task.needs_times and task.max_gap_s is not None and decode.time is None and not settings.source.has_record_times:
         yield ("task", "max_gap_s"), "needs event times: name the field in decode.time"
 
@@ -50,9 +50,9 @@ def _features(settings: Settings) -> Iterator[Check]:
         if feature.min is not None and feature.max is not None and feature.min >= feature.max:
             yield ("features", name), f"min {feature.min} must be below max {feature.max}"
         if feature.stuck_after is not None and feature.on_fault == "hold":
-            yield ("features", name, "on_fault"), "hold repeats the very reading that is stuck; use mean or reject"
+            yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:
-            yield ("features", name, "on_fault"), "has no fault to act on; set min, max, max_change or stuck_after"
+            yield ("features", name, "on_fault"), "has no effect without min, max, max_change or stuck_after; set one"
 
 
 def _model(settings: Settings) -> Iterator[Check]:
@@ -60,15 +60,15 @@ def _model(settings: Settings) -> Iterator[Check]:
     if model.needs_window and task.window is None:
         yield ("model", "kind"), f"{model.kind} needs a sequence: set task.window to the number of readings"
     if model.only_task not in (None, task.kind):
-        yield ("model", "kind"), f"{model.kind} fits task.kind {model.only_task}; use mlp, or change the task"
+        yield ("model", "kind"), f"{model.kind} needs task.kind {model.only_task}; use mlp, or change the task"
     if model.normalizes_batches and settings.learning.batch_rows == 1:
-        yield ("model", "normalization"), "batch needs learning.mode micro_batch: one sample has no spread; use layer"
+        yield ("model", "normalization"), "batch needs learning.mode micro_batch: one sample has no variance; use layer"
     if model.load is None:
         for name in ("code", "allow_lambda"):
             if getattr(model, name):
-                yield ("model", name), "belongs to a loaded model; name a file in model.load, or remove it"
+                yield ("model", name), "has an effect only on a loaded model; name a file in model.load, or remove it"
         if model.head is not None and not model.has_end:
-            yield ("model", "head"), f"replaces the end of a model that exists; {model.kind} gets the right one anyway"
+            yield ("model", "head"), f"replaces the last layers of an existing model; {model.kind} already fits"
 
 
 def _learning(settings: Settings) -> Iterator[Check]:
@@ -76,25 +76,29 @@ def _learning(settings: Settings) -> Iterator[Check]:
     if learning.class_weights is not None and not settings.task.has_classes:
         yield ("learning", "class_weights"), f"{settings.task.kind} has no classes; remove it"
     if learning.sample_weight is not None and learning.sample_weight in (*settings.features, *settings.target):
-        yield ("learning", "sample_weight"), f"{learning.sample_weight} is a feature or a target too"
+        yield ("learning", "sample_weight"), f"{learning.sample_weight} is also a feature or a target"
     if learning.elastic and settings.averaging.kind == "none":
-        yield ("learning", "elastic"), "pulls towards the averaged weights; set averaging.kind to window or ema"
+        yield ("learning", "elastic"), "needs averaged weights to pull towards; set averaging.kind to window or ema"
     if learning.update is not None:
+        message = "has no effect with learning.update, which brings its own; remove one of them"
         for name in ("loss", "sample_weight", "class_weights", "replay"):
             if getattr(learning, name) is not None:
-                yield ("learning", name), "has no effect with update, which brings its own; remove one of them"
+                yield ("learning", name), message
 
 
 def _records(settings: Settings) -> Iterator[Check]:
     source, decode = settings.source, settings.decode
     if decode.is_binary and source.has_lines:
-        yield ("decode", "kind"), f"{decode.kind} rows have no lines, so a file cannot hold them; use csv or json"
+        yield (
+            ("decode", "kind"),
+            f"{decode.kind} rows are not lines, so a file source cannot read them; use csv or json",
+        )
     if not decode.needs_lines:
         return
     columns = decode.named_columns
     if columns is None:
         if not source.names_columns:
-            yield ("decode", "columns"), "is needed: these records carry no header line to name them"
+            yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
     fields = [*settings.features, *settings.target, decode.time, decode.key, settings.learning.sample_weight]
     for name in fields:
@@ -111,18 +115,18 @@ def _sinks(settings: Settings) -> Iterator[Check]:
             continue
         if sink.topic is not None:
             if source.connection is None:
-                yield (section, "topic"), "needs source.kind kafka; name a path instead"
+                yield (section, "topic"), "needs source.kind kafka; set path instead"
             elif sink.topic in source.topics_read:
-                yield (section, "topic"), f"{sink.topic} is read by the source; learnd would feed itself"
+                yield (section, "topic"), f"{sink.topic} is read by the source; learnd would read its own output"
         for other, path in paths.items():
             if sink.path is not None and path is not None and sink.path.resolve() == path.resolve():
-                yield (section, "path"), f"{sink.path} is the {other}'s path too; each needs a file of its own"
+                yield (section, "path"), f"{sink.path} is also the path of {other}; use a different file for each"
         paths[section] = sink.path
 
 
 def _export(settings: Settings) -> Iterator[Check]:
     export = settings.export
     if export.every_seconds is None and export.every_samples is None:
-        yield ("export",), "set every_seconds or every_samples; formats: [] is how to publish nothing"
+        yield ("export",), "set every_seconds or every_samples; to publish nothing, set formats: []"
     if not export.formats and (export.upload is not None or export.signing_key_file is not None):
-        yield ("export", "formats"), "is empty, so there is nothing to sign or to upload; name one, or remove those"
+        yield ("export", "formats"), "is empty, so there is nothing to sign or upload; add one, or remove those options"

@@ -1,29 +1,26 @@
-"""Pydantic's errors as problems: where they stand in the file, in the words of the configuration, with the way out."""
+"""Translation of pydantic's errors: with their line in the file, in the terms of the configuration, with a fix."""
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from learnd.config.settings import Settings
-from learnd.config.yaml_document import Document, is_secret
+from learnd.config.yaml_document import Document, Path, is_secret
 from learnd.core.errors import Problem
 
 
-def translate(details: Any, document: Document) -> Problem:
-    """One pydantic error as a problem: the union tags taken out of its path, its message with a way out."""
-    path, model = _written_path(details["loc"], document.values), _holder(details["loc"])
-    kind, context = details["type"], details.get("ctx", {})
+def translate(details: ErrorDetails, document: Document) -> Problem:
+    """Return one pydantic error as a problem: its path without union tags, and a message that says what to do."""
+    location = details["loc"]
+    path, context = _written_path(location, document.values), details.get("ctx", {})
+    kind = details["type"]
     if kind == "extra_forbidden":
-        known = sorted(model.model_fields) if model is not None else []
-        hint = _elsewhere(details["loc"]) or suggestion(str(path[-1]), known) or f"; known here: {', '.join(known)}"
-        message = f"unknown key{hint}"
+        message = _unknown_key(location, path)
     elif kind == "missing":
-        message = "is missing"
-        field = model.model_fields.get(str(path[-1])) if model is not None else None
-        if field is not None and (kinds := _tags(field.annotation)):
-            message += f"; give it a kind: {', '.join(kinds)}"
+        message = _missing_key(location, path)
     elif kind == "union_tag_not_found":
         message = f"needs {context['discriminator']}: one of {', '.join(_tags_at(path))}"
     elif kind == "union_tag_invalid":
@@ -34,56 +31,72 @@ def translate(details: Any, document: Document) -> Problem:
     elif kind == "value_error":
         message = str(context["error"])
     elif is_secret(path) and path[0] == "export":
-        message = "must hold names, each with a text or a number"
+        message = "must be a mapping from names to text or numbers"
     elif is_secret(path):
-        message = 'must be text; put it in quotes, "${VARIABLE}" too'
+        message = 'must be text; put the value in quotes, as in "${VARIABLE}"'
     else:
-        got = details["input"]
-        shown = "" if isinstance(got, dict | list) else f", not {document.shown(path, got)}"
+        value = details["input"]
+        shown = "" if isinstance(value, dict | list) else f", not {document.shown(path, value)}"
         message = details["msg"].removeprefix("Input ").replace("String ", "") + shown
     return document.problem(path, message)
 
 
-def _elsewhere(location: Sequence[str | int]) -> str:
-    """Of which other kind of the section the unknown key at *location* is one, if of any."""
+def _unknown_key(location: Path, path: Path) -> str:
+    model = _parent(location)
+    keys = sorted(model.model_fields) if model is not None else []
+    hint = _other_kind(location) or suggestion(str(path[-1]), keys) or f"; the known keys are {', '.join(keys)}"
+    return f"unknown key{hint}"
+
+
+def _missing_key(location: Path, path: Path) -> str:
+    model = _parent(location)
+    field = model.model_fields.get(str(path[-1])) if model is not None else None
+    if field is not None and (kinds := _tags(field.annotation)):
+        return f"is missing; give it a kind: {', '.join(kinds)}"
+    return "is missing"
+
+
+def _other_kind(location: Path) -> str:
+    """Return a hint if the unknown key at *location* belongs to another kind of the same section, else nothing."""
     annotation = Settings.model_fields[str(location[0])].annotation if location[0] in Settings.model_fields else None
-    homes = [model for model in _models_of(annotation) if len(location) == 3 and location[-1] in model.model_fields]
-    if not homes:
+    owners = [model for model in _models_in(annotation) if len(location) == 3 and location[-1] in model.model_fields]
+    if not owners:
         return ""
-    tag = "mode" if "mode" in homes[0].model_fields else "kind"
-    return f"; it belongs to {tag}: {' or '.join(str(_tag_of(model)) for model in homes)}"
+    tag = "mode" if "mode" in owners[0].model_fields else "kind"
+    return f"; it belongs to {tag}: {' or '.join(str(_tag_of(model)) for model in owners)}"
 
 
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
-    """Every settings class inside *annotation* (unions, Annotated, dict values)."""
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return every settings class inside *annotation* (unions, Annotated, dict values)."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_of(argument)]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
 def _tag_of(model: type[BaseModel]) -> str | None:
+    """Return the value of ``kind`` or ``mode`` that selects *model*; None if it has neither."""
     for name in ("kind", "mode"):
         if name in model.model_fields and (values := get_args(model.model_fields[name].annotation)):
             return str(values[0])
     return None
 
 
-def _tags(annotation: Any) -> list[str]:
-    return [tag for model in _models_of(annotation) if (tag := _tag_of(model))]
+def _tags(annotation: object) -> list[str]:
+    return [tag for model in _models_in(annotation) if (tag := _tag_of(model))]
 
 
-def _tags_at(path: Sequence[str | int]) -> list[str]:
+def _tags_at(path: Path) -> list[str]:
     return _tags(Settings.model_fields[str(path[0])].annotation)
 
 
-def _written_path(location: Sequence[str | int], values: Any) -> tuple[str | int, ...]:
-    """Pydantic's *location* without the union tags in it, which nobody wrote as a key."""
+def _written_path(location: Sequence[str | int], values: object) -> Path:
+    """Return pydantic's *location* without its union tags, which are not keys of the file."""
     path: list[str | int] = []
-    annotation: Any = Settings
+    annotation: object = Settings
     for i, part in enumerate(location):
         if path and not isinstance(values, dict | list):
-            break  # what follows names a branch of a union of plain values
-        models = _models_of(annotation)
+            break  # the rest names a member of a union of plain values
+        models = _models_in(annotation)
         if tagged := [model for model in models if len(models) > 1 and _tag_of(model) == part]:
             annotation = tagged[0]
             continue
@@ -92,27 +105,37 @@ def _written_path(location: Sequence[str | int], values: Any) -> tuple[str | int
         path.append(part)
         fields = models[0].model_fields if len(models) == 1 else {}
         annotation = fields[str(part)].annotation if part in fields else None
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            values = {}
+        values = _child(values, part)
     return tuple(path)
 
 
-def _holder(location: Sequence[str | int]) -> type[BaseModel] | None:
-    """The settings class that holds the last key of *location*."""
-    annotation: Any = Settings
+def _child(values: object, part: str | int) -> object:
+    """Return what stands under *part* in a mapping or a list; an empty mapping if nothing does."""
+    if isinstance(values, dict):
+        return values.get(part, {})
+    if isinstance(values, list) and isinstance(part, int) and part < len(values):
+        return values[part]
+    return {}
+
+
+def _parent(location: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the settings class that the last key of *location* would belong to."""
+    annotation: object = Settings
     for part in location[:-1]:
-        models = _models_of(annotation)
+        models = _models_in(annotation)
         if tagged := [model for model in models if _tag_of(model) == part]:
             annotation = tagged[0]
         elif len(models) == 1 and part in models[0].model_fields:
             annotation = models[0].model_fields[str(part)].annotation
-    models = _models_of(annotation)
+    models = _models_in(annotation)
     return models[0] if len(models) == 1 else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A word on which of *known* may be meant by *name*; empty where none is near."""
+    """Return a hint that names the closest of *known*; nothing if none is close.
+
+    >>> suggestion("hiden", ["hidden", "kind"])
+    '; did you mean hidden?'
+    """
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""

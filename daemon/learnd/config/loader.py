@@ -1,4 +1,4 @@
-"""The configuration: YAML to frozen settings. Every error is found at once, with its place and the way out."""
+"""Loading of the configuration: YAML to frozen settings. All errors are reported at once, each with its line."""
 
 import os
 import re
@@ -14,34 +14,42 @@ from learnd.config.settings import Settings
 from learnd.config.yaml_document import parse
 from learnd.core.errors import ConfigError, Problem
 
+_DEFAULT_KINDS = (
+    ("task", "kind", "regression"),
+    ("learning", "mode", "per_sample"),
+    ("averaging", "kind", "window"),
+    ("decode", "kind", "json"),
+)
+"""Section, key and kind that is assumed where a section does not name its kind."""
+
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in the YAML file at *path*.
+    """Return the settings in the YAML file at *path*.
 
     Raises
     ------
     ConfigError
-        with every problem of the file, each with its line.
+        if anything is wrong; it holds every problem in the file, each with its line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            Problem("", f"cannot be read ({error}); `learnd init` writes a configuration", str(path))
+            Problem("", f"cannot be read ({error}); `learnd init` writes an example configuration", str(path))
         ) from error
     return loads(text, file=str(path), environ=os.environ if environ is None else environ)
 
 
 def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in YAML *text*; see `load`."""
+    """Return the settings in YAML *text*; see `load`."""
     document = parse(text, file=file, environ=environ or {})
     values = document.values
     if not isinstance(values, dict):
-        problems = document.problems or [Problem("", "must hold keys and values; see `learnd init`", file, 1)]
+        problems = document.problems or [Problem("", "must be a mapping of keys to values; see `learnd init`", file, 1)]
         raise ConfigError(*problems)
-    broken = {problem.path for problem in document.problems}
+    unreadable = {problem.path for problem in document.problems}
     values = {**values}
-    source = values.get("source")  # without one, that is the problem, and no decoder is missing
+    source = values.get("source")  # if it is missing, report that, and not a missing decoder
     values.setdefault("decode", {"kind": default_decoder(source) if isinstance(source, dict) else "json"})
     for section, key, default in _DEFAULT_KINDS:
         if isinstance(values.get(section), dict):
@@ -50,8 +58,8 @@ def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        found = [translate(details, document) for details in error.errors()]
-        raise ConfigError(*document.problems, *(p for p in found if p.path not in broken)) from None
+        invalid = [translate(details, document) for details in error.errors()]
+        raise ConfigError(*document.problems, *(p for p in invalid if p.path not in unreadable)) from None
     problems = [
         *document.problems,
         *(document.problem(at, message) for at, message in contradictions(settings)),
@@ -61,16 +69,8 @@ def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str
     return settings
 
 
-_DEFAULT_KINDS = (
-    ("task", "kind", "regression"),
-    ("learning", "mode", "per_sample"),
-    ("averaging", "kind", "window"),
-    ("decode", "kind", "json"),
-)
-
-
 def _name_kind_of_model(values: dict[str, Any]) -> None:
-    """``model: {load: path}`` and ``model: {factory: function}`` say enough."""
+    """Add the kind to ``model: {load: path}`` and ``model: {factory: function}``, which need not name it."""
     model = values.get("model")
     if isinstance(model, dict) and "kind" not in model:
         for kind in ("factory", "load"):
@@ -80,7 +80,7 @@ def _name_kind_of_model(values: dict[str, Any]) -> None:
 
 
 def default_decoder(source: Mapping[str, Any]) -> str:
-    """``csv`` for a CSV file, ``json`` for everything else.
+    """Return ``csv`` for a CSV file, ``json`` for every other source.
 
     >>> default_decoder({"kind": "file", "path": "readings.csv.gz"})
     'csv'
@@ -93,16 +93,16 @@ def default_decoder(source: Mapping[str, Any]) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 7) of the configuration, for editors."""
+    """Return the JSON Schema (draft 7) of the configuration, for editors."""
     schema = Settings.model_json_schema()
     schema["$schema"] = "http://json-schema.org/draft-07/schema#"
     schema["title"] = "learnd configuration"
     properties = schema["properties"]
     schema["required"] = [name for name in schema["required"] if name != "decode"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-    for name, brief in (("features", names), ("target", {"type": "string"})):
-        said = {key: properties[name].pop(key) for key in ("description", "default") if key in properties[name]}
-        properties[name] = {"anyOf": [brief, properties[name]], **said}
+    for name, short_form in (("features", names), ("target", {"type": "string"})):
+        annotations = {key: properties[name].pop(key) for key in ("description", "default") if key in properties[name]}
+        properties[name] = {"anyOf": [short_form, properties[name]], **annotations}
     for section, key, default in _DEFAULT_KINDS:
         for reference in properties[section].get("oneOf", []):
             definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]

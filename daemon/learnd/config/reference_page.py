@@ -1,4 +1,4 @@
-"""The configuration reference as Markdown, made of the JSON Schema: every key that can be written, on one page."""
+"""The configuration reference: one Markdown page with every key, generated from the JSON Schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,18 +10,18 @@ SECTIONS = (
     *("name", "data_dir", "seed", "source", "decode", "features", "target", "task", "model", "scaling", "learning"),
     *("averaging", "checkpoint", "export", "dead_letter", "predictions", "http"),
 )
-"""In the order in which a stream meets them."""
+"""All sections, in the order in which data flows through them."""
 _SECTION = "section"
 _HEAD = """# Configuration reference
 
-Every key that a configuration may have. `learnd schema --markdown` prints this page, and `learnd schema` the JSON
-Schema that it is made of, for editors. Names end in their unit: `_s` and `_seconds`, `_ms`, `_bytes`. `${VAR}` and
-`${VAR:-default}` in values come from the environment.
+All keys of the configuration. `learnd schema --markdown` prints this page. `learnd schema` prints the JSON Schema that
+it is generated from, for editors. Names end with their unit: `_s` and `_seconds`, `_ms`, `_bytes`. `${VAR}` and
+`${VAR:-default}` in values are replaced by environment variables.
 """
 
 
 class _Row(NamedTuple):
-    """A key of one kind of its section."""
+    """One row of a table: a key of one kind of a section."""
 
     key: str
     type: str
@@ -30,7 +30,7 @@ class _Row(NamedTuple):
 
 
 def markdown(schema: Schema) -> str:
-    """The reference for the configuration that `learnd.config.loader.json_schema` describes."""
+    """Return the reference for *schema*, the result of `learnd.config.loader.json_schema`."""
     properties, definitions = schema["properties"], schema["$defs"]
     assert sorted(SECTIONS) == sorted(properties)
     rows = [_row(name, properties[name], required=name in schema["required"]) for name in SECTIONS]
@@ -44,19 +44,19 @@ def markdown(schema: Schema) -> str:
         if len(kinds) > 1:
             parts += [*map(_kind_line, kinds), ""]
         elif row.key == "features":
-            parts.append("A list of names, or a mapping of each name to these options, for readings per key:\n")
+            parts.append("A list of names, or a mapping of names to these options. Limits apply to each key:\n")
         parts += _table([(_discriminator(kind)[1], list(_rows(kind, definitions))) for kind in kinds])
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _kind_line(definition: Schema) -> str:
     key, kind = _discriminator(definition)
-    assumed = "" if key in definition["required"] else " (where none is named)"
-    return f"- `{key}: {kind}`{assumed}: {_meaning(definition)}"
+    default = "" if key in definition["required"] else " (the default)"
+    return f"- `{key}: {kind}`{default}: {_meaning(definition)}"
 
 
 def _discriminator(definition: Schema) -> tuple[str, str]:
-    """The key that tells the kinds of a section apart, and this one's value; both empty where there is one kind."""
+    """Return the key that selects the kind of a section, and its value here; both are empty if there is one kind."""
     for key, value in definition["properties"].items():
         if "const" in value:
             return key, str(value["const"])
@@ -64,7 +64,7 @@ def _discriminator(definition: Schema) -> tuple[str, str]:
 
 
 def _table(kinds: list[tuple[str, list[_Row]]]) -> list[str]:
-    """One line for each distinct row, with the kinds that have it, in the order of the first kind that does."""
+    """Return a table with one line per distinct row and the kinds that have it, in the order of first appearance."""
     for_kinds: dict[_Row, list[str]] = {}
     for kind, rows in kinds:
         for row in rows:
@@ -74,15 +74,15 @@ def _table(kinds: list[tuple[str, list[_Row]]]) -> list[str]:
     several = len(kinds) > 1
     title = ["key", *(["for"] if several else []), "value", "default", "meaning"]
     lines = [f"| {' | '.join(title)} |", f"|{'---|' * len(title)}"]
-    for row, found in for_kinds.items():
-        whose = ["all" if len(found) == len(kinds) else ", ".join(found)] if several else []
-        cells = [f"`{row.key}`", *whose, row.type, row.default, row.meaning]
+    for row, names in for_kinds.items():
+        kind_cell = ["all" if len(names) == len(kinds) else ", ".join(names)] if several else []
+        cells = [f"`{row.key}`", *kind_cell, row.type, row.default, row.meaning]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def _rows(definition: Schema, definitions: Schema, prefix: str = "") -> Iterator[_Row]:
-    """Every key of a section, and those of the sections in it by their paths."""
+    """Yield every key of a section; keys of nested sections are named by their paths."""
     for key, value in definition["properties"].items():
         if "const" in value or value.get("type") == "null":
             continue
@@ -94,31 +94,32 @@ def _rows(definition: Schema, definitions: Schema, prefix: str = "") -> Iterator
 def _row(path: str, value: Schema, *, required: bool) -> _Row:
     default = value.get("default")
     if required:
-        shown = "required"
+        default_cell = "required"
     else:
-        shown = "absent" if default is None else "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
-    words = _SECTION if _sections_in(value) else _type(value)
+        default_cell = "absent" if default is None else "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
+    type_cell = _SECTION if _sections_in(value) else _type(value)
     if default is None:
-        words = words.removesuffix(" or `null`")  # which is the same as leaving it out
-    return _Row(path, words, shown, _meaning(value))
+        type_cell = type_cell.removesuffix(" or `null`")  # null is the same as leaving the key out
+    return _Row(path, type_cell, default_cell, _meaning(value))
 
 
 def _sections_in(value: Schema) -> list[str]:
-    """The names of the sections that *value* may be; for a mapping, those that its values may be."""
-    found = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
+    """Return the names of the sections that *value* may be; for a mapping, those that its values may be."""
+    names = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
     for choice in (*value.get("anyOf", ()), *value.get("oneOf", ()), *value.get("allOf", ())):
-        found += _sections_in(choice)
+        names += _sections_in(choice)
     if isinstance(value.get("additionalProperties"), dict):
-        found += _sections_in(value["additionalProperties"])
-    return found
+        names += _sections_in(value["additionalProperties"])
+    return names
 
 
 def _meaning(value: Schema) -> str:
+    """Return the description in one line of Markdown."""
     return " ".join(value.get("description", "").split()).replace("|", "\\|").replace("``", "`")
 
 
 def _type(value: Schema) -> str:
-    """What may be written, in words.
+    """Return the allowed values in words.
 
     >>> _type({"type": "array", "items": {"type": "integer", "minimum": 1}})
     'list of integers >= 1'
@@ -144,7 +145,8 @@ def _type(value: Schema) -> str:
 
 
 def _plural(value: Schema) -> str:
-    """
+    """Return the allowed values of many items in words.
+
     >>> _plural({"type": "string"}), _plural({"type": "number", "minimum": 0}), _plural({"enum": ["a", "b"]})
     ('texts', 'numbers >= 0', '`a`, `b`')
     """
@@ -155,5 +157,5 @@ def _plural(value: Schema) -> str:
 
 def _bounds(value: Schema) -> str:
     names = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    found = [f"{sign} {value[name]:g}" for name, sign in names.items() if name in value]
-    return f" {', '.join(found)}" if found else ""
+    bounds = [f"{sign} {value[name]:g}" for name, sign in names.items() if name in value]
+    return f" {', '.join(bounds)}" if bounds else ""

@@ -1,4 +1,4 @@
-"""Every setting, by section; what a checkpoint depends on, and what an exporting process needs."""
+"""All settings by section, with the subsets that a checkpoint and an exporting process depend on."""
 
 import hashlib
 import json
@@ -22,92 +22,98 @@ from learnd.tasks.settings import (
 
 
 class FeatureSettings(Section):
-    """What is known of one feature: a reading that does not fit is a fault of its sensor."""
+    """Plausibility limits for one feature, and what to do with a reading outside them."""
 
     min: float | None = None
-    """A reading below is a fault."""
+    """A reading below this is a fault."""
     max: float | None = None
-    """A reading above is a fault."""
+    """A reading above this is a fault."""
     missing: float | None = None
-    """Stands in for a missing field or a null, a reading like any other. Absent: such a record is rejected."""
+    """Value used for a missing field or a null, and treated like any other reading. Absent: reject such a record."""
     max_change: Positive | None = None
-    """A reading further from its key's last good one is a fault, until `recover_after` others make a new level."""
+    """A reading further from its key's last good reading is a fault, until `recover_after` readings set a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None
-    """Of so many equal readings of a key in a row the last, and every further one, is a fault."""
+    """When a key repeats one reading this many times, the last of them and each further repetition are faults."""
     recover_after: Annotated[int, Field(ge=2)] = 100
-    """So many readings in a row, each within `max_change` of the one before, are a new level and no fault."""
+    """This many readings in a row, each within `max_change` of the one before, are accepted as a new level."""
     on_fault: Literal["reject", "hold", "mean"] = "reject"
-    """The record goes to the dead letters; or the key's last good reading, or the mean of those, stands in."""
+    """Action on a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
+    its good readings (`mean`) instead."""
 
     @property
     def has_rule(self) -> bool:
+        """True if any limit is set."""
         return any(bound is not None for bound in (self.min, self.max, self.max_change, self.stuck_after))
 
 
 class CheckpointSettings(Section):
-    """When the state is saved, and how many saves are kept."""
+    """Schedule of the checkpoints, and how many are kept."""
 
     every_seconds: Positive | None = 30.0
-    """Whichever of the two comes first; null: that one never."""
+    """Time between checkpoints; null: no limit on time. The first of `every_seconds` and `every_samples` to be reached
+    applies."""
     every_samples: Count | None = None
-    """Learned samples from one checkpoint to the next."""
+    """Number of learned samples between checkpoints. Absent: no limit on samples."""
     keep: Annotated[int, Field(ge=2)] = 5
-    """The newest so many. At least two: the older one stays until the newer is known to be on disk."""
+    """Number of checkpoints to keep. At least two: the older one stays until the newer one is known to be on disk."""
     max_failures: Count | None = 3
-    """So many failures in a row end learning with exit code 70; null: never, learning goes on without a net."""
+    """Stop with exit code 70 after this many failures in a row; null: never stop, keep learning without being saved."""
     retry_seconds: Positive = 10.0
-    """After a failure the next attempt is due so much later, whatever the other two say."""
+    """Time from a failed checkpoint to the next attempt, instead of `every_seconds` and `every_samples`."""
 
 
 class HttpSettings(Section):
-    """Where metrics and health are served."""
+    """The HTTP server for metrics and health checks."""
 
     host: str = "127.0.0.1"
-    """The address that is listened on; there is neither a password nor TLS."""
+    """Address to listen on. There is neither a password nor TLS."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
-    """0 takes any free port and logs it."""
+    """Port to listen on. 0: any free port, which is logged."""
 
 
 class ScalingSettings(Section):
-    """Whether numbers are standardised online on their way into the model, and back on their way out.
+    """Online standardisation of the model's inputs and targets; predictions are scaled back to the target's units.
 
-    Absent: online, but not for a model that is loaded, which was trained on numbers as it got them. A new head has no
-    units yet, so what it is to give is scaled.
+    By default a loaded model is not scaled, because it was trained on unscaled numbers. A new head has no units yet,
+    so its target is scaled.
     """
 
     inputs: Literal["online", "none"] | None = None
-    """Absent: `online`, but `none` for a loaded model."""
+    """Scaling of the inputs. Absent: `online`, but `none` for a loaded model."""
     target: Literal["online", "none"] | None = None
-    """Absent: `online`, but `none` for a loaded model that keeps its head."""
+    """Scaling of the target. Absent: `online`, but `none` for a loaded model that keeps its head."""
 
 
 class ModelRecipe(Section):
-    """What the network is built from."""
+    """The settings that the network is built from."""
 
     seed: int = 0
-    """Of the first weights, and of whatever is drawn while learning."""
+    """Seed of the initial weights, and of all random draws while learning."""
     features: Annotated[dict[str, FeatureSettings], Field(min_length=1)]
-    """Names, as a list or as a mapping with options; their order is the order of the model's inputs."""
+    """Names of the features: a list, or a mapping with options. Their order is the order of the model's inputs."""
     target: list[str] = []
-    """What a regression predicts, one name or several; or the one field with the class. Else absent."""
+    """Field or fields that a regression predicts, or the field with the class. Absent for other tasks."""
     task: AnyTask = RegressionSettings(kind="regression")
-    """What is predicted from what."""
+    """The task: what is predicted, and from which inputs."""
     model: AnyModel
-    """What learns: built in, made by your code, or loaded."""
+    """The model that learns: built in, made by your code, or loaded from a file."""
     scaling: ScalingSettings = ScalingSettings()
-    """Standardisation of numbers on their way into the model and out of it."""
+    """Online standardisation of inputs and targets."""
 
     @property
     def scale_inputs(self) -> bool:
+        """True if the model's inputs are standardised."""
         return (self.scaling.inputs or ("none" if self.model.load is not None else "online")) == "online"
 
     @property
     def scale_target(self) -> bool:
-        kept = self.model.load is not None and self.model.head is None
-        return (self.scaling.target or ("none" if kept else "online")) == "online"
+        """True if the model's targets are standardised."""
+        keeps_head = self.model.load is not None and self.model.head is None
+        return (self.scaling.target or ("none" if keeps_head else "online")) == "online"
 
     @property
     def feature_names(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the model's inputs."""
         return tuple(self.features)
 
     @property
@@ -127,11 +133,11 @@ class ModelRecipe(Section):
 
     @field_validator("features", mode="before")
     @classmethod
-    def _features_by_name(cls, value: Any) -> Any:
+    def _features_by_name(cls, value: object) -> object:
         if isinstance(value, list) and all(isinstance(name, str) for name in value):
             repeated = sorted({name for name in value if value.count(name) > 1})
             if repeated:
-                raise ValueError(f"names stand twice: {', '.join(repeated)}")
+                raise ValueError(f"these names appear more than once: {', '.join(repeated)}")
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {name: {} if options is None else options for name, options in value.items()}
@@ -139,45 +145,46 @@ class ModelRecipe(Section):
 
     @field_validator("target", mode="before")
     @classmethod
-    def _one_target(cls, value: Any) -> Any:
+    def _target_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
 
 class LearningRecipe(ModelRecipe):
-    """What an exporting process needs to build the network and its update; holds no secret."""
+    """The settings that an exporting process needs to build the network and its update; they hold no secret."""
 
     learning: AnyLearner = PerSampleSettings(mode="per_sample")
-    """How each update goes."""
+    """Learning mode, optimizer and options of the updates."""
 
 
 class Settings(LearningRecipe):
-    """Everything that ``learnd run`` needs to know."""
+    """The complete configuration of ``learnd run``."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "learnd"
-    """Labels logs, metrics and exports."""
+    """Name of this instance in logs, metrics and exports."""
     data_dir: Path = Path("data")
-    """Holds checkpoints, exports and the lock; one daemon at a time."""
+    """Folder for checkpoints, exports and the lock. One daemon at a time can use it."""
     source: AnySource
-    """Where records come from."""
+    """Source of the records."""
     decode: AnyDecoder
-    """How a record becomes numbers. Absent: `csv` for a CSV file, else `json`."""
+    """Format of the records. Absent: `csv` for a CSV file, else `json`."""
     averaging: AnyAverager = WindowSettings(kind="window")
-    """Of the weights; what is exported are the averaged ones."""
+    """Averaging of the weights. Exports hold the averaged weights."""
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """When the state is saved."""
+    """Schedule of the checkpoints."""
     export: ExportSettings = ExportSettings()
-    """What is published, and when."""
+    """Published formats, and their schedule."""
     dead_letter: SinkSettings | None = None
-    """Where rejected records go, whole. Absent: they are counted and logged only."""
+    """Sink for rejected records, which are written unchanged. Absent: they are only counted and logged."""
     predictions: SinkSettings | None = None
-    """Where each sample's origin, key, time, prediction, truth, and scores of live and averaged weights go."""
+    """Sink for predictions: for each sample its origin, key, time, prediction and truth, and the scores of the
+    live and the averaged weights. Absent: not written."""
     http: HttpSettings = HttpSettings()
-    """For Prometheus, and for whatever watches over the process."""
+    """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """The part of the settings that a checkpoint's arrays depend on; it may not change under them."""
-        wanted = {"features", "target", "task", "model", "scaling", "averaging"}
-        values = self.model_dump(mode="json", include=wanted)
+        """Return what a checkpoint depends on; it must not change while there are checkpoints."""
+        sections = {"features", "target", "task", "model", "scaling", "averaging"}
+        values = self.model_dump(mode="json", include=sections)
         # Omit defaults, so that adding an option does not invalidate existing checkpoints.
         brief = self.model_dump(mode="json", include={"model", "scaling"}, exclude_defaults=True)
         values["features"] = list(self.features)
@@ -189,6 +196,6 @@ class Settings(LearningRecipe):
         return values
 
     def digest(self) -> str:
-        """SHA-256 of the settings, in hex; secrets do not enter it."""
+        """Return the SHA-256 of the settings in hex; secrets are not part of it."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Metrics, logs and the HTTP server."""
+"""Metrics, logs, and the HTTP server for metrics and health checks."""

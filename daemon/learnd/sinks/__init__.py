@@ -1,1 +1,1 @@
-"""Where rejects and predictions go."""
+"""Sinks for rejected records and for predictions."""

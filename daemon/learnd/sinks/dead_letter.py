@@ -1,4 +1,4 @@
-"""Rejected records, whole, with where they came from and why they were rejected."""
+"""Sinks for rejected records: each complete record, with its origin and the reason."""
 
 import base64
 from collections import Counter
@@ -9,17 +9,18 @@ from typing import Any
 import structlog
 
 from learnd.core.types import Reject, State
-from learnd.sinks.files import LinesFile, tell_dropped
+from learnd.sinks.files import LinesFile, log_dropped
+from learnd.sinks.topics import TopicSink
 
 log = structlog.get_logger()
 
 _PREFIX = "__connect.errors."
 _MISSING_FIELD = "missing_field"
-"""The reason whose detail names a field of the configuration, and quotes nothing."""
+"""The one reason whose detail may be logged: it names a field of the configuration and quotes no record."""
 
 
 def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
-    """The headers that Kafka Connect gives to its dead letters (KIP-298), so that its tools read ours.
+    """Return the headers that Kafka Connect gives to its dead letters (KIP-298), so that its tools can read ours.
 
     >>> from learnd.core.types import TopicPartition
     >>> reject = Reject(TopicPartition("a", 1), 7, "not_finite", "x is nan", b"{}")
@@ -41,7 +42,7 @@ def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
 
 
 def _log(rejects: Sequence[Reject]) -> None:
-    """One line for each reason, with the last record of it; no detail that could hold what a record holds."""
+    """Log one line per reason, with the origin of its last record and no detail that could quote a record."""
     last = {reject.reason: reject for reject in rejects}
     counts = Counter(reject.reason for reject in rejects)
     for reason, reject in last.items():
@@ -57,7 +58,7 @@ def _log(rejects: Sequence[Reject]) -> None:
 
 
 class DroppedDeadLetters:
-    """Where no dead-letter sink is configured: rejects are counted and logged, nothing more."""
+    """The sink used when no dead-letter sink is configured: rejects are only counted and logged."""
 
     def open(self) -> None: ...
 
@@ -72,11 +73,11 @@ class DroppedDeadLetters:
         return {}
 
     def restore(self, state: State) -> None:
-        tell_dropped(state, "dead_letter")
+        log_dropped(state, "dead_letter")
 
 
 class FileDeadLetters:
-    """One JSON object a line: ``headers``, ``key`` and ``value`` (text, or base64 where they are not UTF-8)."""
+    """A file with one JSON object per line: ``headers``, ``key`` and ``value`` (base64 if they are not UTF-8)."""
 
     def __init__(self, path: Path, connector: str) -> None:
         self._lines = LinesFile(path, key="dead_letter.path")
@@ -90,9 +91,13 @@ class FileDeadLetters:
             self._lines.append(_line(r.value, r.key, headers(r, self._connector), r.timestamp_ms) for r in rejects)
 
     def restore(self, state: State) -> None:
-        """As `LinesFile.restore`; what a topic in its place had not taken yet comes here, its timestamps gone."""
+        """Restore as `LinesFile.restore` does, then append what a topic in this place had not confirmed.
+
+        Those records have lost their timestamps.
+        """
         self._lines.restore(state)
-        self._lines.append(_line(value, key, found, -1) for value, key, found in state.get("pending", ()))
+        pending = state.get("pending", ())
+        self._lines.append(_line(value, key, record_headers, -1) for value, key, record_headers in pending)
 
 
 def _line(
@@ -108,9 +113,9 @@ def _line(
 
 
 class TopicDeadLetters:
-    """The record as it was, to a topic, with the headers."""
+    """A topic that gets each record unchanged, with the headers."""
 
-    def __init__(self, sink: Any, connector: str) -> None:
+    def __init__(self, sink: TopicSink, connector: str) -> None:
         self._sink = sink
         self._connector = connector
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
@@ -122,7 +127,8 @@ class TopicDeadLetters:
 
 
 def _text_or_base64(name: str, data: bytes | None) -> Mapping[str, str | None]:
-    """
+    """Return *data* as text under *name*; if it is not UTF-8, as base64 under another name.
+
     >>> _text_or_base64("value", b"ok"), _text_or_base64("value", bytes([255]))
     ({'value': 'ok'}, {'value_base64': '/w=='})
     """

@@ -1,4 +1,4 @@
-"""What was predicted for each sample before it was learned."""
+"""Sinks for the prediction that was made for each sample before it was learned."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,20 +7,21 @@ from typing import Any
 import msgspec
 
 from learnd.core.types import EvaluatedOn, State, StepResult
-from learnd.sinks.files import LinesFile, tell_dropped
+from learnd.sinks.files import LinesFile, log_dropped
+from learnd.sinks.topics import TopicSink
 
 
 class Lines:
-    """One object a sample: where it came from, the prediction and the truth, and the scores.
+    """Conversion of results to one object per sample: its origin, the prediction, the truth and the scores.
 
-    Numbers go by the names of the outputs; a class by its label, with the probability that it was given. ``score`` is
-    the loss by the live weights, ``averaged_score`` by the averaged ones; of a windowed reconstruction only the newest
-    reading is told.
+    Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
+    ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. For a reconstruction
+    of windows, only the newest reading is included.
 
     Parameters
     ----------
     of : what predictions are compared with: the targets, the inputs, or the number of a class
-    names : of the outputs; asked anew each time, for classes may come to be
+    names : returns the names of the outputs; called for every result, because new classes may appear
     """
 
     def __init__(self, of: EvaluatedOn, names: Callable[[], Sequence[str]]) -> None:
@@ -39,14 +40,14 @@ class Lines:
             result.averaged_losses.tolist(),
             strict=True,
         )
-        for origin, offset, time_s, key, said, score, averaged_score in columns:
+        for origin, offset, time_s, key, answer, score, averaged_score in columns:
             yield {
                 "topic": origin.topic,
                 "partition": origin.partition,
                 "offset": offset,
                 "time_s": time_s,
                 "key": key,
-                **said,
+                **answer,
                 "score": score,
                 "averaged_score": averaged_score,
             }
@@ -64,18 +65,18 @@ class Lines:
 
     def _classes(self, result: StepResult) -> Iterator[dict[str, Any]]:
         names = self._names()
-        chosen = result.predictions.argmax(axis=1)
-        probabilities = result.predictions.max(axis=1) if len(chosen) else result.losses
+        classes = result.predictions.argmax(axis=1)
+        probabilities = result.predictions.max(axis=1) if len(classes) else result.losses
         truth = result.samples.y[:, 0].astype(int)
-        columns = (chosen, probabilities, truth, result.with_target())
+        columns = (classes, probabilities, truth, result.with_target())
         for number, probability, true, known in zip(*(column.tolist() for column in columns), strict=True):
-            # Before any class is known the answer is none.
-            said = names[number] if probability > 0.0 and number < len(names) else None
-            yield {"prediction": said, "probability": probability, "truth": names[true] if known else None}
+            # Before the first class is known there is no prediction.
+            label = names[number] if probability > 0.0 and number < len(names) else None
+            yield {"prediction": label, "probability": probability, "truth": names[true] if known else None}
 
 
 class NoPredictions:
-    """Where no sink is configured."""
+    """The sink used when no predictions sink is configured: it writes nothing."""
 
     def open(self) -> None: ...
 
@@ -89,11 +90,11 @@ class NoPredictions:
         return {}
 
     def restore(self, state: State) -> None:
-        tell_dropped(state, "predictions")
+        log_dropped(state, "predictions")
 
 
 class FilePredictions:
-    """One JSON object a line."""
+    """A file with one JSON object per line."""
 
     def __init__(self, path: Path, lines: Lines) -> None:
         self._lines = LinesFile(path, key="predictions.path")
@@ -106,15 +107,15 @@ class FilePredictions:
             self._lines.append(self._describe(result))
 
     def restore(self, state: State) -> None:
-        """As `LinesFile.restore`; what a topic in its place had not taken yet comes here."""
+        """Restore as `LinesFile.restore` does, then append what a topic in this place had not confirmed."""
         self._lines.restore(state)
         self._lines.append(msgspec.Raw(value) for value, _, _ in state.get("pending", ()))
 
 
 class TopicPredictions:
-    """One record a sample, its key the sample's key."""
+    """A topic with one record per sample; the key of the record is that of the sample."""
 
-    def __init__(self, sink: Any, lines: Lines) -> None:
+    def __init__(self, sink: TopicSink, lines: Lines) -> None:
         self._sink = sink
         self._describe = lines
         self._encode = msgspec.json.Encoder().encode
@@ -122,5 +123,5 @@ class TopicPredictions:
         self.state, self.restore = sink.state, sink.restore
 
     def put(self, result: StepResult) -> None:
-        found = self._describe(result) if len(result.samples) else ()
-        self._sink.send([(self._encode(line), str(line["key"]).encode(), ()) for line in found])
+        lines = self._describe(result) if len(result.samples) else ()
+        self._sink.send([(self._encode(line), str(line["key"]).encode(), ()) for line in lines])

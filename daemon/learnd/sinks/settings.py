@@ -1,4 +1,4 @@
-"""Options of the sinks: a Kafka topic or a file."""
+"""Settings of the sinks: a Kafka topic or a file."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ class SinkSettings(Section):
     """A topic of the source's Kafka cluster, or a JSON Lines file."""
 
     topic: str | None = None
-    """Of the source's cluster; gets each line at least once."""
+    """A topic of the source's Kafka cluster. Each record is delivered at least once."""
     path: Path | None = None
-    """A JSON Lines file; has each line exactly once, also after a crash."""
+    """A JSON Lines file. It holds each line exactly once, even after a crash."""
 
     @model_validator(mode="after")
-    def _one(self) -> "SinkSettings":
+    def _check_one_destination(self) -> "SinkSettings":
         if (self.topic is None) == (self.path is None):
-            raise ValueError("name either a topic or a path")
+            raise ValueError("set either topic or path")
         return self

@@ -1,6 +1,6 @@
-"""A Kafka topic as a sink. Delivery is at least once: after a crash, what followed the checkpoint is sent again.
+"""A Kafka topic as a sink. Delivery is at least once: after a crash, messages since the checkpoint are sent again.
 
-What the broker has not confirmed is part of the checkpoint, so that a topic that takes nothing cannot hold one up.
+Messages that the broker has not confirmed are part of the checkpoint, so an unavailable topic does not delay one.
 """
 
 import contextlib
@@ -19,43 +19,60 @@ from learnd.core.types import State
 log = structlog.get_logger()
 
 FLUSH_TIMEOUT_S = 4.0
-"""Two topics and the rest of a clean end must fit into the 25 s that it is promised in."""
+"""Flushing two topics and the rest of a clean stop must fit into the promised 25 s."""
 CLOSE_TIMEOUT_S = 0.5
-"""There was a flush before, and what it did not deliver is in the checkpoint. kafka-python takes it twice."""
+"""Short: a flush came before, and undelivered messages are in the checkpoint. kafka-python waits for it twice."""
 MAX_REQUEST_BYTES = 64 << 20
 CUT_BYTES = 1000
+"""Size to which the value and the key of a message that is too large are cut."""
 MAX_BLOCK_S = 5.0
-"""How long one record may wait for the broker on the learner's thread; those behind it then wait for the next save."""
-MAX_HELD_BYTES = 64 << 20
-"""What is not confirmed may take so much memory; a save beyond that fails, and learning goes on without saves."""
+"""Limit on the time one message may block the learner's thread. Those after it then wait for the next save."""
+MAX_UNCONFIRMED_BYTES = 64 << 20
+"""Limit on the memory for unconfirmed messages. Beyond it saves fail, and learning continues without being saved."""
 Message = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 """Value, key, headers."""
 
 
 class TopicSink:
-    """Sends to one topic; what is not confirmed yet is in `state`, and sent again after `restore`.
+    """A producer for one topic. Unconfirmed messages are in `state`, and are sent again after `restore`.
 
-    What the broker finds too large is delivered with its value and its key cut, and headers that tell their real sizes.
+    A message that is too large for the broker is delivered with its value and its key cut, and with headers that state
+    the original sizes.
+
+    Parameters
+    ----------
+    client_options : options of kafka-python's clients: the servers and how to log in
+    key : the configuration's key for the topic, for error messages
     """
 
     def __init__(self, topic: str, client_options: Mapping[str, Any], *, key: str) -> None:
         self._topic = topic
         self._key = key
         self._options = client_options
-        self._producer: Any = None
-        self._held: dict[int, Message] = {}
-        self._held_bytes = 0
+        self._producer: _Producer | None = None
+        self._unconfirmed: dict[int, Message] = {}
+        self._unconfirmed_bytes = 0
         self._number = 0
-        self._again: list[int] = []
-        self._stuck = False
+        self._to_retry: list[int] = []
+        self._blocked = False
+        """True once the broker blocked one message for `MAX_BLOCK_S`; others are not tried before the next flush."""
         self._lock = threading.Lock()
 
     def open(self) -> None:
+        """Connect.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            if no broker answers.
+        ConfigError
+            if the topic does not exist.
+        """
         try:
             self._producer = _Producer(
                 **self._options,
                 acks="all",
-                # An idempotent producer refuses everything after the first record that is too large.
+                # An idempotent producer refuses every record after the first one that is too large.
                 enable_idempotence=False,
                 max_in_flight_requests_per_connection=1,
                 linger_ms=20,
@@ -64,9 +81,9 @@ class TopicSink:
             )
             partitions = self._producer.partitions_for(self._topic)
         except KafkaError as error:
-            # kafka-python waits for a topic that is not there as for a broker that does not answer.
+            # kafka-python raises the same error for a missing topic and for a broker that does not answer.
             missing = self._producer is not None and self._is_missing()
-            self.close()  # or one more would be there after each attempt
+            self.close()  # otherwise each attempt would leave one more producer
             if not missing:
                 raise BrokerUnavailableError(f"no broker for the topic {self._topic}: {error}") from error
             partitions = None
@@ -74,7 +91,7 @@ class TopicSink:
             raise ConfigError(f"{self._key}: {self._topic} does not exist; create it first")
 
     def _is_missing(self) -> bool:
-        """Whether the broker answers, and says that there is no such topic."""
+        """Return whether the broker answers and has no such topic."""
         try:
             admin = KafkaAdminClient(**self._options)
         except KafkaError:
@@ -87,95 +104,107 @@ class TopicSink:
             admin.close()
 
     def send(self, messages: Iterable[Message]) -> None:
+        """Send *messages* in order. Failures are retried by `flush` and never raised."""
         for message in messages:
             with self._lock:
                 self._number += 1
                 number = self._number
-                self._held[number] = message
-                self._held_bytes += _size(message)
+                self._unconfirmed[number] = message
+                self._unconfirmed_bytes += _size(message)
             self._try(number, message)
 
     def _try(self, number: int, message: Message) -> None:
-        if self._stuck:
+        if self._blocked:
             with self._lock:
-                self._again.append(number)
+                self._to_retry.append(number)
             return
+        assert self._producer is not None
         value, key, headers = message
         if value is None and key is None:
-            key = b""  # kafka-python refuses a record with neither; a tombstone must stay one
+            key = b""  # kafka-python refuses a record without value and key, and a tombstone must keep its null value
         try:
             sent = self._producer.send(self._topic, value=value, key=key, headers=list(headers))
             sent.add_callback(self._confirm, number)
             sent.add_errback(self._fail, number)
         except KafkaTimeoutError as error:
-            self._stuck = True  # the next one would block as long
+            self._blocked = True  # the next one would block for as long
             self._fail(number, error)
         except KafkaError as error:
             self._fail(number, error)
 
-    def _confirm(self, number: int, _metadata: Any) -> None:
+    def _confirm(self, number: int, _metadata: object) -> None:
         with self._lock:
-            self._held_bytes -= _size(self._held.pop(number))
+            self._unconfirmed_bytes -= _size(self._unconfirmed.pop(number))
 
     def _fail(self, number: int, error: Exception) -> None:
-        """Holds on to what was not delivered; the next flush tries again."""
+        """Keep a message that was not delivered, cut if it was too large; the next flush tries it again."""
         log.warning("delivery_failed", topic=self._topic, error=type(error).__name__)
         with self._lock:
             if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-                self._held_bytes -= _size(self._held[number])
-                self._held[number] = _cut(self._held[number])
-                self._held_bytes += _size(self._held[number])
-            self._again.append(number)
+                self._unconfirmed_bytes -= _size(self._unconfirmed[number])
+                self._unconfirmed[number] = _cut(self._unconfirmed[number])
+                self._unconfirmed_bytes += _size(self._unconfirmed[number])
+            self._to_retry.append(number)
 
     def flush(self) -> None:
-        """Wait a while for confirmations; what failed is sent once more within the same flush, cut if too large."""
+        """Wait up to `FLUSH_TIMEOUT_S` for confirmations. Failed messages are sent again within the same flush.
+
+        Raises
+        ------
+        SaveFailedError
+            if more than `MAX_UNCONFIRMED_BYTES` remain unconfirmed.
+        """
+        assert self._producer is not None
         deadline_s = time.monotonic() + FLUSH_TIMEOUT_S
-        self._stuck = False
+        self._blocked = False
         for _ in range(3):
             with contextlib.suppress(KafkaError):
                 self._producer.flush(timeout=max(0.0, deadline_s - time.monotonic()))
             with self._lock:
-                again = [(number, self._held[number]) for number in self._again]
-                self._again = []
-            if not again:
+                retries = [(number, self._unconfirmed[number]) for number in self._to_retry]
+                self._to_retry = []
+            if not retries:
                 break
-            for number, message in again:
+            for number, message in retries:
                 self._try(number, message)
-        if self._held:
-            log.warning("deliveries_pending", topic=self._topic, records=len(self._held), bytes=self._held_bytes)
-        if self._held_bytes > MAX_HELD_BYTES:
+        if self._unconfirmed:
+            count, size_bytes = len(self._unconfirmed), self._unconfirmed_bytes
+            log.warning("deliveries_pending", topic=self._topic, records=count, bytes=size_bytes)
+        if self._unconfirmed_bytes > MAX_UNCONFIRMED_BYTES:
             raise SaveFailedError(
-                f"{self._key}: {len(self._held)} records have not reached the topic {self._topic}; they are sent again "
-                "until it takes them, and no checkpoint is made before"
+                f"{self._key}: the topic {self._topic} has not confirmed {len(self._unconfirmed)} records; learnd "
+                "saves no checkpoint until it does, and sends them again; check the broker and the topic"
             )
 
     def state(self) -> State:
+        """Return the unconfirmed messages."""
         with self._lock:
-            return {"pending": list(self._held.values())}
+            return {"pending": list(self._unconfirmed.values())}
 
     def restore(self, state: State) -> None:
-        """Send what the checkpoint holds; only once open."""
+        """Send the messages that the checkpoint holds. The sink must be open."""
         pending = [(value, key, [tuple(h) for h in headers]) for value, key, headers in state.get("pending", ())]
         if pending:
             log.info("deliveries_resumed", topic=self._topic, records=len(pending))
         self.send(pending)
 
     def close(self) -> None:
+        """Close the producer. Undelivered messages stay in `state`."""
         if self._producer is not None:
             self._producer.close(timeout=CLOSE_TIMEOUT_S)
             self._producer = None
 
 
 class _Producer(KafkaProducer):  # type: ignore[misc]
-    """Closes with records undelivered, too: kafka-python's own raises then, and once more when it is collected."""
+    """A producer that can be closed with undelivered records. kafka-python's raises then, and again when collected."""
 
     _closing = False
 
-    def close(self, *arguments: Any, **options: Any) -> None:
+    def close(self, *arguments: object, **options: object) -> None:
         self._closing = True
         super().close(*arguments, **options)
 
-    def flush(self, *arguments: Any, **options: Any) -> None:
+    def flush(self, *arguments: object, **options: object) -> None:
         try:
             super().flush(*arguments, **options)
         except KafkaTimeoutError:
@@ -184,12 +213,13 @@ class _Producer(KafkaProducer):  # type: ignore[misc]
 
 
 def _size(message: Message) -> int:
+    """Return the memory that a message takes, in bytes; 200 stand for its headers and overhead."""
     value, key, _ = message
     return len(value or b"") + len(key or b"") + 200
 
 
 def _cut(message: Message) -> Message:
-    """The message with its value and its key cut to a size that any broker takes.
+    """Return the message with its value and its key cut to a size that every broker accepts.
 
     >>> value, key, headers = _cut((b"x" * 5000, b"k", [("a", b"b")]))
     >>> len(value), key, headers[-1]
@@ -202,7 +232,7 @@ def _cut(message: Message) -> Message:
         if part is not None and len(part) > CUT_BYTES
     ]
     if not sizes:
-        return message  # it only shared a batch with one that is too large
+        return message  # not too large itself, but in a batch with one that is
     return _head(value), _head(key), [*headers, *sizes]
 
 

@@ -87,7 +87,7 @@ class TaskSettings(Section):
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         """Yield what is wrong with the configured targets; each text continues a sentence that begins with the key."""
         if targets:
-            yield f"has no meaning for task.kind {self.kind}; remove it, or use regression"
+            yield f"has no effect for task.kind {self.kind}; remove it, or use regression"
 
 
 class _FieldTarget(TaskSettings):
@@ -95,7 +95,7 @@ class _FieldTarget(TaskSettings):
 
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         if not targets:
-            yield f"is needed for a {self.kind}: name the field to predict, or set task.kind"
+            yield f"is required for task.kind {self.kind}: name the field to predict, or change task.kind"
 
 
 class RegressionSettings(_FieldTarget):
@@ -161,7 +161,7 @@ class ClassificationSettings(_FieldTarget):
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         yield from super().target_problems(targets)
         if len(targets) > 1:
-            yield f"must be one field for a classification; these are {len(targets)}"
+            yield f"must name one field for a classification, not {len(targets)}"
 
 
 class ReconstructionSettings(TaskSettings):

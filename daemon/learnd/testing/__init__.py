@@ -1,1 +1,1 @@
-"""Helpers for the tests of learnd and of its users."""
+"""Test helpers, for learnd itself and for projects that use it."""

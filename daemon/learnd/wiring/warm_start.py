@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 
-from learnd.checkpoint.checkpointer import newest_checkpoint, read_arrays, read_fingerprint
+from learnd.checkpoint.reading import newest_checkpoint, read_arrays, read_fingerprint
 from learnd.config.settings import ModelRecipe, ScalingSettings
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.fsync import fsync, write_text

@@ -1,0 +1,119 @@
+"""``learnd run``: learns from the stream until it ends or a stop is requested."""
+
+import argparse
+import math
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import learnd
+from learnd.cli.native_logs import silence_native_logs
+from learnd.cli.signals import StopSignals
+from learnd.config.loader import load
+from learnd.config.settings import Settings
+from learnd.core.errors import LearndError, UsageError
+from learnd.runtime.data_dir_lock import DataDirLock
+
+if TYPE_CHECKING:
+    from learnd.observability.http import HttpServer
+    from learnd.runtime.loop import Pipeline
+
+INTERNAL_ERROR = 70
+STALLED_S = 60.0
+"""`/livez` returns 503 when the main loop has not completed a round for this long."""
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Learn from the stream as *options* say; return the exit code."""
+    settings = load(options.config)
+    if options.once and settings.source.kind == "simulator" and settings.source.records is None:
+        raise UsageError("--once needs a stream with an end: set source.records, or use --max-records instead")
+    terminal = sys.stderr.isatty() if options.log == "auto" else options.log == "text"
+    stop = StopSignals()
+    with DataDirLock(settings.data_dir), stop:
+        # Heavy imports come after the lock, because a second daemon has to end within 2 s.
+        from learnd.observability.logs import configure_logs
+
+        configure_logs(terminal=terminal, name=settings.name)
+        return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
+
+
+def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *, status_line: bool) -> int:
+    import structlog
+
+    log = structlog.get_logger()
+    log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
+    with silence_native_logs():
+        from learnd.wiring.learner import configure_tensorflow
+        from learnd.wiring.pipeline import make_pipeline
+    from learnd.cli.status_line import StatusLine
+    from learnd.runtime.loop import run
+
+    configure_tensorflow(settings.learning)
+    pipeline = make_pipeline(settings, once=options.once, max_records=options.max_records)
+    server = _http_server(settings, pipeline)
+    server.open()
+    log.info("http_listening", host=settings.http.host, port=server.port)
+    try:
+        with StatusLine(pipeline, settings.name, enabled=status_line) as line:
+            run(pipeline, stopping=stop.received, on_open=stop.require_save, on_batch=line.update)
+    except LearndError as error:
+        log.error("stopped", error=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    except Exception:
+        log.exception("crashed", exit_code=INTERNAL_ERROR)
+        return INTERNAL_ERROR
+    finally:
+        server.close()
+    _log_finish(settings, pipeline)
+    return 0
+
+
+def _http_server(settings: Settings, pipeline: "Pipeline") -> "HttpServer":
+    from learnd.observability.http import HttpServer
+
+    return HttpServer(
+        host=settings.http.host,
+        port=settings.http.port,
+        registry=pipeline.metrics.registry,
+        live=lambda: liveness(pipeline),
+        ready=pipeline.readiness,
+    )
+
+
+def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
+    """Log what this process learned; log an error if it rejected or skipped records and learned none."""
+    import structlog
+
+    log = structlog.get_logger()
+    progress, status = pipeline.progress, pipeline.status
+    began, scores = status.began, status.scores
+    counts = {name: getattr(progress, name) - getattr(began, name) for name in ("records", "samples", "updates")}
+    reasons = {name: dict(by_reason) for name in ("rejected", "skipped") if (by_reason := getattr(status, name))}
+    if reasons and not counts["samples"]:  # without any reason, records wait for a micro-batch to be full
+        log.error("nothing_learned", records=counts["records"], **reasons)
+    log.info(
+        "finished",
+        **counts,
+        model_samples=progress.samples,
+        **reasons,
+        **_rounded(loss=scores.loss, averaged_loss=scores.averaged_loss, absolute_error=scores.absolute_error),
+        data_dir=str(settings.data_dir),
+    )
+
+
+def _rounded(**figures: float) -> dict[str, float | None]:
+    """Round figures for a log line. NaN and infinity become None, because JSON has neither.
+
+    >>> _rounded(a=0.12345678, b=float("nan"))
+    {'a': 0.123457, 'b': None}
+    """
+    return {name: round(figure, 6) if math.isfinite(figure) else None for name, figure in figures.items()}
+
+
+def liveness(pipeline: "Pipeline") -> tuple[bool, str]:
+    """Return whether the main loop is running, and a sentence that says why."""
+    if pipeline.status.beat_s is None:
+        return True, "starting"
+    idle_s = time.monotonic() - pipeline.status.beat_s
+    return idle_s < STALLED_S, f"the main loop completed its last round {idle_s:.1f} s ago"

@@ -1,0 +1,35 @@
+"""``learnd validate``: every error in one or more configurations."""
+
+import argparse
+import sys
+
+from learnd.cli.native_logs import silence_native_logs
+from learnd.config.loader import load
+from learnd.config.settings import Settings
+from learnd.core.errors import ConfigError
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Check each configuration; return the exit code."""
+    exit_code = 0
+    for path in options.configs:
+        try:
+            settings = load(path)
+            model = f": {_build(settings)}" if options.load else ""
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            exit_code = error.exit_code
+        else:
+            print(f"{path}: good ({settings.task.kind} with {settings.model.kind} from {settings.source.kind}){model}")
+    return exit_code
+
+
+def _build(settings: Settings) -> str:
+    """Build and compile the model; return a description of it."""
+    from learnd.observability.logs import configure_logs
+
+    configure_logs(terminal=True, name=settings.name)
+    with silence_native_logs():
+        from learnd.wiring.pipeline import check
+
+    return check(settings)

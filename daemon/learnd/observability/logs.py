@@ -1,0 +1,85 @@
+"""Structured logs: their format, and the limit on repeated events."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+REPEAT_S = 10.0
+"""Minimum time between two log lines for the same event; the second one carries the count of those dropped."""
+
+
+class RateLimit:
+    """A structlog processor that passes each event at most once in `REPEAT_S`, with the count of those dropped.
+
+    Events are the same if their name and their ``reason`` are. Errors always pass, and so does an event logged with
+    ``always=True``.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[tuple[str, str], tuple[float, int]] = {}
+        """By event name and reason: the time of the last line, and the number of events dropped since."""
+
+    def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event.pop("always", False) or method in ("error", "critical", "exception"):
+            return event
+        key = (str(event.get("event")), str(event.get("reason", "")))
+        now_s = self._clock()
+        last_s, dropped = self._last.get(key, (-REPEAT_S, 0))
+        if now_s - last_s < REPEAT_S:
+            self._last[key] = (last_s, dropped + 1)
+            raise structlog.DropEvent
+        self._last[key] = (now_s, 0)
+        if dropped:
+            event["held_back"] = dropped
+        return event
+
+
+def configure_logs(*, terminal: bool, name: str, stream: TextIO | None = None) -> None:
+    """Send structured logs to standard error (or *stream*): plain text if *terminal*, else JSON."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=stream or sys.stderr, force=True)
+    for library in ("kafka", "absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    renderer: structlog.dev.ConsoleRenderer | structlog.processors.JSONRenderer = (
+        structlog.dev.ConsoleRenderer(colors=False, pad_event_to=24)
+        if terminal
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            RateLimit(),
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=_LoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(name=name)
+
+
+class _LoggerFactory:
+    """A factory whose loggers use the current ``sys.stderr``, so that the status line can redirect it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def __call__(self, *_: object) -> "_Logger":
+        return _Logger(self._stream or sys.stderr)
+
+
+class _Logger(structlog.PrintLogger):
+    """A logger that drops a line it cannot write: a full disk under the log must not end learning."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = failure = err = msg
