@@ -85,6 +85,14 @@ def test_a_device_trains_as_the_page_says() -> None:
     assert rest == ["True (1, 1)\n"]
 
 
+def test_the_request_to_tensorflow_serving_is_well_formed() -> None:
+    """All of the example but its last line, which needs a server."""
+    code, _, last = block("daemon/docs/exports.md", "python", "import grpc").text.rstrip().rpartition("\n")
+    assert last.startswith("service.Predict(")
+    shown = in_plain_python(f"{code}\nprint(request.inputs['inputs'].tensor_shape.dim[1].size)")
+    assert shown == f"{len(SENSORS)}\n"
+
+
 def test_the_first_model_of_the_readme_is_learned_and_asked(tmp_path: Path) -> None:
     """The commands as they stand, on a file of readings; only the port of the metrics is any free one."""
     random = np.random.default_rng(0)
