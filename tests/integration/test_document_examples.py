@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import textwrap
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.documents import block
+from learnd.testing.kafka import KafkaCluster
+from tests.support.documents import block, read
 from tests.support.exports import in_plain_python, learned
 from tests.support.helpers import LEARND, WAIT_S
 
@@ -109,6 +111,22 @@ def test_the_first_model_of_the_readme_is_learned_and_asked(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["prediction"]["power"] > 0
     assert len((tmp_path / "data" / "boiler-predictions.jsonl").read_text().splitlines()) == 400
+
+
+def test_the_topic_of_the_readme_is_learned(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """The configuration as it stands, but for the broker's address, the topic's name and the port of the metrics."""
+    topic = kafka_broker.create_topic("boiler")
+    record = re.search(r"`(\{\"ts\".*\})`", read("README.md"))
+    assert record is not None
+    kafka_broker.produce(topic, [record.group(1).encode()] * 20 + [b"no record"])
+    text = block("README.md", "yaml", "boiler.sensors").text.replace("localhost:9092", kafka_broker.bootstrap)
+    text += "http: {port: 0}\nexport: {formats: []}\n"
+    (tmp_path / "boiler.yaml").write_text(text.replace("boiler.sensors", topic))
+    done = _shell("learnd run boiler.yaml --once --log json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["event"], last["samples"], last["rejected"]) == ("finished", 20, {"unparsable": 1})
+    assert len((tmp_path / "data" / "boiler-rejects.jsonl").read_text().splitlines()) == 1
 
 
 def test_what_cannot_be_learned_ends_with_nothing_learned_and_status_0(tmp_path: Path) -> None:
