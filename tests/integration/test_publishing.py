@@ -227,7 +227,7 @@ def test_the_daemon_signs_and_uploads_what_it_publishes(tmp_path: Path) -> None:
     """By configuration alone; the copy passes its check, and what is missing there the next start uploads again."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is not installed; it makes the keys here, as the README tells users to")
+        pytest.skip("openssl is not installed; it makes the keys here, as `daemon/docs/exports.md` tells users to")
     key, public, there = tmp_path / "key.pem", tmp_path / "key.pub", tmp_path / "there"
     subprocess.run([openssl, "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
     subprocess.run([openssl, "pkey", "-in", key, "-pubout", "-out", public], check=True)

@@ -286,9 +286,9 @@ def test_keep_learning_batch_by_batch_with_gradient_tape_and_a_decaying_learning
     assert float(optimizer.learning_rate) == pytest.approx(0.1 * 0.5**10, rel=1e-4)
 
 
-def test_the_readmes_own_model_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_of_the_documents_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed there, word for word, learns."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "daemon" / "docs" / "models.md").read_text(encoding="utf-8")
     code = text.partition("```python\n# my_package.py")[2].partition("```")[0]
     (tmp_path / "my_package.py").write_text(f"# my_package.py{code}")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,4 +1,4 @@
-"""What a configuration and a model file can do, as the README's section on security tells."""
+"""What a configuration and a model file can do, as `daemon/docs/security.md` says."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_a_saved_model_is_a_program(tmp_path: Path) -> None:
     loaded = run_cli("validate", "--load", str(config))
     assert loaded.returncode == 0, loaded.stderr
     assert mark.read_text() == "by a model file"
-    assert "A SavedModel is a program" in (ROOT / "README.md").read_text()
+    assert "A SavedModel is a program" in (ROOT / "daemon" / "docs" / "security.md").read_text()
 
 
 CODE = """\

@@ -1,7 +1,8 @@
-"""The configuration reference: one Markdown page with every key, generated from the JSON Schema."""
+"""The page `daemon/docs/configuration.md`: a hand-written introduction, then every key, from the JSON Schema."""
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any, NamedTuple
 
 Schema = Mapping[str, Any]
@@ -12,12 +13,8 @@ SECTIONS = (
 )
 """All sections, in the order in which data flows through them."""
 _SECTION = "section"
-_HEAD = """# Configuration reference
-
-All keys of the configuration. `learnd schema --markdown` prints this page. `learnd schema` prints the JSON Schema that
-it is generated from, for editors. Names end with their unit: `_s` and `_seconds`, `_ms`, `_bytes`. `${VAR}` and
-`${VAR:-default}` in values are replaced by environment variables.
-"""
+_INTRO = "reference_intro.md"
+"""Written by hand; the reference follows it."""
 
 
 class _Row(NamedTuple):
@@ -30,23 +27,28 @@ class _Row(NamedTuple):
 
 
 def markdown(schema: Schema) -> str:
-    """Return the reference for *schema*, the result of `learnd.config.loader.json_schema`."""
+    """Return the page for the configuration that `learnd.config.loader.json_schema` describes."""
     properties, definitions = schema["properties"], schema["$defs"]
     assert sorted(SECTIONS) == sorted(properties)
     rows = [_row(name, properties[name], required=name in schema["required"]) for name in SECTIONS]
     linked = [row._replace(type=f"[{row.type}](#{row.key})" if row.type == _SECTION else row.type) for row in rows]
-    parts = [_HEAD, *_table([("", linked)])]
+    parts = [_introduction(), *_table([("", linked)])]
     for row in rows:
         if row.type != _SECTION:
             continue
         kinds = [definitions[name] for name in _sections_in(properties[row.key])]
-        parts += [f"## {row.key}\n", f"{row.meaning}\n"]
+        parts += [f"### {row.key}\n", f"{row.meaning}\n"]
         if len(kinds) > 1:
             parts += [*map(_kind_line, kinds), ""]
         elif row.key == "features":
             parts.append("A list of names, or a mapping of names to these options. Limits apply to each key:\n")
         parts += _table([(_discriminator(kind)[1], list(_rows(kind, definitions))) for kind in kinds])
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _introduction() -> str:
+    """Return the hand-written part of the page: how a configuration is read, and examples."""
+    return resources.files("learnd.config").joinpath(_INTRO).read_text(encoding="utf-8")
 
 
 def _kind_line(definition: Schema) -> str:

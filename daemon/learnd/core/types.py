@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ Int64Array = npt.NDArray[np.int64]
 NamedArrays = Mapping[str, Float32Array]
 """Arrays by the name of the input or output they belong to."""
 ObjectArray = npt.NDArray[np.object_]
-EvaluatedOn = Literal["targets", "inputs", "classes"]
-"""What a prediction is compared with: the targets, the inputs, or the number of a class."""
 State = dict[str, Any]
 """What a component needs to go on: numbers, strings, bytes, arrays, and lists and dicts of them."""
 

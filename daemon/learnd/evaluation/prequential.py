@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from learnd.core.types import EvaluatedOn, Float32Array, Float64Array, PrequentialScores, State, StepResult
+from learnd.core.kinds import EvaluatedOn
+from learnd.core.types import Float32Array, Float64Array, PrequentialScores, State, StepResult
 
 WINDOW_SAMPLES = 1000
 LARGEST = 1e12

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from learnd.core.types import EvaluatedOn, State, StepResult
+from learnd.core.kinds import EvaluatedOn
+from learnd.core.types import State, StepResult
 from learnd.sinks.files import LinesFile, log_dropped
 from learnd.sinks.topics import TopicSink
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from learnd.core.kinds import EvaluatedOn
 from learnd.core.labels import label_text
 from learnd.core.settings_base import Count, Positive, Section
-from learnd.core.types import EvaluatedOn
 
 
 class TaskSettings(Section):
