@@ -16,12 +16,13 @@ import pytest
 import tensorflow as tf
 
 from learnd.config.settings import ModelRecipe, Settings
+from learnd.core.errors import VerificationError
 from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
 from learnd.export import versions
 from learnd.export.formats import EXPORTERS
 from learnd.export.publisher import Exported, Exporter
 from learnd.export.settings import Format
-from learnd.export.verify import VerificationError, largest_difference, spread_of
+from learnd.export.verify import largest_difference, spread_of
 from learnd.export.versions import YOUNG_S, Versions
 from learnd.export_worker import worker
 from learnd.wiring.pipeline import describe, make_pipeline
@@ -183,7 +184,7 @@ def test_a_crashing_child_is_a_failed_export_and_nothing_more(
     killer.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killer))
     exporter = _exporter(tmp_path / "exports", chosen, pipeline)
-    assert "died of SIGSEGV over saved_model" in _export(exporter, _snapshot(chosen, pipeline)).error
+    assert "killed by SIGSEGV while it worked on saved_model" in _export(exporter, _snapshot(chosen, pipeline)).error
     assert exporter.numbers() == []
     assert not list((tmp_path / "exports").glob(".building-*"))
 
@@ -352,4 +353,4 @@ def test_a_child_whose_parent_is_gone_ends_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "learnd.export_worker.bootstrap", "1", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the parent is gone" in done.stderr
+    assert "the parent process has ended" in done.stderr

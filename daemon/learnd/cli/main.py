@@ -104,7 +104,7 @@ def _schema(options: argparse.Namespace) -> int:
     from learnd.config.loader import json_schema
 
     if options.manifest:
-        from learnd.export.manifest import SCHEMA_FILE
+        from learnd.export.manifest_schema import SCHEMA_FILE
 
         print(SCHEMA_FILE.read_text(encoding="utf-8"), end="")
         return 0
@@ -163,7 +163,7 @@ def _inspect(options: argparse.Namespace) -> int:
         from learnd.export.audit import audit
 
         found = audit(options.path, options.public_key)
-        print(json.dumps(found.shown(), indent=2))
+        print(json.dumps(found.to_dict(), indent=2))
         if not found.sound:
             raise ExportDamagedError(f"{options.path} is not what was published: {found.findings()}")
         return 0
