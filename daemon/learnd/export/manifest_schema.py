@@ -32,8 +32,9 @@ class Feature(_Part):
     input: str
     """Its name in signatures that take one tensor per feature."""
     min: float | None
+    """The configured lower limit; a smaller reading counted as a sensor fault. null: no limit."""
     max: float | None
-    """The configured plausibility limits; a reading outside them counted as a sensor fault. null: no limit."""
+    """The configured upper limit; a larger reading counted as a sensor fault. null: no limit."""
     missing: float | None
     """The configured substitute for a missing reading; null: none was configured."""
 

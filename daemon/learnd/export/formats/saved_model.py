@@ -55,7 +55,8 @@ class SavedModelFormat:
 class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     """A model's functions and the TensorFlow variables that they use, in the form that `tf.saved_model.save` accepts.
 
-    The module holds no Keras layer or optimizer: saving one would add its configuration, and so learnd's classes.
+    TensorFlow saves the network as generic objects, without code or configuration of Keras or learnd. The optimizer is
+    not an attribute: the file needs only its variables, which are in `state`.
     """
 
     def __init__(self, model: ExportableModel) -> None:
