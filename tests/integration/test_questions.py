@@ -231,7 +231,7 @@ def test_let_the_model_grow_when_a_new_class_appears(tmp_path: Path) -> None:
     assert manifest["classes"] == ["kind-0", "kind-1", "kind-2", "kind-3"]
     assert manifest["outputs"] == [{"name": "probabilities", "dtype": "float32", "shape": [None, 4]}]
     _, state = read_arrays(tmp_path / "data" / "checkpoints")
-    assert state["transform"]["names"] == manifest["classes"]
+    assert state["transforms"]["labels"]["names"] == manifest["classes"]
 
 
 def test_freeze_the_backbone_and_train_only_the_last_layers_with_a_low_learning_rate(tmp_path: Path) -> None:

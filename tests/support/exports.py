@@ -11,9 +11,9 @@ import numpy as np
 
 from learnd.config.settings import LearningRecipe
 from learnd.core.types import Float32Array
-from learnd.export.exportable_model import Candidate
+from learnd.export.exportable_model import ExportableModel
 from learnd.export_worker import worker
-from learnd.export_worker.restore_model import make_candidate
+from learnd.export_worker.restore_model import restore_model
 from learnd.runtime import loop
 from learnd.runtime.loop import Pipeline
 from learnd.sources.memory import MemorySource
@@ -75,10 +75,10 @@ def in_plain_python(script: str, *arguments: Any) -> str:
     return done.stdout
 
 
-def candidate_of(pipeline: Pipeline, examples: Float32Array, *, unroll: bool) -> Candidate:
-    """What the exporting process would make of the pipeline's present state."""
+def candidate_of(pipeline: Pipeline, examples: Float32Array, *, unroll: bool) -> ExportableModel:
+    """What the export process would make of the pipeline's present state."""
     learning = pipeline.model.continuation()
     arrays = {f"weight_{i}": weight for i, weight in enumerate(pipeline.model.averaged.weights())}
     arrays |= {f"learning_{i}": array for i, array in enumerate(learning.values())}
     recipe = LearningRecipe.model_validate(pipeline.publishing.exporter._recipe)
-    return make_candidate(recipe, list(learning), {**arrays, "examples": examples}, unroll=unroll)
+    return restore_model(recipe, list(learning), {**arrays, "examples": examples}, unroll=unroll)

@@ -22,14 +22,14 @@ import learnd
 from learnd.config.settings import Settings
 from learnd.core.errors import ConfigError, ExportDamagedError, ExportError, UsageError
 from learnd.core.types import PrequentialScores, Snapshot
-from learnd.export import audit, manifest, model_card
+from learnd.export import audit, manifest, manifest_schema, model_card
 from learnd.export.software import code_hashes
 from learnd.wiring.pipeline import check, make_pipeline
 from tests.support.exports import learned
 from tests.support.helpers import SAVED_MODEL, run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
-SCHEMA = json.loads(manifest.SCHEMA_FILE.read_text())
+SCHEMA = json.loads(manifest_schema.SCHEMA_FILE.read_text())
 
 
 def _write_key(path: Path, key: Any = None) -> Path:
@@ -83,8 +83,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def test_the_schema_file_is_what_the_classes_say() -> None:
-    """Whoever changes a class of the manifest publishes a new schema: `manifest.schema()` prints it."""
-    assert manifest.schema() == SCHEMA
+    """Whoever changes a class of the manifest publishes a new schema: `manifest_schema.schema()` prints it."""
+    assert manifest_schema.schema() == SCHEMA
     assert json.loads(run_cli("schema", "--manifest").stdout) == SCHEMA
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 

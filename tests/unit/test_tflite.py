@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.core.errors import FormatUnavailableError
+from learnd.core.errors import FormatUnavailableError, VerificationError
 from learnd.export.formats.tflite import DynamicRangeFormat, TFLiteReader
 from learnd.export.formats.tflite_int8 import Int8Format
 from learnd.export.formats.tflite_training import TrainingFormat
-from learnd.export.verify import VerificationError, largest_difference, spread_of
+from learnd.export.verify import largest_difference, spread_of
 from tests.support.exports import candidate_of, in_plain_python, learned, rows
 from tests.support.helpers import readings
 

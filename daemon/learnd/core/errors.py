@@ -84,5 +84,17 @@ class FormatUnavailableError(ExportError):
     """This model has no such format, for a reason that lies in the model; the other formats are published without."""
 
 
+class VerificationError(ExportError):
+    """The export is not published: it does not answer as the live model does."""
+
+
+class ExportAbandonedError(ExportError):
+    """Nothing to do: the export was ended on purpose, for a newer one or for the shutdown."""
+
+
+class ExportWorkerError(ExportError):
+    """The child process that builds an export ended without one; the message repeats its last words, or its signal."""
+
+
 class ExportDamagedError(LearndError):
     """Do not use that export: take the one before, or copy it anew; learnd publishes the next one as always."""

@@ -4,7 +4,7 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy.typing as npt
 
@@ -162,7 +162,13 @@ class KerasModel(Layer, Protocol):
 
 
 class Optimizer(Protocol):
-    """A Keras optimizer."""
+    """A Keras optimizer, with the two private members that exports need to rebuild its step."""
+
+    _trainable_variables: Sequence[Variable]
+    _clip_gradients: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], /) -> Self: ...
 
     @property
     def variables(self) -> Sequence[Variable]: ...
