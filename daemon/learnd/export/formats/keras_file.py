@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from learnd.core.errors import ExportError, FormatUnavailableError
-from learnd.core.tensors import KerasModel, Layer, NamedTensors, Variable
+from learnd.core.tensors import KerasModel, Layer, NamedTensors, Optimizer, Variable
 from learnd.core.types import Float32Array
-from learnd.export.exportable_model import ExportableCore, ExportableLayer, ExportableModel, Optimizer
+from learnd.export.exportable_model import ExportableCore, ExportableLayer, ExportableModel
 
 
 class _CompiledModel(KerasModel, Protocol):

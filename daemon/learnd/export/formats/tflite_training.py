@@ -11,12 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.core.errors import ExportError, FormatUnavailableError
-from learnd.core.tensors import NamedTensors, Tensor
+from learnd.core.tensors import NamedTensors, Optimizer, Tensor
 from learnd.core.types import Float32Array
 from learnd.export.exportable_model import (
     ExportableModel,
     ExportableNetwork,
-    Optimizer,
     argument_names,
     tf_variable,
 )
