@@ -4,6 +4,7 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -133,10 +134,28 @@ class Layer(Protocol):
     trainable: bool
 
     @property
+    def built(self) -> bool: ...
+
+    @property
+    def input(self) -> Tensor: ...
+
+    @property
+    def output(self) -> Tensor: ...
+
+    @property
     def variables(self) -> Sequence[Variable]: ...
 
     @property
     def weights(self) -> Sequence[Variable]: ...
+
+    @property
+    def trainable_weights(self) -> Sequence[Variable]: ...
+
+    @property
+    def non_trainable_weights(self) -> Sequence[Variable]: ...
+
+    @property
+    def _layers(self) -> Sequence["Layer"]: ...
 
     @property
     def trainable_variables(self) -> Sequence[Variable]: ...
@@ -161,9 +180,25 @@ class KerasModel(Layer, Protocol):
     @property
     def outputs(self) -> Sequence[Tensor]: ...
 
+    @property
+    def optimizer(self) -> "Optimizer | None": ...
+
+    def save(self, path: Path, /) -> None: ...
+
+    def save_weights(self, path: Path, /) -> None: ...
+
+    def load_weights(self, path: Path, /) -> None: ...
+
+    def get_build_config(self) -> dict[str, Any] | None: ...
+
+    def _flatten_layers(self) -> Iterable[Layer]: ...
+
 
 class Optimizer(Protocol):
     """A Keras optimizer."""
+
+    @property
+    def built(self) -> bool: ...
 
     @property
     def variables(self) -> Sequence[Variable]: ...
