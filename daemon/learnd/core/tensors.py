@@ -31,6 +31,9 @@ class Tensor(Protocol):
     """A TensorFlow tensor, eager, traced or symbolic, with the operators that learnd applies to it."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def shape(self) -> Shape: ...
 
     @property
@@ -163,6 +166,9 @@ class Layer(Protocol):
     @property
     def losses(self) -> Sequence[Tensor]: ...
 
+    @property
+    def call(self) -> Callable[..., Any]: ...
+
     def __call__(self, *inputs: Any, **options: Any) -> Any: ...
 
     def get_config(self) -> dict[str, Any]: ...
@@ -170,6 +176,8 @@ class Layer(Protocol):
 
 class KerasModel(Layer, Protocol):
     """A Keras model: a layer that has layers."""
+
+    loss: object
 
     @property
     def layers(self) -> Sequence[Layer]: ...
