@@ -15,7 +15,7 @@ from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head
 from learnd.models.settings import AnyModel, FactorySettings, LoadSettings
 from learnd.models.stored.activation import output_activation
-from learnd.models.stored.model import Loss, StoredModel
+from learnd.models.stored.model import Loss, StoredModel, first_line
 from learnd.models.stored.open import open_stored
 
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -128,7 +128,7 @@ def _from_factory(settings: FactorySettings, spec: CoreSpec) -> KerasModel:
     try:
         result = factory(**arguments)
     except Exception as error:
-        message = f"{settings.factory} failed: {type(error).__name__}: {_short(error)}"
+        message = f"{settings.factory} failed: {first_line(error)}"
         raise ConfigError(Problem("model.factory", message)) from error
     if not isinstance(result, keras.Model):
         message = f"{settings.factory} returned a {type(result).__name__}; it must return a keras.Model"
@@ -152,7 +152,9 @@ def _count_outputs(model: KerasModel, spec: CoreSpec, place: str) -> int:
     try:
         outputs = model(tf.zeros((1, *spec.row_shape)), training=False)
     except Exception as error:
-        message = f"the model fails on an input of shape (1, {', '.join(map(str, spec.row_shape))}): {_short(error)}"
+        message = (
+            f"the model fails on an input of shape (1, {', '.join(map(str, spec.row_shape))}): {first_line(error)}"
+        )
         raise ConfigError(Problem(place, message)) from error
     if not isinstance(outputs, tf.Tensor):
         raise ConfigError(Problem(place, f"the model returns a {type(outputs).__name__}; it must return one tensor"))
@@ -175,9 +177,3 @@ def _unroll(model: KerasModel) -> None:
 
 def _fits(expected: tuple[int | None, ...], row_shape: tuple[int, ...]) -> bool:
     return len(expected) == len(row_shape) and all(e in (None, n) for e, n in zip(expected, row_shape, strict=True))
-
-
-def _short(error: Exception) -> str:
-    """Return the first line of the error that is not empty: Keras wraps the cause in several lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -44,9 +44,9 @@ def open_archive(path: Path, data: Path | IO[bytes], code: Sequence[str], allow_
     ConfigError
         if it is damaged, is no Keras archive, or holds code that is not allowed.
     """
-    with refusing(f"{path} is not a whole zip archive"):
+    with refusing(f"{path} is not a complete zip archive"):
         archive = zipfile.ZipFile(data)
-    with archive, refusing(f"{path} is not a whole Keras archive"):
+    with archive, refusing(f"{path} is not a complete Keras archive"):
         refuse_unsafe_members(path, archive)
         missing = {"metadata.json", "config.json", _WEIGHTS} - set(archive.namelist())
         if missing:

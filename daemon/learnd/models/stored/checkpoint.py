@@ -42,7 +42,7 @@ def open_checkpoint(prefix: Path, model: KerasModel) -> StoredModel:
     ConfigError
         with the names of the variables that differ.
     """
-    with refusing(f"{prefix} is not a whole TensorFlow checkpoint"):
+    with refusing(f"{prefix} is not a complete TensorFlow checkpoint"):
         checkpoint = _Checkpoint(prefix)
     with refusing(f"{prefix} does not fit the model"):
         _require_same_variables(prefix, checkpoint.variables(), _expected_variables(model))
@@ -125,7 +125,7 @@ def _expected_variables(model: KerasModel) -> _Shapes:
 
 
 def _require_same_variables(prefix: Path, in_file: _Shapes, in_model: _Shapes) -> None:
-    """Compare the variables by place, because Keras numbers the names anew in each process.
+    """Compare the variables by place, because each process numbers the names differently.
 
     Raises
     ------

@@ -56,7 +56,7 @@ class Group(Protocol):
 @contextmanager
 def hdf5_file(source: Path | IO[bytes], name: str) -> Iterator[Group]:
     """Open the HDF5 file in *source* for reading. Messages call it *name*."""
-    with refusing(f"{name} is not a whole HDF5 file"):
+    with refusing(f"{name} is not a complete HDF5 file"):
         file = h5py.File(source, "r")
     with file:
         yield file

@@ -83,7 +83,10 @@ def refusing(what: str, key: str = LOAD) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the error's class and the first line of its message, cut to 300 characters to fit in a log."""
+    """Return the error's class and the first line of its message, cut to 300 characters to fit in a log.
+
+    Empty lines do not count. The other lines are left out, because Keras' messages have many.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else "no reason given"
     return f"{type(error).__name__}: {message[:300]}"

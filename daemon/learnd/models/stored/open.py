@@ -19,7 +19,7 @@ _FORMATS = (
 )
 
 
-class Source(Protocol):
+class LoadOptions(Protocol):
     """The options that say what to load; see `learnd.models.settings.LoadSettings`.
 
     May also have ``architecture``, ``signature`` and ``output``.
@@ -35,7 +35,7 @@ class Source(Protocol):
     def allow_lambda(self) -> Sequence[str]: ...
 
 
-def open_stored(settings: Source, *, architecture: Build | None) -> StoredModel:
+def open_stored(settings: LoadOptions, *, architecture: Build | None) -> StoredModel:
     """Return the model at ``settings.load``. Its content determines the format, its name does not.
 
     *architecture* builds the model if the file holds only weights. ``settings.architecture`` takes precedence over it.
@@ -51,7 +51,7 @@ def open_stored(settings: Source, *, architecture: Build | None) -> StoredModel:
         return _open(settings, architecture)
 
 
-def _open(settings: Source, architecture: Build | None) -> StoredModel:
+def _open(settings: LoadOptions, architecture: Build | None) -> StoredModel:
     assert settings.load is not None
     path = Path(settings.load)
     build = _architecture(settings, architecture)
@@ -64,7 +64,7 @@ def _open(settings: Source, architecture: Build | None) -> StoredModel:
     return refuse(f"{path} does not exist")
 
 
-def _open_file(path: Path, settings: Source, build: Build | None) -> StoredModel:
+def _open_file(path: Path, settings: LoadOptions, build: Build | None) -> StoredModel:
     with path.open("rb") as file:
         head = file.read(8)
     refuse_pickle(path, head)
@@ -82,7 +82,7 @@ def _open_file(path: Path, settings: Source, build: Build | None) -> StoredModel
     return refuse(f"{path} is none of the formats that can be loaded: {_FORMATS}")
 
 
-def _open_folder(path: Path, settings: Source) -> StoredModel:
+def _open_folder(path: Path, settings: LoadOptions) -> StoredModel:
     if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
         signature = getattr(settings, "signature", "serving_default")
         return open_saved_model(path, signature=signature, output=getattr(settings, "output", None))
@@ -95,13 +95,13 @@ def _open_folder(path: Path, settings: Source) -> StoredModel:
     return refuse(f"{path} is a folder without a saved_model.pb; these formats can be loaded: {_FORMATS}")
 
 
-def _open_prefix(path: Path, settings: Source, build: Build | None) -> StoredModel:
+def _open_prefix(path: Path, settings: LoadOptions, build: Build | None) -> StoredModel:
     model = build_architecture(path, build)
     with custom_code(settings.code):
         return open_checkpoint(path, model)
 
 
-def _architecture(settings: Source, default: Build | None) -> Build | None:
+def _architecture(settings: LoadOptions, default: Build | None) -> Build | None:
     """Return the function that builds ``settings.architecture``, or *default* if there is none."""
     path = getattr(settings, "architecture", None)
     if path is None:

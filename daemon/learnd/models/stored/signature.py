@@ -96,12 +96,14 @@ def open_saved_model(folder: Path, *, signature: str, output: str | None) -> Sto
     rows = _input(folder, function, signature)
     position, shape = _output(folder, function, signature, output)
     variables = _captured_variables(folder, function)
-    with refusing(f"{folder}: the signature {signature} cannot be taken out of its SavedModel"):
+    with refusing(f"{folder}: the signature {signature} cannot be extracted from its SavedModel"):
         # Each loop stays one node: gradients and XLA support loops, but not the nodes that they are lowered to.
         frozen: _Function = convert_variables_to_constants_v2(function, lower_control_flow=False)
     if len(frozen.inputs) != 1:
-        refuse(f"{folder}: the signature {signature} holds tables or other resources besides its variables")
-    with refusing(f"{folder}: the signature {signature} cannot be made a layer"):
+        refuse(
+            f"{folder}: the signature {signature} uses tables or other resources besides variables; export it without"
+        )
+    with refusing(f"{folder}: the signature {signature} cannot be converted to a layer"):
         layer, values, unbounded = _layer(
             frozen, frozen.outputs[position].name, tuple(rows.shape)[1:], shape, variables
         )
