@@ -25,7 +25,9 @@ class EmaSettings(Section):
 
     kind: Literal["ema"]
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Weight of the old average at each snapshot; the snapshot gets the rest. Higher averages over more snapshots."""
+    """Weight of the old average at each snapshot; the snapshot gets the rest. A higher value averages over more
+    snapshots. The first snapshots use a lower one, (1 + k) / (10 + k) at snapshot k from 0, to forget the untrained
+    weights."""
     every_samples: Count = 100
     """Learned samples between two snapshots."""
 

@@ -67,9 +67,9 @@ class RegularizedSettings(ModelSettings):
     """Options that every model with hidden layers has."""
 
     l1: Strength = 0.0
-    """Factor of the penalty on the sum of the kernels' absolute values."""
+    """Strength of the L1 penalty: this times the sum of the kernels' absolute values is added to the loss."""
     l2: Strength = 0.0
-    """Factor of the penalty on the sum of the kernels' squares."""
+    """Strength of the L2 penalty: this times the sum of the kernels' squares is added to the loss."""
     dropout: Share = 0.0
     """Share of each hidden layer's outputs that is dropped during learning."""
     normalization: Literal["batch", "layer"] | None = None
@@ -81,9 +81,9 @@ class LinearSettings(ModelSettings):
 
     kind: Literal["linear"]
     l1: Strength = 0.0
-    """Factor of the penalty on the sum of the kernel's absolute values."""
+    """Strength of the L1 penalty: this times the sum of the kernels' absolute values is added to the loss."""
     l2: Strength = 0.0
-    """Factor of the penalty on the sum of the kernel's squares."""
+    """Strength of the L2 penalty: this times the sum of the kernels' squares is added to the loss."""
 
 
 class MlpSettings(RegularizedSettings):
@@ -171,7 +171,7 @@ class LoadSettings(ModelSettings):
     signature: str = "serving_default"
     """Signature of the SavedModel to load."""
     output: str | None = None
-    """Output of the signature to learn. Needed only if the signature has several outputs."""
+    """Output of the signature that the model returns. Needed only if the signature has several outputs."""
 
 
 HiddenLayerSettings: TypeAlias = MlpSettings | AutoencoderSettings | Conv1dSettings | TcnSettings
