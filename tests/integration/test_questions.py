@@ -195,7 +195,7 @@ def test_replace_the_output_layer_because_there_are_more_classes_now(tmp_path: P
     five = {"kind": "classification", "classes": [f"kind-{i}" for i in range(5)]}
     readings = stream(tmp_path, classes=5)
     wrong = configuration(tmp_path, readings, model={"load": str(tmp_path / "three.keras")}, task=five, **sections)
-    with pytest.raises(ConfigError, match=r"gives 3 numbers, the task asks for 5; add `head: \{\}`"):
+    with pytest.raises(ConfigError, match=r"the model has 3 outputs, the task needs 5; add `head: \{\}`"):
         make_pipeline(loads(wrong))
     text = configuration(
         tmp_path / "new", readings, model={"load": str(tmp_path / "three.keras"), "head": {}}, task=five, **sections

@@ -94,23 +94,23 @@ def factory(name: str, **arguments: Any) -> dict[str, Any]:
     ("model", "message"),
     [
         (factory("missing"), r"model\.factory: .* has no missing"),
-        (factory("NOT_A_FUNCTION"), r"model\.factory: .* is no function but a int"),
+        (factory("NOT_A_FUNCTION"), r"model\.factory: .* is not a function but a int"),
         (factory("no_model"), r"model\.factory: .* returned a list; it must return a keras\.Model"),
         (factory("other_arguments"), r"model\.factory: .* cannot be called with input_shape, outputs"),
         (factory("dense", depth=3), r"model\.factory: .* cannot be called with input_shape, outputs, depth"),
         (factory("raises"), r"model\.factory: .*raises failed: RuntimeError: no licence"),
         (
             factory("of_five_features"),
-            r"model\.factory: takes rows of shape \(5,\); features and task\.window give \(3,\)",
+            r"model\.factory: the model takes rows of shape \(5,\); features and task\.window give \(3,\)",
         ),
         (factory("unbuildable"), r"model\.factory: the model fails on an input of shape \(1, 3\)"),
         (factory("many_outputs"), r"model\.factory: the model returns a dict; it must return one tensor"),
-        (factory("dense", width=4), r"model\.factory: gives 4 numbers, the task asks for 1; add `head: \{\}`"),
-        ({**factory("dense"), "head": {"units": 2}}, r"model\.head\.units: is 2; the task asks for 1"),
+        (factory("dense", width=4), r"model\.factory: the model has 4 outputs, the task needs 1; add `head: \{\}`"),
+        ({**factory("dense"), "head": {"units": 2}}, r"model\.head\.units: is 2; the task needs 1"),
         ({**factory("dense"), "head": {"replace": 3}}, r"model\.head\.replace: is 3; the model has 2 layers"),
         (
             {**factory("dense"), "head": {"at": "hiden"}},
-            r"model\.head\.at: no layer is called 'hiden'; there are .*hidden",
+            r"model\.head\.at: no layer is called 'hiden'; the model has .*hidden",
         ),
         ({**factory("dense"), "freeze": {"all_but_last": 2}}, r"model\.freeze\.all_but_last: is 2 of 2 layers"),
         ({"load": "nowhere.keras"}, r"model\.load: nowhere\.keras does not exist"),
@@ -226,7 +226,7 @@ def test_a_file_that_was_refused_can_be_put_right(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     dense((3,), 2).save(path)
     options = settings(tmp_path / "data", model={"load": str(path)}, learning={"compile": False})
-    with pytest.raises(ConfigError, match="gives 2 numbers, the task asks for 1"):
+    with pytest.raises(ConfigError, match="the model has 2 outputs, the task needs 1"):
         make_pipeline(options)
     right = dense((3,), 1)
     right.save(path)
