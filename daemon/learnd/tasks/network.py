@@ -224,7 +224,7 @@ def mean_square(targets: Tensor, outputs: Tensor) -> Tensor:
 
 def flat_layers(model: KerasModel) -> Sequence[Layer]:
     """Return every layer inside *model* that has no layers of its own, in order."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]  # type: ignore[attr-defined]
+    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
 
 
 @contextmanager
