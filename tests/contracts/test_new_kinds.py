@@ -28,7 +28,6 @@ from learnd.tasks.settings import AnyTask, TaskSettings
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import readings, settings
 
-
 # A kind outside the union of the settings is the point of these tests.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
