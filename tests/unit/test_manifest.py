@@ -407,3 +407,13 @@ def test_an_export_of_an_older_learnd_is_still_checked(copy: Path) -> None:
     assert audit.audit(copy).sound
     _flip(copy / "model.tflite")
     assert audit.audit(copy).changed == ("model.tflite",)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"formats": {}, "features": []}'])
+def test_predict_refuses_a_manifest_that_lacks_what_it_needs(tmp_path: Path, text: str) -> None:
+    """With the file and the fields, not with a traceback."""
+    (tmp_path / "learnd.json").write_text(text)
+    done = run_cli("predict", str(tmp_path))
+    assert done.returncode == 70
+    assert f"{tmp_path / 'learnd.json'} has no " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -25,6 +25,8 @@ from learnd.export.formats import READERS
 
 BAD_INPUT = 65
 _BLOCK_BYTES = 1 << 16
+_NEEDED = ("formats", "features", "window")
+"""The fields of a manifest that are used here."""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -159,6 +161,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is not an export: it has no {manifest.FILE_NAME}") from None
     except ValueError as error:
         raise ExportDamagedError(f"{path} cannot be read: {error}") from error
+    missing = [key for key in _NEEDED if not isinstance(document, dict) or key not in document]
+    if missing:
+        raise ExportDamagedError(f"{path} has no {', '.join(missing)}: no manifest of learnd's; copy the export again")
     return document
 
 
