@@ -271,13 +271,8 @@ def _own_times(records: Records, index: Int64Array, bad: Bad) -> Float64Array:
     # nan, the time of a record that has none, fails this comparison too.
     for row in np.nonzero(~((times >= _FIRST_S) & (times <= _LAST_S)))[0]:
         i = int(index[row])
-        bad.setdefault(
-            i,
-            (
-                RejectReason.BAD_TIME,
-                f"the record's own time, {records.timestamps_ms[i]} ms, is beyond the years 1 to 9999",
-            ),
-        )
+        detail = f"the record's own time, {records.timestamps_ms[i]} ms, is outside the years 1 to 9999"
+        bad.setdefault(i, (RejectReason.BAD_TIME, detail))
     return times
 
 
