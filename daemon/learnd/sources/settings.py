@@ -151,7 +151,7 @@ class KafkaSettings(SourceSettings):
     ssl_password: SecretStr | None = None
     """Password of an encrypted key."""
     ssl_password_file: Path | None = None
-    """File with that password: one line."""
+    """File with the password of an encrypted key: one line."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     """Login mechanism. OAUTHBEARER needs a token; the others need a username and a password."""
     sasl_username: str | None = None
