@@ -125,7 +125,7 @@ def test_what_cannot_be_read_from_the_beginning_again_is_refused(tmp_path: Path)
     """A pipe, say: half of its records were lost, for the header was read apart."""
     path = tmp_path / "a.csv"
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         _file(path).open({})
 
 
@@ -164,7 +164,7 @@ def test_replay_keeps_the_pace_of_the_events(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"".join(b"%d\n" % (60 * i) for i in range(4)))
     clock = _Clock()
-    source = _file(path, speed=60, moment=float, clock=clock, sleep=clock.sleep)
+    source = _file(path, speed=60, event_time_s=float, clock=clock, sleep=clock.sleep)
     source.open({})
     arrivals: list[tuple[float, bytes]] = []
     while not source.exhausted():
