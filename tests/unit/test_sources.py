@@ -33,7 +33,7 @@ class _Clock:
 
 def _file(path: Path, **options: Any) -> FileSource:
     constructor = {
-        name: options.pop(name) for name in ("max_line_bytes", "moment", "clock", "sleep") if name in options
+        name: options.pop(name) for name in ("max_line_bytes", "event_time_s", "clock", "sleep") if name in options
     }
     return FileSource(FileSettings(kind="file", path=path, **options), **constructor)
 
@@ -184,7 +184,7 @@ def test_the_simulator_goes_on_from_any_offset() -> None:
     assert len(everything) == 6000
     for start, chunk in ((1, 100), (1535, 7), (1536, 999), (5999, 10)):
         partition = TopicPartition("simulator", 0)
-        assert _all(_simulator(**options), {partition: start}, chunk) == everything[start:]
+        assert _all(_simulator(**options), {partition: Position(start)}, chunk) == everything[start:]
     assert _all(_simulator(**{**options, "seed": 5}), chunk=1000) != everything
 
 

@@ -124,8 +124,8 @@ class FileSource:
             self._ended = line.endswith(b"\n") or rest.endswith(b"\n")
         except _UNREADABLE as error:
             raise DataLossError(
-                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; the lines before it "
-                "were learned up to the last checkpoint. Restore an intact file"
+                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; the lines before "
+                "it were learned up to the last checkpoint. Restore an intact file"
             ) from error
         return line.rstrip(b"\r\n")
 
