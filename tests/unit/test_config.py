@@ -92,7 +92,7 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
             "is also the path of dead_letter",
         ),
         ({"decode": {"kind": "json", "key": "a"}}, "decode.key: a is also a feature or a target"),
-        ({"learning": {"optimizer": {"kind": "adan"}}}, "is no Keras optimizer; did you mean Adam?"),
+        ({"learning": {"optimizer": {"kind": "adan"}}}, "is not a Keras optimizer; did you mean Adam?"),
         ({"source": None}, "source: is missing; give it a kind: kafka, file, simulator"),
     ],
 )

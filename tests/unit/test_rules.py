@@ -263,5 +263,5 @@ def test_rules_work_in_the_pipeline_and_their_rejects_are_dead_letters(tmp_path:
     assert value("learnd_records_rejected_total", {"reason": "stuck"}) == 7
     assert value("learnd_readings_replaced_total", {"reason": "out_of_range"}) == 1
     assert pipeline.progress.records == 60
-    state = read_arrays(tmp_path / "data" / "checkpoints")[1]["rules"]
+    state = read_arrays(tmp_path / "data" / "checkpoints")[1]["transforms"]["rules"]
     assert state["features"] == ["a", "b", "c"]

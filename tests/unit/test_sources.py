@@ -38,7 +38,7 @@ def _file(path: Path, **options: Any) -> FileSource:
     return FileSource(FileSettings(kind="file", path=path, **options), **constructor)
 
 
-def _all(source: Any, start: dict[TopicPartition, int] | None = None, chunk: int = 7) -> list[tuple[int, bytes]]:
+def _all(source: Any, start: dict[TopicPartition, Position] | None = None, chunk: int = 7) -> list[tuple[int, bytes]]:
     source.open(start or {})
     found: list[tuple[int, bytes]] = []
     while not source.exhausted():

@@ -1,4 +1,4 @@
-"""Learning and predicting samples in groups: the part that both learners share."""
+"""Learning and predicting samples in groups: the common part of both learners."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,11 +7,11 @@ from learnd.core.types import BoolArray, Float32Array, Int64Array, Samples, Step
 from learnd.learners.chunk import CompiledChunk, Groups, Outputs
 
 _ABSENT = -1
-"""The row number of padding in a group that holds fewer rows."""
+"""The row number of padding in a group with fewer rows."""
 
 
 def held_rows(samples: Samples, hold: BoolArray | None) -> BoolArray:
-    """Return which rows are predicted only: those on *hold*, and those without a target."""
+    """Return a mask of the rows that are only predicted: those on *hold*, and those without a target."""
     held = np.zeros(len(samples), np.bool_) if hold is None else hold
     return held if samples.has_target is None else held | ~samples.has_target
 
@@ -22,10 +22,10 @@ def single_rows(count: int) -> Int64Array:
 
 
 def in_groups(held: BoolArray, size: int) -> tuple[Int64Array, Int64Array]:
-    """Return row numbers by group, (groups, size), and the rows that wait for their group to fill.
+    """Return the row numbers by group, shape (groups, size), and the rows that wait for their group to fill.
 
-    Groups of *size* rows are filled in order by the rows that are learned. A *held* row is a group of its own, the rest
-    of which is padding (-1). It stands after the last group that was full before it, and does not wait.
+    Rows that are learned fill groups of *size* rows in order. A *held* row is a group of its own, with padding (-1). It
+    does not wait: it comes after the last group that was full before it.
 
     >>> in_groups(np.array([False, True, False, False]), 2)
     (array([[ 1, -1],
@@ -42,9 +42,9 @@ def in_groups(held: BoolArray, size: int) -> tuple[Int64Array, Int64Array]:
 
 
 def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, held: BoolArray) -> StepResult:
-    """Run as many compiled calls as the groups of *index*, (groups, batch_rows), need.
+    """Run the groups of *index*, shape (groups, batch_rows), in as many compiled calls as needed.
 
-    The result has the rows of *index* in their order, without padding.
+    The result has the rows of *index* in order, without padding.
     """
     rows = index.ravel()
     present = rows != _ABSENT
@@ -74,7 +74,7 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
 
 
 def _stop(start: int, group_held: BoolArray, chunk: CompiledChunk) -> int:
-    """Return where the next call ends: it is full, or the next action is due."""
+    """Return the index of the group after the next call, which is full or ends at the next action."""
     stop = min(start + chunk.groups, len(group_held))
     limit = chunk.learnable_groups()
     if limit is None:
@@ -85,7 +85,7 @@ def _stop(start: int, group_held: BoolArray, chunk: CompiledChunk) -> int:
 
 def _take(samples: Samples, index: Int64Array, group_held: BoolArray) -> Groups:
     weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights
-    # A padding row repeats the group's first: any real numbers will do, for nothing is learned from that group.
+    # Padding repeats the group's first row. Any numbers would do, because nothing is learned from that group.
     rows = np.where(index == _ABSENT, index[:, :1], index)
     return Groups(samples.x[rows], samples.y[rows], weights[rows], group_held)
 

@@ -11,10 +11,10 @@ from learnd.learners.settings import MicroBatchSettings
 
 
 class MicroBatchLearner:
-    """Learns samples in groups of ``batch_size``; an incomplete group waits, in the checkpoint too.
+    """The learner with one update per ``batch_size`` samples. An incomplete group waits, also in the checkpoint.
 
-    Groups are cut by the count of samples, so they are the same after a restart and however the stream was cut. Samples
-    that are predicted only do not wait: they are answered with the weights after the last complete group.
+    Groups are cut by counting samples, so they do not depend on restarts or on how the stream was cut. Samples that are
+    only predicted do not wait: they are predicted with the weights after the last complete group.
     """
 
     def __init__(self, chunk: CompiledChunk, settings: MicroBatchSettings) -> None:

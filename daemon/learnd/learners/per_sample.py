@@ -7,7 +7,7 @@ from learnd.learners.settings import PerSampleSettings
 
 
 class PerSampleLearner:
-    """Learns every sample at once, in the exact order of arrival."""
+    """The learner with one update per sample, in the exact order of arrival."""
 
     def __init__(self, chunk: CompiledChunk, settings: PerSampleSettings) -> None:
         self._chunk = chunk
