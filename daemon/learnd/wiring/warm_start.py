@@ -77,7 +77,7 @@ def _copy_all(sources: Mapping[str, Path], data_dir: Path) -> None:
     shutil.rmtree(data_dir / _FOLDER, ignore_errors=True)
     building.rename(data_dir / _FOLDER)
     fsync(data_dir)
-    log.info("model_adopted", always=True, path=str(data_dir / _FOLDER), **{k: str(p) for k, p in sources.items()})
+    log.info("model_copied", always=True, path=str(data_dir / _FOLDER), **{k: str(p) for k, p in sources.items()})
 
 
 def _copy(path: Path, folder: Path, key: str) -> None:
