@@ -146,7 +146,7 @@ class Samples:
     def take(self, rows: slice | npt.NDArray[Any]) -> "Samples":
         """Return the samples of *rows*, in that order."""
         columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
-        selected: Any = {name: None if column is None else column[rows] for name, column in columns.items()}
+        selected: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
         return Samples(**selected)
 
     @staticmethod
@@ -166,7 +166,7 @@ class Samples:
                     for part in filled
                 ]
         columns = {name: [getattr(part, name) for part in filled] for name in _COLUMNS}
-        joined: Any = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+        joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return Samples(**joined)
 
 
