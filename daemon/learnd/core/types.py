@@ -222,8 +222,8 @@ class Batch:
         rejects = self.rejects
         if result.rejects:
             order = {origin: i for i, origin in enumerate(self.positions)}
-            together = [*self.rejects, *result.rejects]
-            rejects = tuple(sorted(together, key=lambda reject: (order.get(reject.origin, 0), reject.offset)))
+            combined = [*self.rejects, *result.rejects]
+            rejects = tuple(sorted(combined, key=lambda reject: (order.get(reject.origin, 0), reject.offset)))
         return replace(
             self,
             samples=result.samples,

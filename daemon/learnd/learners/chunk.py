@@ -1,10 +1,10 @@
 """The compiled update: one XLA call learns a chunk of samples, in exact order.
 
 The shape is fixed and the number of real rows is an argument, so there is one compilation. An outer loop runs from
-stop to stop: the next snapshot of the averager, or the border between rows that are learned and rows that are held. Two
-inner loops follow each other in it: one updates, the other only predicts. A snapshot therefore falls on a sample count,
-wherever the chunks are cut. Every row costs the same arithmetic in the same order whatever chunk it is in, so the
-weights do not depend on the cutting either. Held rows have a loop of their own because a conditional inside the update
+stop to stop. A stop is the next snapshot of the averager, or the border between rows that are learned and rows on hold.
+It contains two inner loops, one after the other: one updates, the other only predicts. A snapshot therefore falls on a
+sample count, wherever the chunks are cut. The arithmetic of a row is the same, in the same order, in any chunk. So the
+weights do not depend on how chunks are cut. Rows on hold have their own loop, because a conditional inside the update
 would copy the state at every row.
 """
 
@@ -195,16 +195,16 @@ class CompiledChunk:
         def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)
             updates = (every - before % every + size - 1) // size
-            held, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
+            on_hold, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
             snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
             i, *learned = tf.while_loop(
-                lambda j, *_: j < tf.where(held, 0, snapshot),
+                lambda j, *_: j < tf.where(on_hold, 0, snapshot),
                 lambda j, *columns: self._learn(j, (x, y, weights), columns),
                 (i, *columns),
             )
             self._averaged.snapshot(self.learned // every > before // every)
             i, *predicted = tf.while_loop(
-                lambda j, *_: j < tf.where(held, end, 0),
+                lambda j, *_: j < tf.where(on_hold, end, 0),
                 lambda j, *columns: self._predict(j, (x, y), columns),
                 (i, *learned),
             )

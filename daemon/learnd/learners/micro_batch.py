@@ -6,7 +6,7 @@ import numpy as np
 
 from learnd.core.types import BoolArray, Samples, State, StepResult, TopicPartition
 from learnd.learners.chunk import CompiledChunk
-from learnd.learners.grouping import held_rows, in_groups, learn_in_groups
+from learnd.learners.grouping import hold_mask, in_groups, learn_in_groups
 from learnd.learners.settings import MicroBatchSettings
 
 
@@ -26,13 +26,13 @@ class MicroBatchLearner:
         self._chunk.prepare()
 
     def learn(self, samples: Samples, hold: BoolArray | None = None) -> StepResult:
-        held = held_rows(samples, hold)
+        mask = hold_mask(samples, hold)
         if self._waiting is not None:
-            held = np.concatenate([np.zeros(len(self._waiting), np.bool_), held])
+            mask = np.concatenate([np.zeros(len(self._waiting), np.bool_), mask])
             samples = Samples.concat([self._waiting, samples])
-        index, waiting = in_groups(held, self._size)
+        index, waiting = in_groups(mask, self._size)
         self._waiting = replace(samples.take(waiting), has_target=None) if len(waiting) else None
-        return learn_in_groups(self._chunk, samples, index, held)
+        return learn_in_groups(self._chunk, samples, index, mask)
 
     def state(self) -> State:
         actions = self._chunk.actions.state()
