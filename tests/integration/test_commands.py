@@ -143,7 +143,7 @@ def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
     """Also what only building shows (an optimizer's argument, a column of the file) is exit code 78."""
     cases = {
         "did you mean Adam": {"learning": {"optimizer": {"kind": "adan"}}},
-        "does not take this": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
+        "does not accept these arguments": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
         "no Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
         "no column a": {"decode": {"kind": "csv"}, "source": {"kind": "file", "path": str(tmp_path / "x.csv")}},
     }

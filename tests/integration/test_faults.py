@@ -368,7 +368,7 @@ def test_a_topic_that_was_made_anew_is_noticed(records: int, kafka_broker: Kafka
     _make_anew(kafka_broker, topic, readings(records, seed=1))
     with Daemon(config) as daemon:
         daemon.finish(code=DataLossError.exit_code)
-        assert "the topic was deleted and made anew" in daemon.events("stopped")[0]["error"]
+        assert "the topic was deleted and recreated" in daemon.events("stopped")[0]["error"]
     config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic], source={"on_data_loss": "continue"})
     for _ in range(2):  # and its identity is in the checkpoint: the second start finds nothing new
         with Daemon(config, "--once") as daemon:
@@ -388,7 +388,7 @@ def test_a_topic_made_anew_while_the_daemon_runs_is_noticed(kafka_broker: KafkaC
         _learns(daemon, 100)
         _make_anew(kafka_broker, topic, readings(150, seed=1))
         _learns(daemon, 250)
-        assert daemon.events("topic_made_anew")
+        assert daemon.events("topic_recreated")
         _has_learned(daemon, config, _once_each(topic, 100) + _once_each(topic, 150))
 
 

@@ -71,7 +71,7 @@ def test_a_restored_schedule_repeats_what_took_effect_and_keeps_what_is_pending(
 
 def test_an_unknown_action_is_refused_by_name() -> None:
     """With the names that exist."""
-    with pytest.raises(KeyError, match="no action 'hold'; there are thaw"):
+    with pytest.raises(KeyError, match="no action 'hold'; the known ones are: thaw"):
         Actions({"thaw": _Recorded()}).schedule("hold", 5)
 
 

@@ -92,7 +92,7 @@ def test_every_mistake_is_found_at_once_with_its_line() -> None:
             "is also the path of dead_letter",
         ),
         ({"decode": {"kind": "json", "key": "a"}}, "decode.key: a is also a feature or a target"),
-        ({"learning": {"optimizer": {"kind": "adan"}}}, "is no Keras optimizer; did you mean Adam?"),
+        ({"learning": {"optimizer": {"kind": "adan"}}}, "is not a Keras optimizer; did you mean Adam?"),
         ({"source": None}, "source: is missing; give it a kind: kafka, file, simulator"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_login_in_the_clear_is_refused_unless_allowed(mechanism: str, tmp_path
     login = _LOGIN if mechanism != "OAUTHBEARER" else {"sasl_oauth_token_file": "/token"}
     login = {**login, "sasl_mechanism": mechanism, "security_protocol": "SASL_PLAINTEXT"}
     source = {"kind": "kafka", "bootstrap_servers": ["b:1"], "topics": ["t"], **login}
-    assert "use SASL_SSL, or say allow_insecure: true" in _problems(config_text(tmp_path, source=source))[0]
+    assert "use SASL_SSL, or set allow_insecure: true" in _problems(config_text(tmp_path, source=source))[0]
     assert "allow_insecure" in _problems(config_text(tmp_path, source={**source, "allow_insecure": False}))[0]
     loads(config_text(tmp_path, source={**source, "allow_insecure": True}))
 

@@ -73,8 +73,8 @@ def test_an_encrypted_key_without_its_password_asks_nobody(access_files: Files) 
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("ssl_cafile", "holds no certificates in PEM"),
-        ("ssl_certfile", "are no certificate with its key in PEM"),
+        ("ssl_cafile", "contains no certificates in PEM"),
+        ("ssl_certfile", "are not a certificate with its key in PEM"),
         ("sasl_password_file", "cannot be read"),
         ("sasl_oauth_token_file", "cannot be read"),
     ],

@@ -414,7 +414,7 @@ def test_losses_optimizers_and_updates_of_the_users(tmp_path: Path) -> None:
         ({"loss": "tests.unit.test_learning:scalar"}, r"learning\.loss: scalar gives shape \(\) for 3 rows"),
         ({"loss": "nowhere.at_all:loss"}, r"learning\.loss: nowhere\.at_all cannot be imported"),
         ({"loss": "tests.unit.test_learning:missing"}, r"learning\.loss: .* has no missing"),
-        ({"optimizer": {"kind": "tests.unit.test_learning:absolute"}}, r"optimizer\.kind: .* no subclass"),
+        ({"optimizer": {"kind": "tests.unit.test_learning:absolute"}}, r"optimizer\.kind: .* not a subclass"),
         ({"update": "tests.unit.test_learning:nothing"}, r"learning\.update: .* has no nothing"),
     ],
 )

@@ -33,12 +33,12 @@ class _Clock:
 
 def _file(path: Path, **options: Any) -> FileSource:
     constructor = {
-        name: options.pop(name) for name in ("max_line_bytes", "moment", "clock", "sleep") if name in options
+        name: options.pop(name) for name in ("max_line_bytes", "event_time_s", "clock", "sleep") if name in options
     }
     return FileSource(FileSettings(kind="file", path=path, **options), **constructor)
 
 
-def _all(source: Any, start: dict[TopicPartition, int] | None = None, chunk: int = 7) -> list[tuple[int, bytes]]:
+def _all(source: Any, start: dict[TopicPartition, Position] | None = None, chunk: int = 7) -> list[tuple[int, bytes]]:
     source.open(start or {})
     found: list[tuple[int, bytes]] = []
     while not source.exhausted():
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_from_the_beginning_again_is_refused(tmp_path: Path)
     """A pipe, say: half of its records were lost, for the header was read apart."""
     path = tmp_path / "a.csv"
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         _file(path).open({})
 
 
@@ -164,7 +164,7 @@ def test_replay_keeps_the_pace_of_the_events(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"".join(b"%d\n" % (60 * i) for i in range(4)))
     clock = _Clock()
-    source = _file(path, speed=60, moment=float, clock=clock, sleep=clock.sleep)
+    source = _file(path, speed=60, event_time_s=float, clock=clock, sleep=clock.sleep)
     source.open({})
     arrivals: list[tuple[float, bytes]] = []
     while not source.exhausted():

@@ -1,6 +1,6 @@
 """Settings of the averagers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ class WindowSettings(Section):
     """Uniform mean of the last `size` snapshots of the weights. Keeps `size` copies of the weights in memory."""
 
     kind: Literal["window"]
+    averages: ClassVar[bool] = True
     size: Count = 20
     """Number of snapshots in the mean."""
     every_samples: Count = 100
@@ -24,6 +25,7 @@ class EmaSettings(Section):
     """Exponential moving average of the weights. Keeps one copy of the weights in memory instead of `size`."""
 
     kind: Literal["ema"]
+    averages: ClassVar[bool] = True
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Weight of the old average at each snapshot; the snapshot gets the rest. A higher value averages over more
     snapshots. The first snapshots use a lower one, (1 + k) / (10 + k) at snapshot k from 0, to forget the untrained
@@ -36,6 +38,7 @@ class NoneSettings(Section):
     """No averaging: the live weights are exported."""
 
     kind: Literal["none"]
+    averages: ClassVar[bool] = False
 
 
 AnyAverager = Annotated[WindowSettings | EmaSettings | NoneSettings, Field(discriminator="kind")]

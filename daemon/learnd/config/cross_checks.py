@@ -77,7 +77,7 @@ def _learning(settings: Settings) -> Iterator[Check]:
         yield ("learning", "class_weights"), f"{settings.task.kind} has no classes; remove it"
     if learning.sample_weight is not None and learning.sample_weight in (*settings.features, *settings.target):
         yield ("learning", "sample_weight"), f"{learning.sample_weight} is also a feature or a target"
-    if learning.elastic and settings.averaging.kind == "none":
+    if learning.elastic and not settings.averaging.averages:
         yield ("learning", "elastic"), "needs averaged weights to pull towards; set averaging.kind to window or ema"
     if learning.update is not None:
         message = "has no effect with learning.update, which brings its own; remove one of them"

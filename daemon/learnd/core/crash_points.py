@@ -1,23 +1,26 @@
-"""Named points at which the test suite ends this process as a crash would. Costs one look at the environment."""
+"""Named points at which the test suite ends this process as a crash would.
+
+A point costs one look at the environment.
+"""
 
 import os
 import signal
 from collections import Counter
 
 VARIABLE = "LEARND_TEST_KILL_AT"
-"""Set by the test suite alone: a point's name, or ``name:n`` for the n-th time that it is reached."""
+"""The environment variable that names a point, or ``name:n`` for its n-th pass. Only the test suite sets it."""
 
 _passes: Counter[str] = Counter()
 
 
 def reached(point: str) -> None:
-    """Does not return where `VARIABLE` names *point*: SIGKILL, which nothing can catch or clean up after.
+    """Kill this process if `VARIABLE` names *point*. SIGKILL cannot be caught, so nothing is cleaned up.
 
     >>> reached("checkpoint.before-rename")
     """
-    wanted, _, times = os.environ.get(VARIABLE, "").partition(":")
-    if wanted != point:
+    name, _, pass_number = os.environ.get(VARIABLE, "").partition(":")
+    if name != point:
         return
     _passes[point] += 1
-    if _passes[point] >= int(times or 1):
+    if _passes[point] >= int(pass_number or 1):
         os.kill(os.getpid(), signal.SIGKILL)

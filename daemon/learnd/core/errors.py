@@ -5,14 +5,14 @@ from typing import ClassVar
 
 
 class LearndError(Exception):
-    """Every error that learnd raises on purpose. The message names the value, the place and the way out."""
+    """Base class of the errors that learnd raises on purpose. Messages name the value, the place and the way out."""
 
     exit_code: ClassVar[int] = 70
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a configuration: where it stands and what to do about it.
+    """One error in a configuration: its place, and what to do about it.
 
     >>> print(Problem(path="averaging.size", message="must be at least 1", file="a.yaml", line=7))
     a.yaml:7: averaging.size: must be at least 1
@@ -29,7 +29,7 @@ class Problem:
 
 
 class ConfigError(LearndError):
-    """Fix the configuration: holds every problem that was found, not only the first."""
+    """An invalid configuration. Way out: correct it. Lists every problem, not only the first."""
 
     exit_code = 78
 
@@ -39,49 +39,52 @@ class ConfigError(LearndError):
 
 
 class UsageError(LearndError):
-    """Fix the command line."""
+    """An invalid command line. Way out: correct it."""
 
     exit_code = 64
 
 
 class BrokerUnavailableError(LearndError):
-    """Bring the broker back, then start again; nothing was lost."""
+    """No connection to the broker, or it refuses service. Way out: bring it back, then restart; nothing was lost."""
 
     exit_code = 69
 
 
 class DataDirLockedError(LearndError):
-    """Stop the other learnd that owns this ``data_dir``."""
+    """Another process uses this ``data_dir``. Way out: stop it, or choose another ``data_dir``."""
 
     exit_code = 75
 
 
 class StateDamagedError(LearndError):
-    """Every checkpoint is unreadable; restore one from a backup, or move ``data_dir`` away to start afresh."""
+    """No readable checkpoint is left. Way out: restore one from a backup, or move ``data_dir`` away to start over."""
 
 
 class DataLossError(LearndError):
-    """The stream no longer holds the records that the checkpoint wants next."""
+    """A gap in the stream: the records that follow the checkpoint no longer exist."""
 
 
 class UnreadableError(LearndError):
-    """Look at the record batch that the broker holds: it is damaged, too large, or of a codec that is not installed."""
+    """An unreadable record batch: damaged, too large, or compressed by a codec that is not installed.
+
+    Way out: inspect the batch at the broker.
+    """
 
 
 class SaveFailedError(LearndError):
-    """The state could not be made durable; offsets were not committed."""
+    """A failed checkpoint: the state is not durable, so no offsets were committed."""
 
 
 class FileLostError(SaveFailedError):
-    """What a file holds since the last checkpoint is not known any more; a restart takes it up from there."""
+    """A sink's file whose content since the last checkpoint is unknown. Way out: restart from that checkpoint."""
 
 
 class ExportError(LearndError):
-    """A format cannot be written for this model; what was published before stays, and learning goes on."""
+    """A failed export. Earlier exports stay published, and learning continues."""
 
 
 class FormatUnavailableError(ExportError):
-    """This model has no such format, for a reason that lies in the model; the other formats are published without."""
+    """An export format that this model cannot have. The other formats are published without it."""
 
 
 class VerificationError(ExportError):
@@ -97,4 +100,4 @@ class ExportWorkerError(ExportError):
 
 
 class ExportDamagedError(LearndError):
-    """Do not use that export: take the one before, or copy it anew; learnd publishes the next one as always."""
+    """A damaged export. Way out: use the previous one, or copy it again. learnd publishes the next one as usual."""

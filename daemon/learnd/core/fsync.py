@@ -1,11 +1,11 @@
-"""Making things survive a loss of power: fsync(2) of files and of the folders that name them."""
+"""Durable files: fsync(2) of files, and of the folders that hold their names."""
 
 import os
 from pathlib import Path
 
 
 def fsync(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, durable."""
+    """Make the content of a file, or the names in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -14,7 +14,10 @@ def fsync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make *path* and what is missing above it, each name durable: a synced file in a lost folder is lost."""
+    """Make the folder *path* and its missing parents, and make each name durable.
+
+    A synced file would be lost with a folder whose name is not durable.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -23,7 +26,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace *path* by *text* at once and durably: after a crash it holds the old text or the new one."""
+    """Replace the content of *path* by *text*, atomically and durably: a crash leaves the old text or the new one."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     fsync(temporary)

@@ -1,6 +1,6 @@
-"""Names that settings and components share. Light to import: no NumPy."""
+"""Names that settings and components share. Quick to import: no NumPy."""
 
 from typing import Literal
 
 EvaluatedOn = Literal["targets", "inputs", "classes"]
-"""What a prediction is compared with: the targets, the inputs, or the number of a class."""
+"""Reference for a prediction's error: the targets, the inputs, or the class number."""

@@ -1,4 +1,4 @@
-"""The form of text records, as far as their source knows it."""
+"""Layout of text records, as far as the source knows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class TextLayout:
 
     Attributes
     ----------
-    columns : column names in order, from a header line; None: the configuration has to name them
+    columns : column names in order, from a header line; None: the configuration must name them
     delimiter : the character between two cells
     """
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor, TfVariable, Variable
 from learnd.core.types import (
@@ -21,6 +21,31 @@ from learnd.core.types import (
     TopicPartition,
     Transformed,
 )
+
+
+class FeatureOptions(Protocol):
+    """The options of one feature; see `learnd.config.settings.FeatureSettings`."""
+
+    @property
+    def min(self) -> float | None: ...
+
+    @property
+    def max(self) -> float | None: ...
+
+    @property
+    def missing(self) -> float | None: ...
+
+    @property
+    def max_change(self) -> float | None: ...
+
+    @property
+    def stuck_after(self) -> int | None: ...
+
+    @property
+    def recover_after(self) -> int: ...
+
+    @property
+    def on_fault(self) -> Literal["reject", "hold", "mean"]: ...
 
 
 class Stateful(Protocol):
@@ -44,11 +69,11 @@ class Source(Protocol):
     def open(self, positions: Positions) -> None:
         """Continue at *positions*. May be called again after an error.
 
-        Records were lost where something else stands before a position by now (see `Position.history`), or where the
-        topic is another one of the same name. Kafka reports that only when it is polled.
+        Records are lost if the records before a position have changed (see `Position.history`), or if the topic was
+        replaced by another one of the same name. Kafka reports that only when it is polled.
 
-        A partition without a position begins where ``start_from`` says. If other partitions of its topic have one, it
-        is younger than they are, and begins at its first record.
+        A partition without a position begins at ``start_from``. But if other partitions of its topic have a position,
+        it was added later, and begins at its first record.
 
         Raises
         ------
@@ -57,7 +82,7 @@ class Source(Protocol):
         ...
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
-        """Return at most *max_records*, as soon as there are any; nothing after *timeout_s* without one.
+        """Return at most *max_records* records, as soon as there are any; nothing if none comes within *timeout_s*.
 
         Raises
         ------
@@ -67,23 +92,23 @@ class Source(Protocol):
         ...
 
     def connected(self) -> bool:
-        """Return whether the origin answers, as far as known without asking. Any thread may call it."""
+        """Return whether the origin answers, without contacting it: from what is known. Any thread may call it."""
         ...
 
     def ends(self) -> Offsets:
-        """Return the offset after the newest record of every partition now (empty: the source has no end)."""
+        """Return the offset after the newest record of each partition, as of now. Empty: the source has no end."""
         ...
 
     def positions(self) -> Positions:
-        """Return where the next ``poll`` continues, per partition."""
+        """Return the position per partition at which the next ``poll`` continues."""
         ...
 
     def lags(self) -> Mapping[TopicPartition, int]:
-        """Return the records waiting per partition, as far as known without asking. Any thread may call it."""
+        """Return the number of waiting records per partition, without contacting the origin. Any thread may call it."""
         ...
 
     def exhausted(self) -> bool:
-        """Return True when no record will ever come again. A live stream is never exhausted."""
+        """Return True if no record will ever follow. A live stream is never exhausted."""
         ...
 
     def acknowledge(self, offsets: Offsets) -> None:
@@ -99,7 +124,7 @@ class Source(Protocol):
 
 
 class Decoder(Protocol):
-    """Decodes records into samples. Every record becomes samples or a reject; nothing else, and never an error."""
+    """Decodes records into samples. Every record becomes samples or a reject, and never raises an error."""
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]: ...
 
@@ -107,8 +132,8 @@ class Decoder(Protocol):
 class Transform(Stateful, Protocol):
     """A step between decoding and learning.
 
-    It reads the batch and returns its own result alone: the new samples, and what it rejected, skipped and replaced.
-    The caller adds that to the batch (`Batch.with_`), so that no transform can overwrite another one's counts.
+    It returns only its own result: the new samples, its rejects, and its counts of skipped records and replaced
+    readings. The caller adds them to the batch (`Batch.with_`), so no transform can overwrite the counts of another.
     """
 
     def __call__(self, batch: Batch) -> Transformed: ...
@@ -118,7 +143,7 @@ class Learner(Stateful, Protocol):
     """Predicts each sample, then trains on it, in the order of arrival."""
 
     def prepare(self) -> None:
-        """Compile ahead of the stream; nothing is learned.
+        """Compile the update before the stream begins; learn nothing.
 
         Raises
         ------
@@ -145,7 +170,7 @@ class ArraySpec:
 
 
 class Evaluated(NamedTuple):
-    """One forward pass over rows and their targets; tensors.
+    """The tensors of one forward pass over rows and their targets.
 
     Attributes
     ----------
@@ -166,8 +191,11 @@ class Network(Protocol):
     `row_shape`; learners, exports and exporters rely on that. Implemented by `learnd.tasks.network.TaskNetwork`.
     """
 
-    core: KerasModel
-    loss_name: str
+    @property
+    def core(self) -> KerasModel: ...
+
+    @property
+    def loss_name(self) -> str: ...
 
     @property
     def input_specs(self) -> Mapping[str, ArraySpec]: ...
@@ -182,12 +210,12 @@ class Network(Protocol):
 
     @property
     def outputs_per_row(self) -> int:
-        """The count of numbers in one prediction."""
+        """The number of values in one prediction."""
         ...
 
     @property
     def class_count(self) -> Variable | None:
-        """The variable that holds how many classes are known; None where there are no classes."""
+        """The variable with the number of known classes; None if the task has no classes."""
         ...
 
     @property
@@ -198,7 +226,7 @@ class Network(Protocol):
 
     @property
     def has_training_mode(self) -> bool:
-        """Whether the core behaves differently while it learns."""
+        """True if the core behaves differently while it learns."""
         ...
 
     def call(self, x: Tensor) -> NamedTensors:
@@ -206,11 +234,11 @@ class Network(Protocol):
         ...
 
     def core_inputs(self, x: Tensor) -> Tensor:
-        """Return what the core is given for raw inputs *x*."""
+        """Return the core's inputs for raw inputs *x*."""
         ...
 
     def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return what the core should give for raw inputs *x* and targets *y*."""
+        """Return the core's targets for raw inputs *x* and targets *y*."""
         ...
 
     def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
@@ -218,15 +246,15 @@ class Network(Protocol):
         ...
 
     def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Return the losses, (n,), of raw *predictions* that other weights made, on the scale of today's losses."""
+        """Return the losses, shape (n,), of raw *predictions* of other weights, on the scale of the current losses."""
         ...
 
     def penalty(self) -> Tensor:
-        """Return what regularisation adds to the loss of the last `predict_and_loss`."""
+        """Return the regularisation term of the last `predict_and_loss`."""
         ...
 
     def observe(self, x: Tensor, y: Tensor) -> None:
-        """Take raw inputs and targets into the online statistics. Traced."""
+        """Update the online statistics with raw inputs and targets. Traced."""
         ...
 
     def averaged_weights(self) -> Sequence[Variable]:
@@ -238,7 +266,7 @@ class Network(Protocol):
         ...
 
     def statistics_of(self, x: Tensor, weights: Sequence[tuple[Variable, Tensor]]) -> Sequence[Tensor]:
-        """Return what `statistics` would be if raw inputs *x* were all there is; changes no variable. Traced."""
+        """Return the values of `statistics` over raw inputs *x* alone, without changing a variable. Traced."""
         ...
 
     def served_state(self) -> Sequence[Variable]:
@@ -246,18 +274,18 @@ class Network(Protocol):
         ...
 
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
-        """Return, by output, the least value that counts as a standard deviation of *answers*."""
+        """Return the smallest standard deviation to assume for each output of *answers*, by name."""
         ...
 
     def fix_output_count(self) -> None:
-        """Make the present number of classes final: an export has outputs of fixed shape."""
+        """Fix the number of classes at its current value: an export has outputs of fixed shape."""
         ...
 
 
 class Averager(Protocol):
     """Averages the model's weights inside the compiled step.
 
-    ``build`` makes its variables; ``observe``, ``ready`` and ``averages`` are traced: TensorFlow alone.
+    ``build`` makes its variables. ``observe``, ``ready`` and ``averages`` are traced, so they use TensorFlow only.
     """
 
     every_samples: int | None
@@ -270,11 +298,11 @@ class Averager(Protocol):
         ...
 
     def ready(self) -> Tensor:
-        """Return a boolean tensor: whether any snapshot was taken yet. Until then the live weights replace it."""
+        """Return a boolean tensor: True once a snapshot was taken. Until then the live weights replace the average."""
         ...
 
     def averages(self) -> Sequence[Tensor] | None:
-        """Return the averaged weights as tensors, in ``build``'s order; None where they are the live weights."""
+        """Return the averaged weights as tensors, in the order of ``build``; None if they are the live weights."""
         ...
 
     def variables(self) -> Mapping[str, TfVariable]: ...
@@ -291,7 +319,7 @@ class Evaluator(Stateful, Protocol):
 
 
 class DeadLetters(Stateful, Protocol):
-    """A sink for rejects. ``flush`` returns once everything put before is safe; it may run on another thread."""
+    """A sink for rejects. ``flush`` returns once everything put before it is safe. It may run on another thread."""
 
     def open(self) -> None: ...
 

@@ -24,7 +24,7 @@ class RejectReason(StrEnum):
     SUDDEN_CHANGE = "sudden_change"
     STUCK = "stuck"
     UNREADABLE = "unreadable"
-    """Stands for a whole batch, which the source could not read."""
+    """A whole batch that the source could not read."""
 
 
 FAULTS = (RejectReason.OUT_OF_RANGE, RejectReason.SUDDEN_CHANGE, RejectReason.STUCK)

@@ -1,4 +1,7 @@
-"""Registries: a kind's name to its settings and its implementation, which is imported only when it is needed."""
+"""Registries: from the name of a kind to its settings and its implementation.
+
+The implementation is imported on first use.
+"""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,13 +14,13 @@ from learnd.core.settings_base import Section
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A registry entry: the settings, and where the implementation is (imported only once it is wanted)."""
+    """A registry entry: the settings class, and the address of the implementation, ``module:name``."""
 
     settings: type[Section]
     implementation: str
 
     def load(self) -> Any:
-        """The class or function behind ``module:name``.
+        """Import and return the implementation: a class or a function.
 
         >>> Registration(Section, "math:sqrt").load()(9.0)
         3.0
@@ -27,12 +30,12 @@ class Registration:
 
 
 def load_object(address: str, key: str) -> Any:
-    """The user's own ``package.module:object``, or the module itself where no object is named.
+    """Import and return the user's ``package.module:object``, or the module if no object is named.
 
     Raises
     ------
     ConfigError
-        if it cannot be imported, with the configuration's *key* that names it.
+        if it cannot be imported; the error names *key*, the option that holds the address.
 
     >>> load_object("math:sqrt", "learning.loss")(9.0)
     3.0

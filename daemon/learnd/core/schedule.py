@@ -1,13 +1,13 @@
-"""When something is due: by elapsed time, by samples, or by whichever comes first."""
+"""Schedules by elapsed time, by learned samples, or by whichever comes first."""
 
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Seconds, never going back: ``time.monotonic`` or a test's own."""
+"""A monotonic clock, in seconds: ``time.monotonic``, or a test's own."""
 
 
 class IntervalTrigger:
-    """Due once *seconds* have passed or *samples* were learned since the last reset.
+    """A trigger that is due once *seconds* have passed, or *samples* were learned, since the last reset.
 
     >>> now = 0.0
     >>> every = IntervalTrigger(seconds=30.0, samples=None, clock=lambda: now)
@@ -30,7 +30,7 @@ class IntervalTrigger:
         self._hastened = False
 
     def due(self, samples: int) -> bool:
-        """True when it is time again, *samples* being the count learned so far."""
+        """Return True if the trigger is due; *samples* is the number of samples learned so far."""
         if self._hastened:
             return True
         if self._seconds is not None and self._clock() - self._last_s >= self._seconds:
@@ -38,11 +38,11 @@ class IntervalTrigger:
         return self._samples is not None and samples - self._last_samples >= self._samples
 
     def hasten(self) -> None:
-        """Make it due now."""
+        """Make the trigger due now."""
         self._hastened = True
 
     def reset(self, samples: int) -> None:
-        """Count from now on."""
+        """Start counting again from now; *samples* is the number of samples learned so far."""
         self._hastened = False
         self._last_s = self._clock()
         self._last_samples = samples

@@ -1,4 +1,4 @@
-"""Base class and common types of all settings. Light to import, so that ``--help`` stays quick."""
+"""Base class and common types of all settings. Quick to import, so that ``--help`` stays quick."""
 
 from typing import Annotated
 

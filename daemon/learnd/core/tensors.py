@@ -14,7 +14,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 class Shape(Protocol):
-    """The static shape of a tensor; a dimension may be unknown (None)."""
+    """The static shape of a tensor. A dimension may be unknown (None)."""
 
     @property
     def rank(self) -> int | None: ...
@@ -38,7 +38,7 @@ class Tensor(Protocol):
     @property
     def dtype(self) -> Any: ...
 
-    def numpy(self) -> Any: ...
+    def numpy(self) -> Array: ...
 
     def __getitem__(self, key: object, /) -> "Tensor": ...
 
@@ -88,7 +88,7 @@ class Tensor(Protocol):
 
 
 class TfVariable(Tensor, Protocol):
-    """A variable of TensorFlow's own: `tf.Variable`. Its present value is a call, `value()`."""
+    """A TensorFlow variable, `tf.Variable`. `value()` is a method that returns its current value."""
 
     @property
     def name(self) -> str: ...
@@ -105,7 +105,7 @@ class TfVariable(Tensor, Protocol):
 
 
 class Variable(Protocol):
-    """A variable of Keras. Its present value is a property, `value`."""
+    """A Keras variable. Its current value is a property, `value`."""
 
     trainable: bool
 
@@ -126,7 +126,7 @@ class Variable(Protocol):
 
     def assign(self, value: object, /) -> object: ...
 
-    def numpy(self) -> Any: ...
+    def numpy(self) -> Array: ...
 
 
 class Layer(Protocol):
@@ -224,6 +224,6 @@ class Optimizer(Protocol):
 
 
 TracedLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From targets and outputs, both (n, ...), to one loss per row, (n,)."""
+"""A traced function of targets and outputs, both of shape (n, ...), to one loss per row, shape (n,)."""
 NamedTensors: TypeAlias = Mapping[str, Tensor]
-"""Tensors by the name of the input or output they belong to."""
+"""Tensors by the name of their input or output."""

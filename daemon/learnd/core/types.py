@@ -1,4 +1,4 @@
-"""The values that flow, in flow order. All are frozen; nothing writes to arrays in them."""
+"""The values that flow between components, in flow order. All are frozen, and their arrays are never written to."""
 
 import math
 from collections import Counter
@@ -17,14 +17,14 @@ Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
 NamedArrays = Mapping[str, Float32Array]
-"""Arrays by the name of the input or output they belong to."""
+"""Arrays by the name of their input or output."""
 ObjectArray = npt.NDArray[np.object_]
 State = dict[str, Any]
-"""What a component needs to go on: numbers, strings, bytes, arrays, and lists and dicts of them."""
+"""The state of a component in a checkpoint: numbers, strings, bytes, arrays, and lists and dicts of them."""
 
 
 class TopicPartition(NamedTuple):
-    """One ordered sequence of records. A file is partition 0 of a topic that bears its name."""
+    """One ordered sequence of records. A file is partition 0 of a topic with the file's name."""
 
     topic: str
     partition: int
@@ -36,9 +36,9 @@ class Position(NamedTuple):
     Attributes
     ----------
     offset : the *next* offset to read
-    history : identifies what stands before *offset*, to notice a log or file that was cut back or replaced: the epoch
+    history : identifies the records before *offset*, to detect a log or file that was truncated or replaced: the epoch
         of the leader that wrote the newest record (KIP-320), or a checksum of a file's lines; -1: unknown
-    topic_id : tells the topic from another one of the same name; None: unknown
+    topic_id : distinguishes the topic from another one of the same name; None: unknown
     """
 
     offset: int
@@ -47,13 +47,13 @@ class Position(NamedTuple):
 
 
 Positions = Mapping[TopicPartition, Position]
-"""Where reading continues, per partition."""
+"""The position at which reading continues, per partition."""
 Offsets = Mapping[TopicPartition, int]
-"""The *next* offset to read, per partition, where nothing else matters: acknowledgements, ends, logs."""
+"""The *next* offset to read, per partition. For acknowledgements, ends and logs, which need nothing else."""
 
 
 def offsets_of(positions: Positions) -> dict[TopicPartition, int]:
-    """Return the offsets alone.
+    """Return only the offsets of *positions*.
 
     >>> offsets_of({TopicPartition("t", 0): Position(7, history=3)})
     {TopicPartition(topic='t', partition=0): 7}
@@ -63,7 +63,7 @@ def offsets_of(positions: Positions) -> dict[TopicPartition, int]:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A run of records of one partition, as columns: bytes as the source gave them, undecoded."""
+    """A run of undecoded records of one partition, as columns of bytes."""
 
     origin: TopicPartition
     offsets: Sequence[int]
@@ -71,11 +71,11 @@ class Records:
     keys: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
     next: Position
-    """Where reading continues after this run. A run without records moves the position all the same."""
+    """The position after this run, at which reading continues. A run without records moves the position too."""
     rejects: "tuple[Reject, ...]" = ()
     """Offsets of this run that the source itself could not read."""
     unreadable: int = 0
-    """The number of offsets that those rejects stand for."""
+    """The number of offsets that `rejects` cover."""
     lost: int = 0
     """The number of offsets before this run that were due and no longer exist."""
 
@@ -83,7 +83,7 @@ class Records:
         return len(self.offsets)
 
     def reject(self, i: int, reason: RejectReason, detail: str) -> "Reject":
-        """Return the i-th record as a reject, whole."""
+        """Return the whole i-th record as a reject."""
         return Reject(
             self.origin,
             self.offsets[i],
@@ -96,12 +96,12 @@ class Records:
 
 
 DETAIL_CHARACTERS = 500
-"""The longest detail of a reject; it may quote the record."""
+"""Maximum length of a reject's detail, which may quote the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that cannot be learned from, with the reason; it goes to the dead letters, whole."""
+    """A record that cannot be learned from, with the reason. It goes to the dead letters as a whole."""
 
     origin: TopicPartition
     offset: int
@@ -118,7 +118,7 @@ class Samples:
 
     Attributes
     ----------
-    x : float32, shape (n, features), or (n, window, features) once windows were cut
+    x : float32, shape (n, features), or (n, window, features) after `learnd.transforms.windows`
     y : float32, shape (n, targets); targets may be 0
     times_s : float64, shape (n,), seconds since 1970 UTC
     keys : object (str), shape (n,)
@@ -127,7 +127,7 @@ class Samples:
     weights : float32, shape (n,), how much each sample counts; None: all count 1
     labels : object (str), shape (n,), the class of each sample until `y` holds its number; None: no classes
     has_target : bool, shape (n,); False: the target is unknown, so the sample is predicted and not learned, and its
-        row of `y` says nothing; None: all have one
+        row of `y` has no meaning; None: all samples have a target
     """
 
     x: Float32Array
@@ -144,16 +144,17 @@ class Samples:
         return len(self.offsets)
 
     def take(self, rows: slice | npt.NDArray[Any]) -> "Samples":
-        """The chosen rows, in the given order."""
+        """Return the samples of *rows*, in that order."""
         columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
-        taken: Any = {name: None if column is None else column[rows] for name, column in columns.items()}
-        return Samples(**taken)
+        selected: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
+        return Samples(**selected)
 
     @staticmethod
     def concat(parts: "Sequence[Samples]") -> "Samples":
         """Return the rows of all *parts* (at least one), in order.
 
-        Where only some parts have weights, the rows of the others weigh 1; likewise they have a target.
+        If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
+        rows of the other parts have a target.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -165,7 +166,7 @@ class Samples:
                     for part in filled
                 ]
         columns = {name: [getattr(part, name) for part in filled] for name in _COLUMNS}
-        joined: Any = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+        joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return Samples(**joined)
 
 
@@ -183,19 +184,19 @@ _COLUMNS = tuple(column.name for column in fields(Samples))
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """What a transform made of the samples of a batch."""
+    """The result of a transform for one batch."""
 
     samples: Samples
     rejects: "tuple[Reject, ...]" = ()
     skipped: Mapping[SkipReason, int] = field(default_factory=dict)
-    """Good records that make no sample, by reason."""
+    """Number of good records that make no sample, by reason."""
     replaced: Mapping[RejectReason, int] = field(default_factory=dict)
-    """Faulty readings that another value replaces, by fault."""
+    """Number of faulty readings that another value replaces, by fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that one poll brought: samples, rejects, and where each partition continues afterwards."""
+    """The result of one poll: samples, rejects, and the position after it in each partition."""
 
     samples: Samples
     rejects: tuple[Reject, ...]
@@ -203,26 +204,26 @@ class Batch:
     record_count: int
     byte_count: int
     records: Sequence[Records] = ()
-    """The undecoded records, where a transform may reject one; otherwise empty, to free their memory."""
+    """The undecoded records, if a transform may reject one; otherwise empty, to free their memory."""
     skipped: Mapping[SkipReason, int] = field(default_factory=dict)
-    """Good records that make no sample, by reason (the first readings of a window, a repeated time)."""
+    """Number of good records that make no sample, by reason (the first readings of a window, a repeated time)."""
     replaced: Mapping[RejectReason, int] = field(default_factory=dict)
-    """Faulty readings that another value replaces, by fault."""
+    """Number of faulty readings that another value replaces, by fault."""
     unreadable: int = 0
-    """Offsets that the source could not read."""
+    """Number of offsets that the source could not read."""
     lost: int = 0
-    """Offsets that were due and no longer exist."""
+    """Number of offsets that were due and no longer exist."""
 
     def with_(self, result: Transformed) -> "Batch":
         """Return this batch with the samples of *result*, its rejects and its counts added to those so far.
 
-        Rejects stand in the order of partition and offset: a file of them must not depend on how batches were cut.
+        Rejects are sorted by partition and offset: a file of them must not depend on how batches were cut.
         """
         rejects = self.rejects
         if result.rejects:
             order = {origin: i for i, origin in enumerate(self.positions)}
-            together = [*self.rejects, *result.rejects]
-            rejects = tuple(sorted(together, key=lambda reject: (order.get(reject.origin, 0), reject.offset)))
+            combined = [*self.rejects, *result.rejects]
+            rejects = tuple(sorted(combined, key=lambda reject: (order.get(reject.origin, 0), reject.offset)))
         return replace(
             self,
             samples=result.samples,
@@ -236,13 +237,13 @@ _Reason = TypeVar("_Reason", bound=StrEnum)
 
 
 def _sum(left: Mapping[_Reason, int], right: Mapping[_Reason, int]) -> dict[_Reason, int]:
-    """Return the counts of both, without zeros."""
+    """Return the sums of the counts, without zeros."""
     return dict(+(Counter(left) + Counter(right)))
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What learning one batch gave. Row i of every array belongs to row i of ``samples``.
+    """The result of learning one batch. Row i of every array belongs to row i of ``samples``.
 
     Attributes
     ----------
@@ -268,21 +269,21 @@ class StepResult:
     duration_s: float
 
     def with_target(self) -> BoolArray:
-        """Return the rows whose losses can be computed, as a mask of shape (n,)."""
+        """Return a mask of the rows whose losses can be computed, shape (n,)."""
         known = self.samples.has_target
         return np.ones(len(self.samples), np.bool_) if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
 class PrequentialScores:
-    """How well the model does: means over the most recent samples (nan before the first).
+    """Prequential evaluation: means over the most recent samples (nan before the first).
 
     Attributes
     ----------
     samples : samples that were evaluated: predicted before they were learned, with a known target
     loss, averaged_loss : of the live and of the averaged weights
     absolute_error : in the target's units; the share of wrong answers for classes
-    mean_loss : the mean over every sample since the model began
+    mean_loss : the mean over all samples since the model began
     """
 
     samples: int = 0
@@ -293,12 +294,12 @@ class PrequentialScores:
 
 
 FrozenLosses = Callable[[Float32Array, Float32Array], Float32Array]
-"""From raw rows and their targets to the losses, (n,), of weights that never change."""
+"""A function of raw rows and their targets to the losses, shape (n,), of weights that never change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """How the weights of an export did on samples that came after it: their mean loss over so many of them."""
+    """The mean loss of an export over the number of samples that arrived after it."""
 
     number: int
     loss: float
@@ -307,12 +308,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An immutable copy of the served state, with what it was learned from."""
+    """An immutable copy of the served state, with its training history."""
 
     weights: tuple[npt.NDArray[Any], ...]
-    """The averaged weights, then whatever else the served model needs (`Network.served_state`)."""
+    """The averaged weights, then the other variables of the served model (`Network.served_state`)."""
     probe_inputs: Float32Array
-    """Recent real inputs, shape (m, *row_shape): an export must answer to them as the live model does."""
+    """Recent real inputs, shape (m, *row_shape). An export must answer them as the live model does."""
     samples: int
     updates: int
     offsets: Offsets
@@ -322,6 +323,6 @@ class Snapshot:
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the model's outputs."""
     learning: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    """What else an update reads and writes, by the names that a checkpoint gives it: slots, moments, counts."""
+    """The other arrays of an update (slots, moments, counts), by their names in a checkpoint."""
     published: Published | None = None
-    """How the export before it does, where that is known."""
+    """The loss of the previous export, if known."""

@@ -1,4 +1,4 @@
-"""From bytes to samples, rejects kept apart."""
+"""Decoders: from the bytes of records to samples and rejects."""
 
 from learnd.core.registry import Registration
 from learnd.decoders.settings import CsvSettings, Float32Settings, JsonSettings

@@ -1,8 +1,7 @@
-"""Lines of delimited text."""
+"""The decoder for lines of delimited text."""
 
 import csv
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class CsvDecoder:
-    """One sample per line. Each line stands alone, so that a stray quote spoils its own record only.
+    """Decoder of one sample per line. Each line is parsed by itself, so a stray quote spoils only its own record.
 
     Raises
     ------
@@ -29,7 +28,7 @@ class CsvDecoder:
         self._width = len(columns)
         position = {name: i for i, name in enumerate(columns)}
         self._numbers = [position[field.name] for field in fields.numbers]
-        # An optional target is read one by one where it is empty: nan takes its place.
+        # Only the slow path accepts an empty cell; nan stands for an optional target.
         self._missing = [
             np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
         ]
@@ -44,13 +43,13 @@ class CsvDecoder:
         Raises
         ------
         ConfigError
-            if a field is not among the columns.
+            if a configured field is not among the columns.
         """
         columns = settings.columns or layout.columns or ()
         missing = [name for name in fields.names if name not in columns]
         if missing:
             place = "source.path" if settings.columns is None and layout.columns is not None else "decode.columns"
-            raise ConfigError(f"{place}: no column {', '.join(missing)}; there are {', '.join(columns)}")
+            raise ConfigError(f"{place}: no column {', '.join(missing)}; the columns are {', '.join(columns)}")
         return cls(fields, columns, settings.delimiter or layout.delimiter)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
@@ -62,10 +61,10 @@ class CsvDecoder:
         if any(len(cells) != self._width for cells in lines):
             raise ValueError
         if any("_" in cells[i] for cells in lines for i in self._numbers):
-            raise ValueError  # float() would read 1_0 as 10
-        times = [self._moment(cells) for cells in lines] if self._time is not None else None
+            raise ValueError  # float() reads 1_0 as 10
+        times = [self._time_cell(cells) for cells in lines] if self._time is not None else None
         keys = [cells[self._key] for cells in lines] if self._key is not None else None
-        labels = [self._class(cells) for cells in lines] if self._label is not None else None
+        labels = [self._class_label(cells) for cells in lines] if self._label is not None else None
         stacked = np.array(numbers, dtype=np.float64).reshape(len(lines), len(self._numbers))
         return Rows(stacked, times, keys, range(len(lines)), labels)
 
@@ -83,9 +82,9 @@ class CsvDecoder:
         numbers = []
         for position, field, missing in zip(self._numbers, self._fields.numbers, self._missing, strict=True):
             numbers.append(_number(cells[position], field.name, missing))
-        times = [self._moment(cells)] if self._time is not None else None
+        times = [self._time_cell(cells)] if self._time is not None else None
         keys = [cells[self._key]] if self._key is not None else None
-        labels = [self._class(cells)] if self._label is not None else None
+        labels = [self._class_label(cells)] if self._label is not None else None
         return Rows(np.array([numbers], dtype=np.float64), times, keys, [0], labels)
 
     def _cells(self, line: str) -> list[str]:
@@ -93,7 +92,7 @@ class CsvDecoder:
             return next(csv.reader([line], delimiter=self._delimiter, strict=True))
         return line.split(self._delimiter)
 
-    def _class(self, cells: list[str]) -> str | None:
+    def _class_label(self, cells: list[str]) -> str | None:
         label = cells[self._label or 0].strip()
         if not label:
             if self._fields.targets_optional:
@@ -101,8 +100,8 @@ class CsvDecoder:
             raise BadRecord(RejectReason.MISSING_FIELD, f"{self._fields.label} is empty")
         return label
 
-    def _moment(self, cells: list[str]) -> Any:
-        """A number where the cell is one, else the text, which then must be ISO 8601."""
+    def _time_cell(self, cells: list[str]) -> float | str:
+        """Return the time cell as a number if it is one, otherwise as text, which must then be ISO 8601."""
         text = cells[self._time or 0]
         try:
             return _float(text)
@@ -122,7 +121,7 @@ def _number(text: str, name: str, missing: float | None) -> float:
 
 
 def _float(text: str) -> float:
-    """The number, with nothing in it that only Python takes for one (``1_0``).
+    """Return *text* as a number; refuse digits with underscores (``1_0``), which only Python accepts.
 
     >>> _float("1.5")
     1.5

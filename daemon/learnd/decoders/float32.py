@@ -1,4 +1,4 @@
-"""Packed little-endian float32 rows: the cheapest format there is."""
+"""The decoder for packed little-endian float32 rows, the format that is cheapest to decode."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,11 @@ from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class Float32Decoder:
-    """One sample per row: features, then targets, then the weight if there is one; a bad row spoils its record.
+    """Decoder of one sample per row: features, then targets, then the weight if configured.
 
-    A class is a whole number, and stands behind them.
+    A bad row spoils its record.
+
+    With classes, the class number is the last number of the row; it must be a whole number.
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -24,7 +26,7 @@ class Float32Decoder:
 
     @classmethod
     def from_settings(cls, fields: Fields, settings: Float32Settings, layout: TextLayout) -> "Float32Decoder":
-        """Return the configured decoder; the order of *fields* is that of the numbers in a row."""
+        """Return the configured decoder; a row has its numbers in the order of *fields*."""
         return cls(fields)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
@@ -39,13 +41,13 @@ class Float32Decoder:
         labels = None
         if self._width > self._numbers:
             labels = self._labels(numbers[:, -1])
-        with np.errstate(invalid="ignore"):  # a signalling nan is a nan like any other: rejected a few lines on
+        with np.errstate(invalid="ignore"):  # a signalling nan is rejected later, as any nan is
             wide = numbers[:, : self._numbers].astype(np.float64)
         return Rows(wide, None, None, index.tolist(), labels)
 
     def _labels(self, classes: Float32Array) -> list[str | None]:
         missing = np.isnan(classes) if self._fields.targets_optional else np.zeros(len(classes), np.bool_)
-        # Infinity is as round as any number, and no integer.
+        # Infinity equals its rounded value, but is not an integer.
         whole = np.isfinite(classes) & (classes == np.round(classes))
         if not (whole | missing).all():
             raise ValueError

@@ -1,4 +1,4 @@
-"""JSON objects, decoded into a struct that is typed by the configured fields."""
+"""The decoder for JSON objects, by way of a struct with the configured fields."""
 
 import json
 import math
@@ -18,9 +18,10 @@ from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
 
 
 class JsonDecoder:
-    """One sample per object; unknown fields are ignored, numbers must be JSON numbers (not strings, not booleans).
+    """Decoder of one sample per object.
 
-    A field may be named by a dotted path only if that is its literal name; nothing is nested.
+    Unknown fields are ignored. Numbers must be JSON numbers, not strings or booleans. Nested objects are not
+    read: a dot in a field's name is part of that name.
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -54,7 +55,7 @@ class JsonDecoder:
         struct = msgspec.defstruct("Reading", definitions + optional, rename=renamed, gc=False)
         self._decode = msgspec.json.Decoder(struct).decode
         attributes = [f"n{i}" for i in range(len(fields.numbers))]
-        # attrgetter of a single name gives the value itself rather than a tuple of one.
+        # With a single name, attrgetter returns the value itself rather than a tuple.
         single = attrgetter(attributes[0])
         self._numbers = attrgetter(*attributes) if len(attributes) > 1 else lambda reading: (single(reading),)
         self._fill = np.array([np.nan if f.missing is None else f.missing for f in fields.numbers])
@@ -62,14 +63,14 @@ class JsonDecoder:
 
     @classmethod
     def from_settings(cls, fields: Fields, settings: JsonSettings, layout: TextLayout) -> "JsonDecoder":
-        """Return the configured decoder; objects name their fields themselves."""
+        """Return the configured decoder; JSON objects name their own fields, so *layout* is not used."""
         return cls(fields)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
-        # The parser skips unknown fields without looking at their bytes; this keeps bad UTF-8 out all the same.
+        # The parser skips unknown fields without checking their bytes, so invalid UTF-8 is refused here.
         for value in values:
             if not value.isascii():
                 value.decode()
@@ -77,7 +78,7 @@ class JsonDecoder:
         numbers = np.array(list(map(self._numbers, readings)), dtype=np.float64)
         numbers = numbers.reshape(len(readings), len(self._names))
         if self._has_fill:
-            # None became nan above; a nan cannot come out of JSON itself.
+            # None became nan above. JSON itself has no nan.
             numbers = np.where(np.isnan(numbers), self._fill, numbers)
         times = [reading.t for reading in readings] if self._fields.time is not None else None
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
@@ -100,7 +101,10 @@ class JsonDecoder:
             raise BadRecord(RejectReason.UNPARSABLE, str(error) or type(error).__name__) from None
 
     def _raise_not_finite(self, value: bytes) -> None:
-        """Tell NaN and Infinity, which some producers write though JSON has none, from plain garbage."""
+        """Raise `BadRecord` if *value* is unparsable only because of NaN or Infinity.
+
+        JSON has neither, but some producers write them.
+        """
         try:
             reading = json.loads(value)
         except (ValueError, RecursionError):

@@ -7,51 +7,54 @@ from pydantic import Field
 from learnd.core.settings_base import Count, Positive, Section
 
 RECORD_KEY = "__key__"
-"""As ``decode.key``: the record's own (Kafka) key, rather than a field of its value."""
+"""The value of ``decode.key`` that stands for the record's own (Kafka) key, instead of a field of its value."""
 
 
 class DecoderSettings(Section):
-    """The options and answers that all decoders share."""
+    """The options of all decoders, and their properties for the wiring."""
 
     kind: str
     needs_lines: ClassVar[bool] = False
-    """Whether records are delimited text, whose columns have names."""
+    """True if records are delimited text, whose columns have names."""
     is_binary: ClassVar[bool] = False
-    """Whether records are packed bytes, which a file of lines cannot hold."""
+    """True if records are packed bytes, which a file of lines cannot hold."""
     time: str | None = None
-    """The field with the event time: ISO 8601, or a number of `time_unit`; the record's own time where absent."""
+    """Field with the event time: ISO 8601 text (UTC unless it names a zone), or a number in `time_unit`. Absent: the
+    time of the Kafka record."""
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
-    """Of a `time` that is a number, since 1970 UTC."""
+    """Unit of a numeric `time`, which counts from 1970-01-01 UTC."""
     key: str | None = None
-    """The field that names the machine; `__key__` is the record's own key. Absent: one series a partition."""
+    """Field with the name of the machine; `__key__`: the key of the Kafka record. Windows and limits apply per key.
+    Absent: all records of a partition belong to one machine."""
     missing_target: Literal["reject", "predict"] = "reject"
-    """A record without its target or label is rejected; or it is predicted and not learned. In JSON the field is absent
-    or null, in CSV the cell is empty, in float32 rows the target is NaN."""
+    """Action on a record without its target or label: reject it, or predict it without learning from it. The target is
+    missing if the JSON field is absent or null, the CSV cell is empty, or the number in a float32 row is NaN."""
     max_bytes: Count = 1_048_576
-    """A longer record is rejected undecoded."""
+    """Maximum size of a record in bytes, by default 1 MiB. A longer record is rejected without being decoded."""
     max_ahead_s: Positive | None = 86_400.0
-    """An event time further ahead of the record's own (Kafka's) is a reject; a day, for unwritten zones."""
+    """Maximum lead of the event time over the time of the Kafka record, in seconds; beyond it the record is rejected.
+    The default of one day tolerates times without a zone. null: no limit."""
 
     @property
     def named_columns(self) -> list[str] | None:
-        """The column names that the configuration gives."""
+        """The configured column names; None if there are none."""
         return None
 
 
 class JsonSettings(DecoderSettings):
-    """One JSON object a record."""
+    """One JSON object per record."""
 
     kind: Literal["json"]
 
 
 class CsvSettings(DecoderSettings):
-    """One line of delimited text a record."""
+    """One line of delimited text per record."""
 
     kind: Literal["csv"]
     columns: Annotated[list[str], Field(min_length=1)] | None = None
-    """Column names in order; a CSV file with a header line brings its own."""
+    """Column names in order. Absent: the header line of the CSV file."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Absent: that of the file source, otherwise a comma."""
+    """Character between two cells. Absent: the delimiter of the file source; for other sources, a comma."""
 
     needs_lines: ClassVar[bool] = True
 
@@ -61,16 +64,16 @@ class CsvSettings(DecoderSettings):
 
 
 class Float32Settings(DecoderSettings):
-    """Packed little-endian float32 rows: the features in order, then the targets; one or more rows a record."""
+    """Packed little-endian float32 rows: the features in order, then the targets. A record has one or more rows."""
 
     kind: Literal["float32"]
     is_binary: ClassVar[bool] = True
     time: None = None
-    """There is none in such a record; its own time counts."""
+    """Cannot be set: such records have no time field, so the time of the Kafka record is used."""
     max_ahead_s: None = None
-    """Without effect."""
+    """Cannot be set: there is no event time to check."""
     key: Literal["__key__"] | None = None
-    """The record's own key. Absent: one series a partition."""
+    """`__key__`: the Kafka record's key names the machine. Absent: all records of a partition belong to one machine."""
 
 
 AnyDecoder = Annotated[JsonSettings | CsvSettings | Float32Settings, Field(discriminator="kind")]

@@ -1,33 +1,34 @@
-"""What every decoder shares: the fields that are wanted, and the checks that turn rows into samples."""
+"""The common part of all decoders: the configured fields, and the checks that turn rows into samples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
 
 import numpy as np
 
+from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason
 from learnd.core.types import BoolArray, Float64Array, Int64Array, ObjectArray, Records, Reject, Samples
 from learnd.decoders.settings import RECORD_KEY, DecoderSettings
 
 _UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-# The years 1 to 9999; beyond them lies a number of another unit than the configured one.
+# The years 1 to 9999. A time outside them is probably a number in another unit than the configured one.
 _FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LABEL_CHARACTERS = 256
 _KEY_CHARACTERS = 1024
-"""A key stays in memory and in every checkpoint: at a megabyte each, `max_keys` of them would be 100 GB."""
+"""Maximum length of a key. Keys stay in memory and in checkpoints: `max_keys` keys of a megabyte would take 100 GB."""
 _MAX_WEIGHT = 1e6
-"""A finite 3e38, times a gradient, is infinite, and one such sample would turn every weight of the model into nan."""
+"""Maximum weight of a sample. 3e38, though finite, is infinite after multiplication by a gradient, and would turn
+every weight of the model into nan."""
 
 
 Bad = dict[int, tuple[RejectReason, str]]
-"""Bad records by their index in the run, each with the first reason that was found and its detail."""
+"""Bad records by their index in the run, each with its first reason and the detail."""
 
 
-class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels a few lines, not an error
-    """The verdict on one record, raised and caught inside a decoder."""
+class BadRecord(Exception):  # noqa: N818 - control flow inside a decoder, not an error
+    """The reason to reject one record. Raised and caught inside a decoder."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -37,7 +38,7 @@ class BadRecord(Exception):  # noqa: N818 - a verdict on one record that travels
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One number to take from a record."""
+    """One number of a record, with its limits."""
 
     name: str
     min: float | None = None
@@ -47,7 +48,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Everything to take from a record: features, targets and weight, and where its time, key and label stand."""
+    """The fields to read from a record: features, targets, weight, time, key and label."""
 
     features: tuple[Field, ...]
     targets: tuple[Field, ...]
@@ -56,19 +57,19 @@ class Fields:
     key: str | None
     max_bytes: int
     weight: Field | None = None
-    """How much the sample counts."""
+    """The weight of the sample."""
     label: str | None = None
-    """The field with the class."""
+    """The name of the field with the class."""
     labels: frozenset[str] | None = None
-    """The classes that there are; None: any text may be one."""
+    """The allowed classes; None: any text."""
     max_ahead_s: float | None = None
-    """How far an event time may be ahead of the record's own; None: any."""
+    """Maximum lead of the event time over the record's own time, in seconds; None: no limit."""
     targets_optional: bool = False
-    """Whether a record without its target becomes a sample without one, rather than a reject."""
+    """True: a record without its target becomes a sample without one, instead of a reject."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
-        """The numbers of a record, in the order in which decoders give them."""
+        """The numbers of a record, in the order of the columns of `Rows.numbers`."""
         return self.features + self.targets + ((self.weight,) if self.weight is not None else ())
 
     @property
@@ -81,8 +82,8 @@ class Fields:
         ]
 
 
-def time_s(value: Any, unit: str) -> float:
-    """Seconds since 1970 of an ISO 8601 string (UTC where it names no zone) or of a number of *unit*.
+def time_s(value: float | str, unit: str) -> float:
+    """Return seconds since 1970 from an ISO 8601 text (UTC unless it names a zone), or from a number in *unit*.
 
     >>> time_s("2013-12-02 21:15:00", "s"), time_s(1386018900000, "ms")
     (1386018900.0, 1386018900.0)
@@ -104,14 +105,14 @@ def time_s(value: Any, unit: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Decoded rows that are not checked yet, each with the index of its record."""
+    """Decoded, unchecked rows. Each has the index of its record in the run."""
 
     numbers: Float64Array
-    times: Sequence[Any] | None
+    times: Sequence[float | str] | None
     keys: Sequence[str] | None
     index: Sequence[int]
     labels: Sequence[str | None] | None = None
-    """None in place of a label: the record has none, which `Fields.targets_optional` allows."""
+    """Class labels. None stands for a missing label, if `Fields.targets_optional` allows it."""
 
 
 def decode_records(
@@ -120,21 +121,22 @@ def decode_records(
     fast: Callable[[Sequence[bytes]], Rows],
     slow: Callable[[bytes], Rows],
 ) -> tuple[Samples, list[Reject]]:
-    """Samples and rejects of a run of records: all at once where every record is good, else one by one.
+    """Return the samples and the rejects of a run of records.
 
-    *fast* takes every value and may raise anything at all; *slow* takes one and raises `BadRecord`.
+    All records are decoded together by *fast*, which may raise any exception. If it does, they are decoded one by one
+    by *slow*, which raises `BadRecord`.
     """
     rejects: list[Reject] = []
-    rows = _all_at_once(records, fields, fast)
+    rows = _decode_together(records, fields, fast)
     if rows is None:
-        rows = _one_by_one(records, fields, slow, rejects)
+        rows = _decode_one_by_one(records, fields, slow, rejects)
     return _accept(records, rows, fields, rejects), rejects
 
 
-def _all_at_once(records: Records, fields: Fields, fast: Callable[[Sequence[bytes]], Rows]) -> Rows | None:
+def _decode_together(records: Records, fields: Fields, fast: Callable[[Sequence[bytes]], Rows]) -> Rows | None:
     values = records.values
     try:
-        sizes = list(map(len, values))  # type: ignore[arg-type]  # a tombstone's TypeError leads to the slow path
+        sizes = list(map(len, values))  # type: ignore[arg-type]  # a tombstone raises TypeError: slow path
         if sizes and max(sizes) > fields.max_bytes:
             return None
         return fast(values)  # type: ignore[arg-type]
@@ -142,9 +144,9 @@ def _all_at_once(records: Records, fields: Fields, fast: Callable[[Sequence[byte
         return None
 
 
-def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows], rejects: list[Reject]) -> Rows:
+def _decode_one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows], rejects: list[Reject]) -> Rows:
     numbers: list[Float64Array] = []
-    times: list[Any] = []
+    times: list[float | str] = []
     keys: list[str] = []
     labels: list[str | None] = []
     index: list[int] = []
@@ -156,8 +158,8 @@ def _one_by_one(records: Records, fields: Fields, slow: Callable[[bytes], Rows],
                 detail = f"{len(value)} bytes, decode.max_bytes is {fields.max_bytes}"
                 raise BadRecord(RejectReason.OVERSIZED, detail)
             row = slow(value)
-        except BadRecord as bad:
-            rejects.append(records.reject(i, bad.reason, bad.detail))
+        except BadRecord as error:
+            rejects.append(records.reject(i, error.reason, error.detail))
             continue
         numbers.append(row.numbers)
         times.extend(row.times or ())
@@ -184,10 +186,10 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     if bad:
         rejects.extend(records.reject(i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
-        kept = ~np.isin(index, list(bad))
-        numbers, times, keys, index = numbers[kept], times[kept], keys[kept], index[kept]
-        labels = None if labels is None else labels[kept]
-        has_target = None if has_target is None else has_target[kept]
+        good = ~np.isin(index, list(bad))
+        numbers, times, keys, index = numbers[good], times[good], keys[good], index[good]
+        labels = None if labels is None else labels[good]
+        has_target = None if has_target is None else has_target[good]
     single = numbers.astype(np.float32)
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
@@ -199,7 +201,7 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
-    """Return which rows have their target, shape (n,); None if all must, or all do."""
+    """Return a mask of the rows with a target, shape (n,); None if every row has one."""
     if not fields.targets_optional:
         return None
     if rows.labels is not None:
@@ -211,7 +213,7 @@ def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray 
 
 
 def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
-    # Written so that nan fails it; beyond float32 a number would become infinity on its way to the model.
+    # nan fails this comparison too. A number beyond float32 would reach the model as infinity.
     fits = np.abs(numbers) <= _FLOAT32_MAX
     if fields.targets_optional:
         first = len(fields.features)
@@ -264,19 +266,21 @@ def _times(
 
 
 def _own_times(records: Records, index: Int64Array, bad: Bad) -> Float64Array:
-    """The records' own times, which any producer can set to anything."""
+    """Return the records' own times in seconds. Producers can set them to any value, so they are checked."""
     times: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
-    # Written so that nan, which a record without a time gives, fails it.
+    # nan, the time of a record that has none, fails this comparison too.
     for row in np.nonzero(~((times >= _FIRST_S) & (times <= _LAST_S)))[0]:
         i = int(index[row])
-        bad.setdefault(
-            i, (RejectReason.BAD_TIME, f"the record's own time, {records.timestamps_ms[i]} ms, is beyond 1 to 9999")
-        )
+        detail = f"the record's own time, {records.timestamps_ms[i]} ms, is outside the years 1 to 9999"
+        bad.setdefault(i, (RejectReason.BAD_TIME, detail))
     return times
 
 
 def _check_ahead(records: Records, times: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
-    """Event times are compared with the records' own (where they have one), never with a clock: a replay must agree."""
+    """Add records with an event time too far ahead of their own time to *bad*.
+
+    Records without a time of their own pass. The clock is not used: a replay must give the same result.
+    """
     if fields.max_ahead_s is None or fields.time is None:
         return
     own_s = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
@@ -324,27 +328,11 @@ def _labels(rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectAr
     return labels
 
 
-def _feature(name: str, options: "FeatureOptions") -> Field:
-    """Return the field of a feature; its range is checked here, unless a rule replaces readings outside it."""
+def _feature(name: str, options: FeatureOptions) -> Field:
+    """Return the field of a feature. Its range is checked here only if no rule replaces readings outside it."""
     if options.on_fault == "reject":
         return Field(name, options.min, options.max, options.missing)
     return Field(name, missing=options.missing)
-
-
-class FeatureOptions(Protocol):
-    """The options of a feature that a decoder needs."""
-
-    @property
-    def min(self) -> float | None: ...
-
-    @property
-    def max(self) -> float | None: ...
-
-    @property
-    def missing(self) -> float | None: ...
-
-    @property
-    def on_fault(self) -> str: ...
 
 
 def fields_from(
@@ -356,7 +344,7 @@ def fields_from(
     classes: Sequence[str] | None = None,
     classify: bool = False,
 ) -> Fields:
-    """The fields that the configuration asks for; with *classify* the only target is a class (one of *classes*)."""
+    """Return the configured fields. With *classify*, the only target is a class, one of *classes*."""
     return Fields(
         tuple(_feature(name, options) for name, options in features.items()),
         () if classify else tuple(Field(name) for name in targets),

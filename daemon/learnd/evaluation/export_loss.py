@@ -1,7 +1,7 @@
 """Loss of the newest export on data that arrived after it: the error its users see.
 
-Prequential error flatters weights that keep learning, and averaged weights too: on an autocorrelated stream they have
-just seen the neighbour of the sample that they predict. A published model stands still.
+The prequential error is too optimistic for an export: on an autocorrelated stream, weights that keep learning have just
+seen the neighbour of the sample that they predict. This holds for averaged weights too. An export does not change.
 """
 
 import math
@@ -11,13 +11,13 @@ import numpy as np
 from learnd.core.types import Float32Array, FrozenLosses, Published, StepResult
 
 ROWS = 64
-"""Rows of each batch that are evaluated, the newest. Smaller batches are gathered until there are as many: one call
-takes 0.6 ms whatever is in it, as long as predicting and learning a single sample."""
+"""Number of newest rows of each batch to evaluate. Smaller batches are collected until there are as many: one call
+takes 0.6 ms regardless of its rows, as long as predicting and learning a single sample."""
 _LARGEST = 1e12
 
 
 class FrozenForward:
-    """The mean loss of the newest export's weights over samples that came after it. Not part of the checkpoint."""
+    """The mean loss of the newest export over samples that arrived after it. Not part of the checkpoint."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -27,13 +27,13 @@ class FrozenForward:
         self._samples = 0
 
     def begin(self, number: int, losses: FrozenLosses | None) -> None:
-        """Evaluate export *number* from now on; without *losses* it cannot be evaluated."""
+        """Start evaluating export *number*; if *losses* is None, it cannot be evaluated."""
         self._number, self._losses = number, losses
         self._waiting = []
         self._total, self._samples = 0.0, 0
 
     def observe(self, result: StepResult) -> float:
-        """Take the newest samples of one batch; return the mean loss so far, nan before the first."""
+        """Evaluate the newest samples of one batch; return the mean loss so far, nan before the first sample."""
         samples = result.samples
         if samples.has_target is not None:
             samples = samples.take(samples.has_target)
@@ -51,7 +51,7 @@ class FrozenForward:
         self._samples += len(losses)
 
     def published(self) -> Published | None:
-        """Return the export and its loss on everything that came after it; None before its first sample."""
+        """Return the export and its mean loss on the samples after it; None before the first one."""
         if self._losses is not None and self._waiting:
             self._evaluate(self._losses)
         if not self._samples:

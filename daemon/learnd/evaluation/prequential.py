@@ -10,14 +10,14 @@ LARGEST = 1e12
 
 
 class Prequential:
-    """Means over the last `WINDOW_SAMPLES` samples, and the mean loss since the beginning.
+    """Means of losses and errors over the last `WINDOW_SAMPLES` samples, and the mean loss since the model began.
 
-    Samples without a target are left out. The window is a ring that is averaged again each time, so nothing drifts,
-    and nothing depends on how the stream was cut.
+    Samples without a target are left out. The window is a ring whose mean is computed again each time, so rounding
+    errors do not add up, and the result does not depend on how the stream was cut.
 
     Parameters
     ----------
-    of : what predictions are compared with: the targets, the inputs, or the number of a class
+    of : the reference for predictions: the targets, the inputs, or the class number
     """
 
     def __init__(self, *, of: EvaluatedOn = "targets", window_samples: int = WINDOW_SAMPLES) -> None:
@@ -32,21 +32,21 @@ class Prequential:
         count = rows.shape[1]
         if count:
             self._write(rows)
-            # cumsum adds strictly from left to right, so the total is the same however the samples are cut.
+            # cumsum adds strictly from left to right, so the total does not depend on how the samples are cut.
             self._total = float(np.cumsum(np.concatenate([[self._total], rows[0]]))[-1])
             self._samples += count
         return self.scores()
 
     def _errors(self, result: StepResult) -> Float32Array:
-        """Return the absolute error of each sample; for a class 1 if it is wrong, 0 if it is right."""
+        """Return the absolute error of each sample; for classes, 1 if the class is wrong and 0 if it is right."""
         samples, predictions = result.samples, result.predictions
         if not len(samples):
             return np.empty(0, np.float32)
         if self._of == "classes":
             wrong: Float32Array = (predictions.argmax(axis=1) != samples.y[:, 0]).astype(np.float32)
             return wrong
-        truth = samples.x.reshape(len(samples), -1) if self._of == "inputs" else samples.y
-        errors: Float32Array = np.abs(predictions - truth).mean(axis=1)
+        reference = samples.x.reshape(len(samples), -1) if self._of == "inputs" else samples.y
+        errors: Float32Array = np.abs(predictions - reference).mean(axis=1)
         return errors
 
     def _write(self, rows: Float64Array) -> None:
@@ -73,5 +73,6 @@ class Prequential:
 
 
 def _bounded(errors: Float32Array) -> Float64Array:
-    """Return *errors* as float64, at most `LARGEST`, which also replaces nan: one must not hide all others forever."""
+    """Return *errors* as float64, at most `LARGEST`, which also replaces nan: one nan must not hide all other
+    errors."""
     return np.nan_to_num(errors.astype(np.float64), nan=LARGEST, posinf=LARGEST).clip(max=LARGEST)

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from learnd.core.protocols import Network
 from learnd.core.tensors import Array, KerasModel, Layer, Optimizer, Tensor, TfVariable, Variable
-from learnd.core.types import Float32Array, Float64Array
+from learnd.core.types import Float32Array
 
 
 class ExportableLayer(Layer, Protocol):
@@ -26,35 +27,15 @@ class ExportableCore(KerasModel, Protocol):
     def set_weights(self, weights: Sequence[Array], /) -> None: ...
 
 
-class ExportableNetwork(Protocol):
-    """The members of `learnd.core.protocols.Network` that exporters use; they are documented there."""
+class ExportableNetwork(Network, Protocol):
+    """A network with the members that exporters use besides; `learnd.tasks.network.TaskNetwork` documents them."""
 
     @property
     def core(self) -> ExportableCore: ...
 
-    @property
-    def row_shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def loss_name(self) -> str: ...
-
-    @property
-    def variables(self) -> Sequence[Variable]: ...
-
-    @property
-    def trainable_variables(self) -> Sequence[Variable]: ...
-
-    def call(self, x: Tensor, /) -> Mapping[str, Tensor]: ...
-
     def answer(self, x: Tensor, /, *, training: bool) -> Tensor: ...
 
-    def statistics(self) -> Sequence[Variable]: ...
-
-    def served_state(self) -> Sequence[Variable]: ...
-
     def scales(self) -> Mapping[str, Mapping[str, Any]]: ...
-
-    def least_spreads(self, answers: Mapping[str, Float32Array], /) -> Mapping[str, Float64Array]: ...
 
     def symbolic(
         self, x: Tensor, core: KerasModel, /

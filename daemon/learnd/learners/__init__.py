@@ -1,4 +1,4 @@
-"""The compiled updates."""
+"""The learners, which run compiled updates."""
 
 from learnd.core.registry import Registration
 from learnd.learners.settings import MicroBatchSettings, PerSampleSettings

@@ -16,14 +16,14 @@ log = structlog.get_logger()
 
 
 class Action(Protocol):
-    """A change that takes effect between two compiled calls."""
+    """A change of the model or its update between two compiled calls."""
 
     def apply(self) -> None:
-        """Take effect. Whatever this changes in variables is saved with them."""
+        """Make the change. Changes of variables are saved with the variables."""
         ...
 
     def reapply(self) -> None:
-        """Make the same change after a restart, except for what variables hold: those are already restored."""
+        """Make the same change again after a restart, except for changes of variables, which are already restored."""
         ...
 
 
@@ -44,7 +44,7 @@ class Actions:
         self._done: list[tuple[int, str]] = []
 
     def schedule(self, name: str, at_samples: int) -> None:
-        """Let the action *name* take effect once *at_samples* samples are learned.
+        """Schedule the action *name* for the moment when *at_samples* samples are learned.
 
         Raises
         ------
@@ -52,17 +52,17 @@ class Actions:
             if there is no such action.
         """
         if name not in self._known:
-            raise KeyError(f"no action {name!r}; there are {', '.join(self._known) or 'none'}")
+            raise KeyError(f"no action {name!r}; the known ones are: {', '.join(self._known) or 'none'}")
         self._pending.append((at_samples, name))
         self._pending.sort(key=lambda entry: entry[0])  # stable: equal counts keep their order
 
     @property
     def pending(self) -> bool:
-        """Whether any action is still to come."""
+        """True if any action has not taken effect yet."""
         return bool(self._pending)
 
     def samples_left(self, learned: int) -> int | None:
-        """Return how many samples may be learned before the next action; None if none is pending."""
+        """Return the number of samples to learn before the next action; None if none is pending."""
         return max(0, self._pending[0][0] - learned) if self._pending else None
 
     def take_effect(self, learned: int) -> bool:
@@ -79,9 +79,9 @@ class Actions:
         return {"pending": [list(entry) for entry in self._pending], "done": [list(entry) for entry in self._done]}
 
     def restore(self, state: State) -> bool:
-        """Take up *state* and make again what took effect before it; return whether that was anything.
+        """Restore *state* and reapply the actions that took effect before it; return whether there were any.
 
-        What the configuration schedules at every start is in the state already, pending or done.
+        Actions that the configuration schedules at every start are already in the state, pending or done.
         """
         self._pending = [(int(at), str(name)) for at, name in state["pending"]]
         self._done = [(int(at), str(name)) for at, name in state["done"]]

@@ -1,4 +1,4 @@
-"""The averaged model next to the live one: its state, and its answers."""
+"""The averaged model: its state and its predictions, next to those of the live model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,11 @@ from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variabl
 from learnd.core.types import Float32Array, FrozenLosses, NamedArrays
 
 STATISTICS_ROWS = 512
-"""The newest rows that give the averaged network its batch statistics: 4 % of noise in a variance."""
+"""Number of newest rows from which batch statistics are computed: a variance then has 4 % of noise."""
 
 
 def as_arrays(variables: Mapping[str, Variable | TfVariable]) -> dict[str, Array]:
-    """Return the present values of *variables*, which never change afterwards, without a copy.
+    """Return the current values of *variables* as arrays that never change, without copying.
 
     See `AveragedModel.weights`.
     """
@@ -22,7 +22,7 @@ def as_arrays(variables: Mapping[str, Variable | TfVariable]) -> dict[str, Array
 
 
 class AveragedModel:
-    """The network under averaged weights, without disturbing the learner.
+    """The network with averaged weights; using it does not disturb the learner.
 
     Batch-normalisation statistics are not averaged: the mean of several networks' statistics is not the statistics of
     the mean network. They are computed again at every snapshot, by one pass of the newest rows through the averaged
@@ -33,7 +33,7 @@ class AveragedModel:
     ----------
     network : see `learnd.core.protocols.Network`
     averager : see `learnd.core.protocols.Averager`, built for the network's averaged weights
-    batch_rows : rows per update
+    batch_rows : number of rows per update
     """
 
     def __init__(self, network: Network, averager: Averager, *, batch_rows: int = 1) -> None:
@@ -54,7 +54,7 @@ class AveragedModel:
         self._evaluate = tf.function(self._losses_with_state, autograph=False, input_signature=[x_spec, y_spec, specs])
 
     def losses(self, x: Tensor, y: Tensor, live_losses: Tensor) -> Tensor:
-        """Return the averaged network's losses, shape (n,); the live ones while there is no average. Traced."""
+        """Return the averaged network's losses, shape (n,); *live_losses* while there is no average. Traced."""
         if not self._averages:
             return live_losses
         with keras.StatelessScope(state_mapping=self._mapping()):
@@ -63,12 +63,12 @@ class AveragedModel:
         return losses
 
     def pairs(self) -> list[tuple[Variable, Tensor]]:
-        """Return each averaged variable with its average; nothing without averaging. Traced."""
+        """Return pairs of an averaged variable and its average; none without averaging. Traced."""
         averages = self._averager.averages()
         return [] if averages is None else list(zip(self._network.averaged_weights(), averages, strict=True))
 
     def ready(self) -> Tensor:
-        """Return a boolean tensor: whether there is an average yet. Traced."""
+        """Return a boolean tensor: True once there is an average. Traced."""
         return self._averager.ready()
 
     @property
@@ -93,8 +93,8 @@ class AveragedModel:
         size = self._newest.shape[0]
         # Until there are enough rows, the existing ones are repeated.
         rows = tf.range(size, dtype=tf.int64) % tf.clip_by_value(self._seen, 1, size)
-        taken = self._network.statistics_of(tf.gather(self._newest, rows), self.pairs())
-        for own, new in zip(self._statistics, taken, strict=True):
+        statistics = self._network.statistics_of(tf.gather(self._newest, rows), self.pairs())
+        for own, new in zip(self._statistics, statistics, strict=True):
             own.assign(tf.where(due, new, own))
 
     def _mapping(self) -> list[tuple[Variable, Tensor]]:
@@ -111,8 +111,8 @@ class AveragedModel:
     def weights(self) -> tuple[Array, ...]:
         """Return the served state, in the order of `Network.served_state`; live weights before the first snapshot.
 
-        TensorFlow gives a changed variable a new buffer while the old one is referenced. So nothing is copied here, and
-        the arrays never change (a test checks that TensorFlow does so).
+        Nothing is copied. TensorFlow gives a variable a new buffer when it changes while the old one is referenced, so
+        the arrays never change. A test checks that TensorFlow still does this.
         """
         values = [tf.convert_to_tensor(v.value) for v in self._variables]
         if self._averages and bool(self._averager.ready()):
@@ -121,14 +121,14 @@ class AveragedModel:
         return tuple(tensor.numpy() for tensor in values)
 
     def predict(self, x: Float32Array, weights: Sequence[Array]) -> NamedArrays:
-        """Return what the network with the state *weights* serves for raw x, (n, *row_shape). Thread-safe."""
+        """Return the outputs of the network with the state *weights* for raw x, (n, *row_shape). Thread-safe."""
         answers = self._answer(x, [tf.constant(w) for w in weights])
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
     def frozen_losses(self, weights: Sequence[Array], x: Float32Array, y: Float32Array) -> FrozenLosses:
-        """Return a function for the losses of the network with the state *weights*, on the scale of today's losses.
+        """Return a function for the losses of the network with the state *weights*, on the scale of the current losses.
 
-        It is tried with *x* and *y* at once. Any thread may call it.
+        The function is tried once with *x* and *y*. Any thread may call it.
         """
         constants = [tf.constant(w) for w in weights]
 
@@ -142,7 +142,7 @@ class AveragedModel:
     def _losses_with_state(self, x: Tensor, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
             predictions = self._network.predict_and_loss(x, y, training=False).predictions
-        # On the live scale: the scale at the time of publication may be a fraction of the target's spread by now.
+        # On the live scale, because the spread of the target may have changed a lot since the export.
         return self._network.losses_of(predictions, x, y)
 
     def _with_state(self, x: Tensor, weights: Sequence[Tensor]) -> NamedTensors:

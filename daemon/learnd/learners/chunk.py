@@ -1,10 +1,10 @@
 """The compiled update: one XLA call learns a chunk of samples, in exact order.
 
 The shape is fixed and the number of real rows is an argument, so there is one compilation. An outer loop runs from
-stop to stop: the next snapshot of the averager, or the border between rows that are learned and rows that are held. Two
-inner loops follow each other in it: one updates, the other only predicts. A snapshot therefore falls on a sample count,
-wherever the chunks are cut. Every row costs the same arithmetic in the same order whatever chunk it is in, so the
-weights do not depend on the cutting either. Held rows have a loop of their own because a conditional inside the update
+stop to stop. A stop is the next snapshot of the averager, or the border between rows that are learned and rows on hold.
+It contains two inner loops, one after the other: one updates, the other only predicts. A snapshot therefore falls on a
+sample count, wherever the chunks are cut. The arithmetic of a row is the same, in the same order, in any chunk. So the
+weights do not depend on how chunks are cut. Rows on hold have their own loop, because a conditional inside the update
 would copy the state at every row.
 """
 
@@ -25,9 +25,9 @@ from learnd.learners.averaged import AveragedModel
 from learnd.learners.update import Tested, Update
 
 CHUNK_ROWS = 2048
-"""Rows of one call. A call costs about half a millisecond whatever is in it, so a backlog wants large chunks; a single
-row costs the same in any (`tests/bench/kafka_path.py`: 2048 rather than 1024 took the whole path from 0.8 to 0.9 of
-reading)."""
+"""Maximum number of rows per call. A call costs about 0.5 ms regardless of its rows, so a backlog needs large chunks;
+the cost of a single row does not depend on this number. With 2048 instead of 1024, the throughput of the whole path
+rose from 0.8 to 0.9 of that of reading alone (`tests/bench/kafka_path.py`)."""
 _NEVER = 2**62
 
 
@@ -59,7 +59,7 @@ class Groups:
 
 
 class Outputs(NamedTuple):
-    """What one call says of its groups, from before each was learned.
+    """Outputs of one call for its groups, each from before the group was learned.
 
     Attributes
     ----------
@@ -83,12 +83,12 @@ class _Traced(Protocol):
 
 
 class CompiledChunk:
-    """Predicts and learns up to `CHUNK_ROWS` rows per call, `batch_rows` of them per update.
+    """The compiled function that predicts and learns up to `CHUNK_ROWS` rows per call, `batch_rows` per update.
 
     Parameters
     ----------
     averaged : takes the snapshots
-    compile : False: the same without XLA
+    compile : use XLA
     actions : take effect between two calls, at their sample counts
     """
 
@@ -109,7 +109,7 @@ class CompiledChunk:
         self._averaged = averaged
         self.batch_rows = batch_rows
         self.groups = max(1, CHUNK_ROWS // batch_rows)
-        """Groups of one call, at most."""
+        """Maximum number of groups per call."""
         self.targets = targets
         self.row_shape = network.row_shape
         self._compile = compile
@@ -122,12 +122,12 @@ class CompiledChunk:
         self._concrete: Callable[..., tuple[Tensor, ...]] | None = None
 
     def prepare(self) -> None:
-        """Compile now, by learning nothing.
+        """Compile now, by a call without rows.
 
         Raises
         ------
         ConfigError
-            if that fails, which is the model's fault.
+            if the model cannot be compiled.
         """
         rows = (0, self.batch_rows)
         x, y = np.empty((*rows, *self.row_shape), np.float32), np.empty((*rows, self.targets), np.float32)
@@ -137,21 +137,21 @@ class CompiledChunk:
             raise _uncompilable(error, compiled=self._compile) from error
 
     def take_actions(self) -> None:
-        """Apply the actions that are due, and have the update traced again if there were any."""
+        """Apply the actions that are due. If there are any, trace the update again at the next call."""
         if self.actions.pending and self.actions.take_effect(int(self.learned.numpy())):
             self.retrace()
 
     def retrace(self) -> None:
-        """Trace the update again at the next call: what is trainable may be different now."""
+        """Trace the update again at the next call, because other variables may be trainable now."""
         self._concrete = None
 
     def learnable_groups(self) -> int | None:
-        """Return how many groups may be learned before the next action; None without a pending one."""
+        """Return the number of groups to learn before the next action; None if none is pending."""
         left = self.actions.samples_left(int(self.learned.numpy())) if self.actions.pending else None
         return None if left is None else -(-left // self.batch_rows)
 
     def __call__(self, groups: Groups) -> tuple[Outputs, float]:
-        """Learn, or only predict, at most `groups` groups; return the outputs and the seconds that it took."""
+        """Learn, or only predict, at most `groups` groups; return the outputs and the duration in seconds."""
         started_s = self._clock()
         if self._concrete is None:
             self._concrete = self._trace()
@@ -168,7 +168,7 @@ class CompiledChunk:
 
     @property
     def retraces(self) -> int:
-        """Compilations that nothing called for; more than 0 is a defect."""
+        """Number of unexpected compilations; more than 0 is a defect."""
         return sum(int(call.experimental_get_tracing_count()) - 1 for call in self._calls)
 
     def _padded(self, column: "Float32Array | BoolArray | Int64Array") -> "Float32Array | BoolArray | Int64Array":
@@ -201,16 +201,16 @@ class CompiledChunk:
         def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)
             updates = (every - before % every + size - 1) // size
-            held, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
+            on_hold, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
             snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
             i, *learned = tf.while_loop(
-                lambda j, *_: j < tf.where(held, 0, snapshot),
+                lambda j, *_: j < tf.where(on_hold, 0, snapshot),
                 lambda j, *columns: self._learn(j, (x, y, weights), columns),
                 (i, *columns),
             )
             self._averaged.snapshot(self.learned // every > before // every)
             i, *predicted = tf.while_loop(
-                lambda j, *_: j < tf.where(held, end, 0),
+                lambda j, *_: j < tf.where(on_hold, end, 0),
                 lambda j, *columns: self._predict(j, (x, y), columns),
                 (i, *learned),
             )
@@ -221,14 +221,14 @@ class CompiledChunk:
 
     def _learn(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the update of group *i*."""
-        # tf.gather, never x[i:i+1]: the slice has a dynamic bound, and XLA would pad it to the whole chunk.
+        # tf.gather, never x[i:i+1]: that slice has a dynamic bound, and XLA would pad it to the whole chunk.
         x, y, weights = (tf.gather(rows, i) for rows in chunk)
         tested = self._update_rows(x, y, weights)
         self.learned.assign_add(self.batch_rows)
         return _written(i, tested, columns)
 
     def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Predict and evaluate group *i*, and change no variable."""
+        """Predict and evaluate group *i*, without changing a variable."""
         x, y = (tf.gather(rows, i) for rows in chunk)
         return _written(i, self._update_rows.test(x, y), columns)
 
@@ -241,7 +241,7 @@ def _written(i: Tensor, tested: Tested, columns: tuple[Tensor, ...]) -> tuple[Te
 
 
 def run_ends(hold: BoolArray) -> Int64Array:
-    """Return for each group the index after the last group of its run: neighbours that are all held, or all learned.
+    """Return for each group the end of its run: the index after its last neighbour with the same value of *hold*.
 
     >>> run_ends(np.array([False, False, True, False])).tolist()
     [2, 2, 3, 4]
@@ -253,8 +253,8 @@ def run_ends(hold: BoolArray) -> Int64Array:
 def _uncompilable(error: Exception, *, compiled: bool) -> ConfigError:
     """Return the error to report: Python errors come from tracing the model, TensorFlow's own from compiling it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    said = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])[:300]
+    reason = next((line for line in lines if "not compilable" in line or "unsupported" in line.lower()), lines[0])[:300]
     if compiled and isinstance(error, tf.errors.OpError):
-        message = f"XLA cannot compile this model ({said}); `compile: false` runs it without XLA, many times slower"
+        message = f"XLA cannot compile this model ({reason}); `compile: false` runs it without XLA, many times slower"
         return ConfigError(Problem("learning.compile", message))
-    return ConfigError(Problem("model", f"an update of this model fails ({type(error).__name__}): {said}"))
+    return ConfigError(Problem("model", f"an update of this model fails ({type(error).__name__}): {reason}"))

@@ -1,4 +1,4 @@
-"""Learning and predicting samples in groups: the part that both learners share."""
+"""Learning and predicting samples in groups: the common part of both learners."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,13 +7,13 @@ from learnd.core.types import BoolArray, Float32Array, Int64Array, Samples, Step
 from learnd.learners.chunk import CompiledChunk, Groups, Outputs
 
 _ABSENT = -1
-"""The row number of padding in a group that holds fewer rows."""
+"""The row number of padding in a group with fewer rows."""
 
 
-def held_rows(samples: Samples, hold: BoolArray | None) -> BoolArray:
-    """Return which rows are predicted only: those on *hold*, and those without a target."""
-    held = np.zeros(len(samples), np.bool_) if hold is None else hold
-    return held if samples.has_target is None else held | ~samples.has_target
+def hold_mask(samples: Samples, hold: BoolArray | None) -> BoolArray:
+    """Return a mask of the rows that are only predicted: those on *hold*, and those without a target."""
+    mask = np.zeros(len(samples), np.bool_) if hold is None else hold
+    return mask if samples.has_target is None else mask | ~samples.has_target
 
 
 def single_rows(count: int) -> Int64Array:
@@ -21,46 +21,46 @@ def single_rows(count: int) -> Int64Array:
     return np.arange(count)[:, None]
 
 
-def in_groups(held: BoolArray, size: int) -> tuple[Int64Array, Int64Array]:
-    """Return row numbers by group, (groups, size), and the rows that wait for their group to fill.
+def in_groups(hold: BoolArray, size: int) -> tuple[Int64Array, Int64Array]:
+    """Return the row numbers by group, shape (groups, size), and the rows that wait for their group to fill.
 
-    Groups of *size* rows are filled in order by the rows that are learned. A *held* row is a group of its own, the rest
-    of which is padding (-1). It stands after the last group that was full before it, and does not wait.
+    Rows that are learned fill groups of *size* rows in order. A row on *hold* is a group of its own, with padding (-1).
+    It does not wait: it comes after the last group that was full before it.
 
     >>> in_groups(np.array([False, True, False, False]), 2)
     (array([[ 1, -1],
            [ 0,  2]]), array([3]))
     """
-    rows = np.flatnonzero(~held)
+    rows = np.flatnonzero(~hold)
     full = len(rows) - len(rows) % size
     groups = rows[:full].reshape(-1, size)
-    alone = np.full((int(held.sum()), size), _ABSENT)
-    alone[:, 0] = np.flatnonzero(held)
-    together = np.concatenate([groups, alone])
+    alone = np.full((int(hold.sum()), size), _ABSENT)
+    alone[:, 0] = np.flatnonzero(hold)
+    all_groups = np.concatenate([groups, alone])
     order = np.argsort(np.concatenate([groups[:, -1], alone[:, 0]]), kind="stable")
-    return together[order], rows[full:]
+    return all_groups[order], rows[full:]
 
 
-def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, held: BoolArray) -> StepResult:
-    """Run as many compiled calls as the groups of *index*, (groups, batch_rows), need.
+def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, hold: BoolArray) -> StepResult:
+    """Run the groups of *index*, shape (groups, batch_rows), in as many compiled calls as needed.
 
-    The result has the rows of *index* in their order, without padding.
+    The result has the rows of *index* in order, without padding.
     """
     rows = index.ravel()
     present = rows != _ABSENT
-    group_held = held[index[:, 0]] if len(index) else np.empty(0, np.bool_)
+    group_hold = hold[index[:, 0]] if len(index) else np.empty(0, np.bool_)
     parts: list[Outputs] = []
     duration_s = 0.0
     start = 0
     while start < len(index):
         chunk.take_actions()
-        stop = _stop(start, group_held, chunk)
-        outputs, seconds = chunk(_take(samples, index[start:stop], group_held[start:stop]))
+        stop = _stop(start, group_hold, chunk)
+        outputs, seconds = chunk(_take(samples, index[start:stop], group_hold[start:stop]))
         parts.append(outputs)
         duration_s += seconds
         start = stop
     ordered = samples.take(rows[present]) if not _is_plain(rows, len(samples)) else samples
-    learned = np.repeat(~group_held, index.shape[1])[present]
+    learned = np.repeat(~group_hold, index.shape[1])[present]
     if not parts:
         return _nothing(ordered)
     predictions, losses, averaged, residuals = (
@@ -69,25 +69,25 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
     if ordered.has_target is not None:
         unknown = ~ordered.has_target
         losses, averaged, residuals = (_without(column, unknown) for column in (losses, averaged, residuals))
-    updates = int((~group_held).sum())
+    updates = int((~group_hold).sum())
     return StepResult(ordered, predictions, losses, averaged, residuals, learned, updates, duration_s)
 
 
-def _stop(start: int, group_held: BoolArray, chunk: CompiledChunk) -> int:
-    """Return where the next call ends: it is full, or the next action is due."""
-    stop = min(start + chunk.groups, len(group_held))
+def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:
+    """Return the index of the group after the next call, which is full or ends at the next action."""
+    stop = min(start + chunk.groups, len(group_hold))
     limit = chunk.learnable_groups()
     if limit is None:
         return stop
-    beyond = np.flatnonzero(np.cumsum(~group_held[start:stop]) > limit)
+    beyond = np.flatnonzero(np.cumsum(~group_hold[start:stop]) > limit)
     return start + int(beyond[0]) if len(beyond) else stop
 
 
-def _take(samples: Samples, index: Int64Array, group_held: BoolArray) -> Groups:
+def _take(samples: Samples, index: Int64Array, group_hold: BoolArray) -> Groups:
     weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights
-    # A padding row repeats the group's first: any real numbers will do, for nothing is learned from that group.
+    # Padding repeats the group's first row. Any numbers would do, because nothing is learned from that group.
     rows = np.where(index == _ABSENT, index[:, :1], index)
-    return Groups(samples.x[rows], samples.y[rows], weights[rows], group_held)
+    return Groups(samples.x[rows], samples.y[rows], weights[rows], group_hold)
 
 
 def _is_plain(rows: Int64Array, count: int) -> bool:

@@ -1,4 +1,4 @@
-"""Refuses updates that would break the model, and rolls back after too many in a row. Everything is traced."""
+"""Refusal of updates that would break the model, and rollback after too many refusals in a row. All of it is traced."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -14,11 +14,11 @@ _LARGEST_SQUARE = 1e30
 
 
 class Guard:
-    """Keeps weights and batch statistics as they were if an update is bad.
+    """The check of each update. A bad update leaves weights and batch statistics unchanged.
 
     An update is good if every gradient and every new weight is finite, and the root mean square of the weights' steps
-    is at most *max_step*. The optimizer sees a refused update as one without gradient: its momenta fade. After
-    *max_refused* refusals in a row the weights become their average, which no refused update has ever touched.
+    is at most *max_step*. The optimizer sees a refused update as one with zero gradients, so its momenta fade. After
+    *max_refused* refusals in a row the weights are set to their average, which no refused update has ever touched.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class Guard:
         self._max_step = max_step
         self._max_refused = max_refused
         self.refused = tf.Variable(0, dtype=tf.int64, trainable=False)
-        """Updates refused since the very beginning."""
+        """Number of refused updates since the model began."""
         self.rollbacks = tf.Variable(0, dtype=tf.int64, trainable=False)
-        """Roll-backs since the very beginning."""
+        """Number of rollbacks since the model began."""
         self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def variables(self) -> Mapping[str, TfVariable]:
@@ -49,7 +49,7 @@ class Guard:
         return {"refused": self.refused, "rollbacks": self.rollbacks, "in_a_row": self._in_a_row}
 
     def statistics(self) -> list[Tensor]:
-        """Return the present batch statistics; a forward pass changes them."""
+        """Return the current batch statistics, which a forward pass changes."""
         return [tf.convert_to_tensor(v.value) for v in self._network.statistics()]
 
     def step(
@@ -58,10 +58,10 @@ class Guard:
         take: Callable[[Sequence[Tensor | None]], object],
         statistics: Sequence[Tensor],
     ) -> None:
-        """*take* a step along the *gradients*; undo it if it is bad, or roll back.
+        """Take one step along the *gradients* by calling *take*; undo a bad step, or roll back.
 
-        Only the old weights are kept meanwhile: keeping the optimizer's state too, or deciding ahead with a
-        conditional, made an update of 70 000 weights twice as slow.
+        *statistics* are the batch statistics from before the forward pass. Only the old weights are copied: a copy of
+        the optimizer's state, or a conditional before the step, made an update of 70 000 weights twice as slow.
         """
         weights = self._network.trainable_variables
         before = [tf.convert_to_tensor(v.value) for v in weights]
@@ -82,14 +82,16 @@ class Guard:
         self._in_a_row.assign(tf.where(back, tf.zeros_like(in_a_row), in_a_row))
 
     def _are_sound(self, gradients: Sequence[Tensor | None]) -> Tensor:
+        """Return a boolean tensor: True if all gradients are finite and small enough for an optimizer."""
         existing = [gradient for gradient in gradients if gradient is not None]
         if not existing:
             return tf.constant(True)  # type: ignore[no-any-return]  # TensorFlow has no types
-        # A comparison with what is not a number is false, so this is the check for finite numbers too.
+        # A comparison with nan is false, so the comparison also detects numbers that are not finite.
         square: Tensor = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in existing])
         return square <= _LARGEST_SQUARE
 
     def _is_small(self, weights: Sequence[Variable], before: Sequence[Tensor]) -> Tensor:
+        """Return a boolean tensor: True if the root mean square of the steps is at most *max_step*."""
         steps: Tensor = tf.add_n(
             [tf.reduce_sum(tf.square(v.value - old)) for v, old in zip(weights, before, strict=True)]
         )

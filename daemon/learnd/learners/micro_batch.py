@@ -6,15 +6,15 @@ import numpy as np
 
 from learnd.core.types import BoolArray, Samples, State, StepResult, TopicPartition
 from learnd.learners.chunk import CompiledChunk
-from learnd.learners.grouping import held_rows, in_groups, learn_in_groups
+from learnd.learners.grouping import hold_mask, in_groups, learn_in_groups
 from learnd.learners.settings import MicroBatchSettings
 
 
 class MicroBatchLearner:
-    """Learns samples in groups of ``batch_size``; an incomplete group waits, in the checkpoint too.
+    """The learner with one update per ``batch_size`` samples. An incomplete group waits, also in the checkpoint.
 
-    Groups are cut by the count of samples, so they are the same after a restart and however the stream was cut. Samples
-    that are predicted only do not wait: they are answered with the weights after the last complete group.
+    Groups are cut by counting samples, so they do not depend on restarts or on how the stream was cut. Samples that are
+    only predicted do not wait: they are predicted with the weights after the last complete group.
     """
 
     def __init__(self, chunk: CompiledChunk, settings: MicroBatchSettings) -> None:
@@ -26,13 +26,13 @@ class MicroBatchLearner:
         self._chunk.prepare()
 
     def learn(self, samples: Samples, hold: BoolArray | None = None) -> StepResult:
-        held = held_rows(samples, hold)
+        mask = hold_mask(samples, hold)
         if self._waiting is not None:
-            held = np.concatenate([np.zeros(len(self._waiting), np.bool_), held])
+            mask = np.concatenate([np.zeros(len(self._waiting), np.bool_), mask])
             samples = Samples.concat([self._waiting, samples])
-        index, waiting = in_groups(held, self._size)
+        index, waiting = in_groups(mask, self._size)
         self._waiting = replace(samples.take(waiting), has_target=None) if len(waiting) else None
-        return learn_in_groups(self._chunk, samples, index, held)
+        return learn_in_groups(self._chunk, samples, index, mask)
 
     def state(self) -> State:
         actions = self._chunk.actions.state()

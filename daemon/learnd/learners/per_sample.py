@@ -2,12 +2,12 @@
 
 from learnd.core.types import BoolArray, Samples, State, StepResult
 from learnd.learners.chunk import CompiledChunk
-from learnd.learners.grouping import held_rows, learn_in_groups, single_rows
+from learnd.learners.grouping import hold_mask, learn_in_groups, single_rows
 from learnd.learners.settings import PerSampleSettings
 
 
 class PerSampleLearner:
-    """Learns every sample at once, in the exact order of arrival."""
+    """The learner with one update per sample, in the exact order of arrival."""
 
     def __init__(self, chunk: CompiledChunk, settings: PerSampleSettings) -> None:
         self._chunk = chunk
@@ -16,7 +16,7 @@ class PerSampleLearner:
         self._chunk.prepare()
 
     def learn(self, samples: Samples, hold: BoolArray | None = None) -> StepResult:
-        return learn_in_groups(self._chunk, samples, single_rows(len(samples)), held_rows(samples, hold))
+        return learn_in_groups(self._chunk, samples, single_rows(len(samples)), hold_mask(samples, hold))
 
     def state(self) -> State:
         return {"actions": self._chunk.actions.state()}

@@ -1,4 +1,4 @@
-"""Earlier samples that are mixed into every update against forgetting (experience replay; Robins, 1995)."""
+"""Experience replay (Robins, 1995): earlier samples in every update, against forgetting."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ from learnd.learners.settings import ReplaySettings
 class ReplayBuffer:
     """A reservoir (Vitter, 1985, algorithm R) or a ring of samples, inside the compiled update.
 
-    All draws are functions of the seed and of how many samples were ever stored. So there is no random state, and the
-    draws do not depend on how the stream was cut. Until something is stored, the drawn rows have no weight.
+    All draws depend only on the seed and on the number of samples ever stored. So there is no random state, and the
+    draws do not depend on how the stream was cut. Until a sample is stored, drawn rows have weight zero.
 
     Parameters
     ----------
-    rows : new samples per update
+    rows : number of new samples per update
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class ReplayBuffer:
         self._stored = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `drawn` stored samples, with repetition: inputs, targets, weights (zero while nothing is stored)."""
+        """Draw `drawn` stored samples with repetition: inputs, targets, weights (zero while nothing is stored)."""
         stored = tf.minimum(self._stored, self._settings.size)
         picks = self._random(self.drawn, tf.maximum(stored, 1), purpose=0)
         weights = tf.where(stored > 0, tf.gather(self._weights, picks), 0.0)
         return tf.gather(self._x, picks), tf.gather(self._y, picks), weights
 
     def missing(self) -> Tensor:
-        """Return how many of the rows of `draw` are empty."""
+        """Return the number of empty rows in the result of `draw`."""
         missing: Tensor = tf.where(self._stored > 0, 0, self.drawn)
         return missing
 
     def store(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
-        """Offer the rows of one update, in their order."""
+        """Offer the rows of one update to the buffer, in order."""
         tf.while_loop(lambda i: i < self._rows, lambda i: self._store_row(i, x, y, weights), (tf.constant(0),))
 
     def _store_row(self, i: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:

@@ -59,34 +59,36 @@ ALIASES = {
     "mse": "mean_squared_error",
     "msle": "mean_squared_logarithmic_error",
 }
-"""Keras' names, kept here so that `learnd validate` checks them without importing Keras; a test compares the two."""
+"""Short names of losses. Keras' names are repeated here so that `learnd validate` need not import Keras; a test
+compares them."""
 
 
 def _canonical(name: str, known: Sequence[str], what: str) -> str:
-    """*name* as Keras writes it, whatever its case.
+    """Return *name* as Keras spells it; case and underscores do not matter.
 
     >>> _canonical("rmsprop", OPTIMIZERS, "optimizer"), _canonical("MeanSquaredError", LOSSES, "loss")
     ('RMSprop', 'mean_squared_error')
     """
     by_lower = {entry.lower().replace("_", ""): entry for entry in known}
-    if (found := by_lower.get(name.lower().replace("_", ""))) is not None:
-        return found
+    if (entry := by_lower.get(name.lower().replace("_", ""))) is not None:
+        return entry
     close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[close[0]]}?" if close else f"there are {', '.join(known)}"
-    raise ValueError(f"{name!r} is no Keras {what}; {hint}")
+    hint = f"did you mean {by_lower[close[0]]}?" if close else f"the names are {', '.join(known)}"
+    raise ValueError(f"{name!r} is not a Keras {what}; {hint}")
 
 
 class OptimizerSettings(BaseModel):
-    """Any Keras optimizer by name, or the user's own; further keys are its arguments, checked when it is built."""
+    """A Keras optimizer by name, or your own. Further keys are its arguments, which are checked when it is built."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     kind: str = "Adam"
-    """A name of Keras', in any case, or `package.module:Class`. Further keys are its arguments."""
+    """Name of a Keras optimizer, in any case, or `package.module:Class`. Further keys are its arguments."""
     learning_rate: Positive | dict[str, Any] = 0.001
-    """A number, or a Keras schedule: `{kind: ExponentialDecay, initial_learning_rate: 0.01, ...}`."""
+    """Learning rate: a number, or a Keras schedule, `{kind: ExponentialDecay, initial_learning_rate: 0.01, ...}`."""
     global_clipnorm: Positive | None = 5.0
-    """One surprising sample moves the weights by no more than this gradient norm allows; null: without bound."""
+    """Maximum norm of the gradient over all weights, so that one surprising sample cannot move them far. null: no
+    limit."""
 
     @field_validator("kind")
     @classmethod
@@ -97,7 +99,7 @@ class OptimizerSettings(BaseModel):
     def _plain_arguments(self) -> "OptimizerSettings":
         for name, value in (self.model_extra or {}).items():
             if not isinstance(value, int | float | None):
-                raise ValueError(f"{name} is {value!r}; an optimizer's own arguments are numbers, true or false")
+                raise ValueError(f"{name} is {value!r}; the arguments of an optimizer must be numbers, true or false")
         return self
 
     @field_validator("learning_rate")
@@ -108,66 +110,71 @@ class OptimizerSettings(BaseModel):
         return value
 
     def arguments(self) -> dict[str, Any]:
-        """What Keras' optimizer takes beside the learning rate."""
+        """Return the arguments of the optimizer besides the learning rate."""
         return {"global_clipnorm": self.global_clipnorm, **(self.model_extra or {})}
 
 
 class ReplaySettings(Section):
-    """Samples seen before are mixed into every update, against forgetting; all of them are in the checkpoint."""
+    """Replay of earlier samples in every update, against forgetting. The stored samples are part of the checkpoint."""
 
     kind: Literal["reservoir", "recency"] = "reservoir"
-    """An even choice from everything since the beginning, or the newest."""
+    """Samples to store: a uniform random choice of all samples so far (`reservoir`), or the newest ones (`recency`)."""
     size: Count = 1000
-    """Samples that are kept."""
+    """Number of stored samples."""
     ratio: Positive = 1.0
-    """Replayed samples for each new one."""
+    """Number of replayed samples per new sample."""
 
 
 class LearningSettings(Section):
-    """The options and answers that all learners share."""
+    """The options of all learners, and their properties for the wiring."""
 
     mode: str
     threads: Count = 1
-    """Threads for one update. One is best for a small network; at a million weights two were 1.7 times faster."""
+    """Number of threads for one update. One is best for a small network; with a million weights, two were 1.7 times
+    faster."""
     compile: bool = True
-    """Off: without XLA, for layers that it cannot compile; many times slower."""
+    """Compile with XLA. false is many times slower, and only for layers that XLA cannot compile."""
     optimizer: OptimizerSettings | None = None
-    """Absent: the one that a loaded model brings, else Adam."""
+    """Optimizer of the model. Absent: the one saved with a loaded model, otherwise Adam."""
     loss: str | None = None
-    """A Keras name or `package.module:object`; absent: the loaded or made model's own, else what fits the task."""
+    """Loss: a Keras name or `package.module:object`. Absent: the loss saved with a loaded model or compiled into your
+    own, otherwise that of the task: the squared error, or cross-entropy for classes."""
     sample_weight: str | None = None
-    """The field that says how much a sample counts, from 0 to 10^6."""
+    """Field with the weight of a sample, from 0 to 10^6. Absent: all samples weigh 1."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """How much the samples of each class count; `balanced`: the rarer so far, the more."""
+    """Weight of the samples of each class by its label (1 if not listed); `balanced`: inversely to the class's
+    frequency so far. Absent: all samples weigh 1."""
     passes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Updates in a row on the same samples."""
+    """Number of updates in a row on the same samples."""
     replay: ReplaySettings | None = None
-    """Mixes samples of before into every update, against forgetting."""
+    """Replay of earlier samples in every update, against forgetting. Absent: no replay."""
     elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """After each update the weights move this share of the way to their average."""
+    """Share of the way to their average that the weights move after each update. 0: off. Needs `averaging`."""
     layer_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Factors on the updates of layers by name (`*` and `?` as in file names): a learning rate per group."""
+    """Factors on the learning rate of layers, by their names, in which `*` and `?` are wildcards. The last match
+    applies."""
     max_step: Positive | None = 1.0
-    """An update whose steps are larger (root mean square over all weights) is refused, as one that is not finite is."""
+    """Maximum root mean square of the steps of all weights. An update beyond it, or one that is not finite, is refused.
+    null: refuse only updates that are not finite."""
     max_refused: Count | None = 100
-    """After so many refusals in a row the weights go back to their average; null: never."""
+    """Number of refusals in a row after which the weights are set back to their average. null: never."""
     update: Address | None = None
-    """The user's own update, `package.module:function`, called with model, optimizer, x, y; returns the loss."""
+    """Your own update, `package.module:function`. It is called with model, optimizer, x and y, and returns the loss."""
 
     @property
     def batch_rows(self) -> int:
-        """Samples per update."""
+        """The number of samples per update."""
         return 1
 
     @property
     def weighted(self) -> bool:
-        """Whether samples count differently."""
+        """True if samples have different weights."""
         return self.sample_weight is not None or self.class_weights is not None
 
     def fingerprint(self, *, loaded: bool) -> dict[str, Any]:
-        """Return what a checkpoint's arrays depend on.
+        """Return the options that the arrays in a checkpoint depend on.
 
-        A *loaded* model may bring an optimizer of its own; otherwise no optimizer means the default one.
+        Without a configured optimizer, a *loaded* model may have its own; any other model has the default one.
         """
         default = None if loaded else OptimizerSettings().kind
         values: dict[str, Any] = {"mode": self.mode, "optimizer": self.optimizer.kind if self.optimizer else default}
@@ -190,15 +197,15 @@ class PerSampleSettings(LearningSettings):
 
 
 class MicroBatchSettings(LearningSettings):
-    """One update per `batch_size` samples; an incomplete micro-batch waits for its last ones."""
+    """One update per `batch_size` samples. An incomplete micro-batch waits for its last samples."""
 
     mode: Literal["micro_batch"]
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
-    """Samples per update; an incomplete group waits, in the checkpoint too, until it is full."""
+    """Number of samples per update. An incomplete group waits until it is full, also in the checkpoint."""
 
     @property
     def batch_rows(self) -> int:
-        """Samples per update."""
+        """The number of samples per update."""
         return self.batch_size
 
 

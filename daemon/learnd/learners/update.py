@@ -1,4 +1,4 @@
-"""One update: test, then train, on the rows of one micro-batch. Everything here is traced."""
+"""One update: test, then train, on the rows of one micro-batch. All of it is traced."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
 
 CustomUpdate = Callable[[KerasModel, Optimizer, Tensor, Tensor], Tensor]
-"""``update(model, optimizer, x, y) -> loss``: the core, its optimizer, what the core is given and should give."""
+"""The user's ``update(model, optimizer, x, y) -> loss``: the core, its optimizer, the core's inputs and targets."""
 Rows = tuple[Tensor, Tensor, Tensor]
 """Raw inputs, targets and weights of the same rows."""
 
 
 class Tested(NamedTuple):
-    """What an update says of its rows, from before it; tensors.
+    """Tensors for the rows of an update, from before the update.
 
     Attributes
     ----------
@@ -40,11 +40,11 @@ class UpdateOptions:
 
     Attributes
     ----------
-    weighted : rows count by their weights; otherwise all the same
+    weighted : use the weights of rows; otherwise all rows weigh the same
     passes : optimizer steps on the same rows
     elastic : the share of the way to their average that the weights move after each step
-    rates : Keras variables with the factor on their steps
-    custom : the user's own update in place of ours
+    rates : Keras variables, each with a factor on its steps
+    custom : the user's own update, instead of this one
     """
 
     weighted: bool = False
@@ -55,7 +55,7 @@ class UpdateOptions:
 
 
 class Update:
-    """Predicts rows, then takes one optimizer step (or several passes) on them."""
+    """The update: predicts rows, then takes one or more optimizer steps on them."""
 
     def __init__(
         self,
@@ -74,17 +74,17 @@ class Update:
         self.guard = guard
 
     def test(self, x: Tensor, y: Tensor) -> Tested:
-        """Predict and evaluate rows, as they would be served, without learning from them."""
+        """Predict and evaluate rows as in serving, without learning from them."""
         tested = self._network.predict_and_loss(x, y, training=False)
         averaged_losses = self._averaged.losses(x, y, tested.losses)
         return Tested(tested.predictions, tested.losses, averaged_losses, tested.residuals)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> Tested:
-        """Predict and evaluate rows, then learn from them. Without *observe* the online statistics stay as they are."""
+        """Predict and evaluate rows, then learn from them. Without *observe* the online statistics do not change."""
         network, rows = self._network, x.shape[0]
         tested: Evaluated | None = None
         if network.has_training_mode or self._options.custom is not None:
-            # Dropout and batch statistics are for learning; a prediction must be what would have been served.
+            # Dropout and batch statistics belong to training; a prediction must equal the served one.
             tested = network.predict_and_loss(x, y, training=False)
         mixed = self._mixed(x, y, weights)
         trained = self._train(*mixed)
@@ -108,7 +108,7 @@ class Update:
         return tf.concat([x, old_x], 0), tf.concat([y, old_y], 0), tf.concat([weights, old_weights], 0)
 
     def _train(self, x: Tensor, y: Tensor, weights: Tensor) -> Evaluated | None:
-        """Take one optimizer step; return its forward pass, or None with an update of the user's own."""
+        """Take one optimizer step; return its forward pass, or None with the user's own update."""
         network, custom = self._network, self._options.custom
         statistics = self.guard.statistics()
         if custom is not None:
@@ -134,8 +134,8 @@ class Update:
         if self._replay is None and not self._options.weighted:
             total = tf.reduce_mean(losses)
             return total
-        # As in Keras: divided by the number of rows, not by the sum of weights. Rows that the buffer cannot give yet do
-        # not count.
+        # As in Keras, divided by the number of rows, not by the sum of weights. Empty rows of the replay buffer do not
+        # count.
         rows = tf.cast(tf.size(losses), tf.float32)
         if self._replay is not None:
             rows -= tf.cast(self._replay.missing(), tf.float32)

@@ -1,1 +1,1 @@
-"""The running daemon: the loop, the reader, and what they keep."""
+"""The running daemon: the main loop, the reader, and their state."""

@@ -1,4 +1,4 @@
-"""One daemon per data_dir: a lock of the operating system, which no crash can leave behind."""
+"""The lock that allows one daemon per ``data_dir``. The operating system releases it when a process dies."""
 
 import fcntl
 import os
@@ -9,12 +9,14 @@ from learnd.core.errors import ConfigError, DataDirLockedError
 
 
 class DataDirLock:
-    """Held between ``with`` and its end.
+    """A context manager that holds the lock of *data_dir*.
 
     Raises
     ------
     DataDirLockedError
-        if another process holds it.
+        if another process holds the lock.
+    ConfigError
+        if *data_dir* cannot be written.
     """
 
     def __init__(self, data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole flow on one screen: read, decode, transform, predict, learn, evaluate, deliver, save, publish."""
+"""The main loop: read, decode, transform, predict, learn, evaluate, deliver, save, publish."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,16 +22,16 @@ log = structlog.get_logger()
 
 POLL_S = 0.1
 DRAIN_S = 5.0
-"""How long batches that were already read are still learned after a stop; the rest is read again later."""
+"""Time after a stop during which batches that were already read are learned. The others are read again later."""
 STOP_S = 18.0
-"""When the last export is given up after a stop; the promise is an end within 25 s."""
+"""Time after a stop at which the last export is abandoned. The process must end within 25 s of the stop."""
 RECONNECT_S = 1.0
-"""The pause between two attempts to reach the broker at the start; one lasts up to ``connect_timeout_s`` by itself."""
+"""Pause between two attempts to reach the broker at the start. An attempt itself takes up to ``connect_timeout_s``."""
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """The wired parts, and what passes between them. `learnd.wiring.pipeline` makes one."""
+    """The wired parts of the daemon, and the flow between them. `learnd.wiring.pipeline` makes one."""
 
     reader: Reader
     transforms: Chain
@@ -44,13 +44,13 @@ class Pipeline:
     metrics: Metrics
     events: ModelEvents
     wait_for_broker: bool = False
-    """Whether a start without a broker waits for it, rather than ending."""
+    """True: a start without a broker waits for it instead of failing."""
     progress: Progress = field(default_factory=Progress)
     probe: ProbeRows = field(default_factory=ProbeRows)
     status: RunStatus = field(default_factory=RunStatus)
 
     def learn(self, batch: Batch) -> None:
-        """Take one batch from its samples to its metrics."""
+        """Process one batch: transform, predict, learn, evaluate, deliver."""
         started_s = time.monotonic()
         batch = self.transforms(batch)
         result = self.model.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
@@ -62,26 +62,26 @@ class Pipeline:
         self.status.observe(batch, scores)
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
         self.publishing.observe(result)
-        if self.events.note(self.progress.samples):  # a new class is saved and published at once: its users wait
+        if self.events.note(self.progress.samples):  # a new class is saved and published at once
             self.saving.trigger.hasten()
             self.publishing.trigger.hasten()
         self.reader.pace(len(result.samples), time.monotonic() - started_s)
 
     def save(self, *, flush: bool = True) -> None:
-        """Start a checkpoint of everything as it is now; without *flush* the sinks were flushed just before."""
+        """Start a checkpoint of the current state. Pass *flush* as False if the sinks were flushed just before."""
         state = {name: part.state() for name, part in self._stateful().items()}
         offsets = offsets_of(self.progress.positions)
         self.saving.begin(state, offsets, self._flush if flush else lambda: None, samples=self.progress.samples)
 
     def export(self, *, urgent: bool = False) -> None:
-        """Start an export of the averaged weights as they are now, if there is anything new to publish."""
+        """Start an export of the current averaged weights, if samples were learned since the last one."""
         if not self.probe.rows:
             self.publishing.trigger.reset(self.progress.samples)
             return
         self.publishing.begin(self._snapshot, samples=self.progress.samples, urgent=urgent)
 
     def collect_outcomes(self) -> None:
-        """Note the saves and exports that ended; only now are the offsets of a save acknowledged.
+        """Record the outcomes of checkpoints and exports. Acknowledge the offsets of durable checkpoints.
 
         Raises
         ------
@@ -96,9 +96,9 @@ class Pipeline:
         self.status.beat_s = time.monotonic()
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether all is well, and why not: a state that cannot be saved is learned for nothing."""
+        """Return whether the daemon is learning, connected and able to save, and the reason if not."""
         if not self.status.ready:
-            return False, "not learning yet, or no longer"
+            return False, "not learning: starting or stopping"
         if not self.reader.connected():
             return False, "the broker does not answer, or a topic is gone; learning continues when it is back"
         if self.saving.failure is not None:
@@ -106,12 +106,12 @@ class Pipeline:
         return True, "learning"
 
     def open(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Restore the newest sound state and continue at its positions; return False if *stopping* came first.
+        """Restore the newest sound checkpoint and continue at its positions; return False if *stopping* came first.
 
         Raises
         ------
         SaveFailedError
-            if there was no state, and that of the start cannot be made durable either.
+            if there was no checkpoint, and the first one cannot be made durable.
         """
         self.saving.open()
         self.publishing.open()
@@ -142,32 +142,32 @@ class Pipeline:
         return True
 
     def finish(self, stopped_s: Callable[[], float | None]) -> None:
-        """End cleanly: start the last export and the last save, and wait for both.
+        """Finish cleanly: start the last export and the last checkpoint, and wait for both.
 
-        The export is given up `STOP_S` after the stop. A stream that ended by itself sets no deadline: nobody waits
-        for the end, and many formats take minutes. An upload may hang, so it has `STOP_S` from here in that case.
+        The export is abandoned `STOP_S` after the stop. If the stream ended by itself, the export has no deadline,
+        because some formats take minutes; only an upload, which may hang, has `STOP_S` from here.
 
         Parameters
         ----------
-        stopped_s : when the stop came, by `time.monotonic`; None as long as none did
+        stopped_s : returns the time of the stop by `time.monotonic`; None without a stop
 
         Raises
         ------
         SaveFailedError
             if the state could not be made durable.
         ExportError
-            if the stream ended by itself, and the last export failed: nothing else would report it.
+            if the stream ended by itself and the last export failed, because nothing else would report it.
         """
         exporter = self.publishing.exporter
-        exporter.abandon()  # an export under way would be older than the one that comes now
+        exporter.abandon()  # a running export is older than the one that starts now
         self.collect_outcomes()
         self.export(urgent=True)
-        # Before the state is taken: what is confirmed by then is not sent again at the next start.
+        # Flushed before the state is read: the next start then does not send these records again.
         flushed = self._flushed()
         self.save(flush=not flushed)
         self.saving.checkpoints.wait()
         self.collect_outcomes()
-        self._release()  # during the export: a broker that hangs uses this time
+        self._release()  # while the export runs, because a broker that hangs delays it
         while exporter.busy() and not _passed(stopped_s(), STOP_S):
             exporter.wait(POLL_S)
             self.status.beat_s = time.monotonic()
@@ -182,7 +182,7 @@ class Pipeline:
             self.publishing.require_success()
 
     def close(self) -> None:
-        """Release everything; nothing is saved here."""
+        """Release all resources, without saving."""
         self.status.ready = False
         self.publishing.exporter.abandon()
         self.saving.checkpoints.wait()
@@ -217,12 +217,12 @@ class Pipeline:
         return False
 
     def _sinks_differ(self, state: State) -> bool:
-        """Return whether the sinks are not, or do not hold, what *state* says: other files, or shorter ones."""
+        """Return whether the sinks differ from *state*: other files, or other lengths."""
         sinks = {"dead_letters": self.dead_letters, "predictions": self.predictions}
         return any(sink.state() != state[name] for name, sink in sinks.items())
 
     def _save_the_start(self) -> None:
-        """Save and wait: until the length of the sinks' files is durable, a crash could not undo what is appended."""
+        """Save and wait. A crash can undo additions to the sinks' files only once their length is durable."""
         self.save()
         self.saving.checkpoints.wait()
         self.collect_outcomes()
@@ -269,7 +269,10 @@ def run(
     on_open: Callable[[], object] = lambda: None,
     on_batch: Callable[[], object] = lambda: None,
 ) -> None:
-    """Learn until *stopping*, or until the stream ends. After an error nothing is saved: the last checkpoint counts."""
+    """Learn until *stopping*, or until the stream ends.
+
+    After an error nothing is saved: the next start continues from the last checkpoint.
+    """
     try:
         if not pipeline.open(stopping):
             return
@@ -291,7 +294,7 @@ def run(
             if pipeline.saving.due(pipeline.progress.samples):
                 pipeline.save()  # sinks flushed -> state durable -> offsets acknowledged
             if pipeline.publishing.due(pipeline.progress.samples):
-                pipeline.export()  # a reference to the weights; the work happens elsewhere
+                pipeline.export()  # keeps a reference to the weights; another process does the work
             pipeline.collect_outcomes()
             on_batch()
         pipeline.finish(stopped_s)

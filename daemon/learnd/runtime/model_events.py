@@ -1,4 +1,4 @@
-"""Changes of the model that somebody should hear about: new classes, refused updates, rollbacks."""
+"""Changes of the model that are logged and counted: new classes, refused updates, rollbacks."""
 
 import structlog
 
@@ -9,7 +9,7 @@ log = structlog.get_logger()
 
 
 class ModelEvents:
-    """Compares the model's counts with those of the last call, and logs and counts what changed."""
+    """The log events and metrics for changes of the model's counts since the last call."""
 
     def __init__(self, model: TrainedModel, metrics: Metrics) -> None:
         self._model = model
@@ -18,13 +18,13 @@ class ModelEvents:
         self._refused = self._rollbacks = 0
 
     def begin(self) -> None:
-        """Take the counts of the restored model for known."""
+        """Start from the counts of the restored model."""
         self._classes = len(self._model.classes())
         self._refused, self._rollbacks = self._model.refusals()
         self._metrics.classes.set(self._classes)
 
     def note(self, samples: int) -> bool:
-        """Log and count what changed; return whether the model has a new class."""
+        """Log and count the changes; return whether the model has a new class."""
         refused, rollbacks = self._model.refusals()
         if refused > self._refused:
             self._metrics.refused.inc(refused - self._refused)

@@ -1,4 +1,4 @@
-"""How far the stream was learned, and the newest inputs: the loop's own part of the checkpoint."""
+"""The progress of learning, and the newest inputs: the loop's own part of the checkpoint."""
 
 import math
 from collections import Counter
@@ -21,28 +21,29 @@ from learnd.core.types import (
 )
 
 PROBE_ROWS, PROBE_BYTES = 512, 1 << 20
-"""Recent inputs in a snapshot, fewer if they are large: exports are checked on the newest of them, and quantised ones
-are fitted to the others."""
+"""Maximum number, and maximum bytes, of recent inputs in a snapshot. Exports are checked on the newest of them;
+quantised ones are calibrated on the others."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where the stream and the model are: saved with every checkpoint."""
+    """Positions in the stream, and counts of what was learned. Part of every checkpoint."""
 
     positions: Positions = field(default_factory=dict)
     records: int = 0
     samples: int = 0
-    """Samples that the model has learned, ever."""
+    """Samples learned since the model began."""
     updates: int = 0
     first_time_s: float = math.inf
     last_time_s: float = -math.inf
     exports_before: int = 0
-    """The number of the newest export when this model began: exports up to it are another model's."""
+    """The number of the newest export when this model began. Exports up to it belong to another model."""
 
     def begin(self, started: Positions) -> None:
-        """Take over where reading *started*, for every partition that is not known yet.
+        """Add the positions at which reading *started*, for partitions that have none yet.
 
-        A position is state too: a partition that brings nothing before the first stop must not begin again elsewhere.
+        A start position must be saved even if no record arrives before the first stop: after a restart the partition
+        must begin at the same position.
         """
         merged = dict(started)
         for partition, known in self.positions.items():
@@ -51,7 +52,7 @@ class Progress:
         self.positions = merged
 
     def advance(self, batch: Batch, result: StepResult) -> None:
-        """Take one learned batch into account."""
+        """Add one learned batch."""
         self.positions = {**self.positions, **batch.positions}
         self.records += batch.record_count
         self.samples += int(result.learned.sum())
@@ -88,13 +89,13 @@ def positions_from_state(state: Sequence[Sequence[object]]) -> dict[TopicPartiti
 
 
 class ProbeRows:
-    """The newest inputs, to compare exports on; in the checkpoint, so that a restart can export at once."""
+    """The newest inputs, on which exports are checked. Part of the checkpoint, so that a restart can export at once."""
 
     def __init__(self) -> None:
         self.rows: list[Float32Array] = []
 
     def observe(self, result: StepResult) -> None:
-        """Keep the last `PROBE_ROWS` rows, or as many as `PROBE_BYTES` hold; at least 32."""
+        """Keep the last `PROBE_ROWS` rows, or as many as fit into `PROBE_BYTES`, but at least 32."""
         x = result.samples.x
         if not len(x):
             return
@@ -114,16 +115,17 @@ class ProbeRows:
 
 @dataclass(slots=True)
 class RunStatus:
-    """What this process has done so far; not part of the checkpoint."""
+    """The counts and the state of this process. Not part of the checkpoint."""
 
     began: Progress = field(default_factory=Progress)
-    """Where the model was when this process opened it."""
+    """The progress of the model when this process opened it."""
     scores: PrequentialScores = field(default_factory=PrequentialScores)
     rejected: Counter[RejectReason] = field(default_factory=Counter)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     ready: bool = False
     beat_s: float | None = None
-    """When the main loop last completed a turn; None before it began: a start may have much to compile, or to skip."""
+    """Time of the main loop's last completed iteration, by `time.monotonic`; None before the first. Until then a health
+    check must wait: compiling, and skipping a file's lines, take time."""
 
     def observe(self, batch: Batch, scores: PrequentialScores) -> None:
         """Count one batch."""
@@ -133,7 +135,7 @@ class RunStatus:
 
 
 def readable(offsets: Offsets) -> dict[str, int]:
-    """Return offsets as a log shows them.
+    """Return offsets in the form for logs.
 
     >>> readable({TopicPartition("t", 0): 7})
     {'t/0': 7}

@@ -1,4 +1,4 @@
-"""When an export is published, and what is known of the newest one."""
+"""The schedule and the outcomes of exports."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ log = structlog.get_logger()
 
 
 class Publishing:
-    """Starts exports when they are due, notes how they ended, and evaluates the newest on what comes after it."""
+    """Exports that start when they are due. Their outcomes are recorded, and the newest is evaluated on later
+    samples."""
 
     def __init__(self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics) -> None:
         self.exporter = exporter
@@ -26,33 +27,33 @@ class Publishing:
         self.last: Exported | None = None
         """The newest export of this process."""
         self._error = ""
-        """The reason why the last export failed; empty if it did not."""
+        """The error of the last export; empty if it succeeded."""
         self._started_samples = 0
-        """Samples that the model had learned when its last export was started, or is still to be retried."""
+        """Samples learned when the last export was started; after a failure, those of the last published export."""
         self._published_samples = 0
-        """The same of its last published export."""
+        """Samples learned when the last published export was started."""
 
     def open(self) -> None:
-        """Make the directory, and remove what a crash left unfinished."""
+        """Create the directory, and remove incomplete exports of a crashed process."""
         self.exporter.open()
 
     def resume(self, exports_before: int) -> None:
-        """Find out what this model has published so far: exports up to number *exports_before* are another one's."""
+        """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
 
     def observe(self, result: StepResult) -> None:
-        """Evaluate the newest export on samples that came after it."""
+        """Evaluate the newest export on the samples of *result*, which arrived after it."""
         self._metrics.export_loss.set(self._forward.observe(result))
 
     def newest_loss(self) -> Published | None:
-        """Return how the newest export did on what came after it; None where that is unknown."""
+        """Return the loss of the newest export on samples after it; None if it is unknown."""
         return self._forward.published()
 
     def due(self, samples: int) -> bool:
-        """Return whether it is time for an export, or one was requested, and none is being built.
+        """Return whether an export is due by schedule or request, and none is being built.
 
-        A request that comes meanwhile stays due. It is answered with the weights of the moment at which the exporter
-        is free: of several requests the newest wins, and no second copy of the weights waits in memory.
+        A request during an export stays due. It is served once the exporter is free, with the weights of that moment.
+        So several requests become one export, and no second copy of the weights waits in memory.
         """
         return self.trigger.due(samples) and not self.exporter.busy()
 
@@ -65,7 +66,7 @@ class Publishing:
         self.exporter.begin(snapshot(), urgent=urgent)
 
     def collect(self) -> None:
-        """Note the exports and uploads that ended since the last call."""
+        """Record the outcomes of exports and uploads that ended since the last call."""
         while (exported := self.exporter.outcome()) is not None:
             self._note_exported(exported)
         while (uploaded := self.exporter.uploaded()) is not None:
@@ -74,11 +75,11 @@ class Publishing:
     def require_success(self) -> None:
         """Raise `ExportError` if the last export failed."""
         if self._error:
-            raise ExportError(f"everything is learned and saved, but the last export failed: {self._error}")
+            raise ExportError(f"all records are learned and saved, but the last export failed: {self._error}")
 
     def _note_exported(self, exported: Exported) -> None:
         if exported.error and not self.exporter.busy():
-            # What was not published is still to be published, even if no further sample comes.
+            # A failed export is repeated, even if no further sample arrives.
             self._started_samples = self._published_samples
         if exported.given_up:
             log.info("export_given_up", number=exported.number, note="superseded by the export made at shutdown")

@@ -1,4 +1,4 @@
-"""Polls and decodes ahead of the learner, on a thread of its own, into a bounded queue."""
+"""The reading thread, which polls and decodes ahead of the learner into a bounded queue."""
 
 import queue
 import threading
@@ -9,26 +9,27 @@ from learnd.core.protocols import Decoder, Source
 from learnd.core.types import Batch, Offsets, Positions, Records, Reject, Samples, TopicPartition, offsets_of
 
 BATCH_RECORDS = 4096
-"""Most records in one batch: a backlog fills it, a slow stream never waits for it."""
+"""Maximum number of records per batch. A backlog fills batches; a slow stream does not wait for full ones."""
 FIRST_BATCH_RECORDS = 64
-"""Until the cost of learning is known: the first batches of a slow model must not hold up a stop."""
+"""Maximum number of records per batch until the speed of learning is known: a slow model must not delay a stop."""
 QUEUE_BATCHES = 4
+"""Maximum number of decoded batches that wait for the learner."""
 BATCH_S = 0.5
-"""The time that learning one batch may take: signals and saves wait for its end."""
+"""Target duration of learning one batch, in seconds: signals and checkpoints wait for its end."""
 POLL_TIMEOUT_S = 0.2
 _JOIN_S = 0.1
 
 
 class Reader:
-    """Batches in the order of the source, decoded. One thread reads; ``next`` belongs to the learner's thread.
+    """Decoded batches in the order of the source. A thread of its own reads; the learner's thread calls ``next``.
 
-    An error of the source is raised by ``next``, after every batch that was read before it.
+    ``next`` raises an error of the source after all batches that were read before it.
 
     Parameters
     ----------
-    max_records : stop after exactly so many records (None: no bound)
-    once : stop at the offsets that were the ends when reading began
-    keep_records : batches hold the undecoded records too, for a transform that may reject one
+    max_records : stop after exactly this many records; None: no limit
+    once : stop at the ends of the partitions as they were when reading began
+    keep_records : keep the undecoded records in batches, for a transform that may reject one
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Reader:
         self._ends: Offsets | None = None
         self._start: Positions = {}
         self.batch_records = FIRST_BATCH_RECORDS
-        """Most records of the next batch; the learner's thread sets it by what it can learn in time."""
+        """Maximum number of records of the next batch; set by ``pace``."""
         self.finished = False
-        """True once ``next`` has handed over the last batch there will ever be."""
+        """True once ``next`` has returned the last batch of the stream."""
 
     def start(self, positions: Positions) -> None:
-        """Open the source at *positions* and begin to read. Raises what the source raises; may then be called again."""
+        """Open the source at *positions* and start reading. May be called again after an error of the source."""
         self._source.open(positions)
         self._start = dict(self._source.positions())
         if self._once:
@@ -65,7 +66,7 @@ class Reader:
         self._thread.start()
 
     def next(self, timeout_s: float) -> Batch | None:
-        """The next batch, or None after *timeout_s* without one."""
+        """Return the next batch, or None if none arrives within *timeout_s*."""
         try:
             item = self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -77,36 +78,36 @@ class Reader:
         return item
 
     def pace(self, samples: int, duration_s: float) -> None:
-        """Make batches as large as can be learned in `BATCH_S`, after *samples* took *duration_s*."""
-        if samples:  # a batch that only filled windows says nothing about the cost of learning
+        """Set the size of batches to what can be learned in `BATCH_S`, after *samples* samples took *duration_s*."""
+        if samples:  # without samples, as when windows fill, the speed of learning is unknown
             affordable = int(BATCH_S * samples / max(duration_s, 1e-9))
             self.batch_records = max(1, min(affordable, 2 * self.batch_records, BATCH_RECORDS))
 
     def stop(self) -> None:
-        """Read no further; what was read already can still be taken with ``next``."""
+        """Stop reading. ``next`` still returns the batches that were already read."""
         self._stopping.set()
 
     def acknowledge(self, offsets: Offsets) -> None:
-        """See `Source.acknowledge`."""
+        """Call `Source.acknowledge`."""
         self._source.acknowledge(offsets)
 
     def positions(self) -> Positions:
-        """Return where each partition stood when reading began."""
+        """Return the positions at which reading began."""
         return self._start
 
     def connected(self) -> bool:
-        """See `Source.connected`."""
+        """Return the result of `Source.connected`."""
         return self._source.connected()
 
     def lags(self) -> Mapping[TopicPartition, int]:
-        """See `Source.lags`."""
+        """Return the result of `Source.lags`."""
         return self._source.lags()
 
     def close(self) -> None:
-        """Stop reading, forget what was not taken, and close the source."""
+        """Stop reading, drop the batches that wait, and close the source."""
         self._stopping.set()
         if self._thread is not None:
-            # The thread may be waiting for room in the queue, and nobody takes any more.
+            # The thread may wait for room in the queue, which ``next`` no longer empties.
             while self._thread.is_alive():
                 self._drop_queued()
                 self._thread.join(_JOIN_S)
@@ -121,13 +122,13 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            polled = False  # what a start found of lost records comes with the first poll, also where none are left
+            polled = False  # at least one poll: it reports records lost before the start
             while not self._stopping.is_set() and not (self._at_end() and (polled or self._left == 0)):
                 polled = True
-                wanted = self.batch_records if self._left is None else min(self.batch_records, self._left)
-                blocks = self._within_ends(self._source.poll(wanted, POLL_TIMEOUT_S))
-                if blocks:
-                    batch = decode(blocks, self._decoder, keep_records=self._keep_records)
+                limit = self.batch_records if self._left is None else min(self.batch_records, self._left)
+                runs = self._within_ends(self._source.poll(limit, POLL_TIMEOUT_S))
+                if runs:
+                    batch = decode(runs, self._decoder, keep_records=self._keep_records)
                     if self._left is not None:
                         self._left -= batch.record_count
                     self._queue.put(batch)
@@ -143,49 +144,49 @@ class Reader:
         reached = offsets_of(self._source.positions())
         return all(reached.get(partition, 0) >= end for partition, end in self._ends.items())
 
-    def _within_ends(self, blocks: Sequence[Records]) -> Sequence[Records]:
-        """*blocks* without the records that arrived after reading began, where only older ones are wanted."""
+    def _within_ends(self, runs: Sequence[Records]) -> Sequence[Records]:
+        """Return *runs* without the records that arrived after reading began, with ``once``; otherwise all."""
         if not self._ends:
-            return blocks
-        kept = [(block, until(block, self._ends.get(block.origin, 0))) for block in blocks]
-        return [new for old, new in kept if new is old or new.offsets or new.rejects or new.lost]
+            return runs
+        pairs = [(run, until(run, self._ends.get(run.origin, 0))) for run in runs]
+        return [new for old, new in pairs if new is old or new.offsets or new.rejects or new.lost]
 
 
-def until(block: Records, end: int) -> Records:
-    """The records of *block* before offset *end*.
+def until(run: Records, end: int) -> Records:
+    """Return the records of *run* before offset *end*.
 
-    >>> block = Records(TopicPartition("t", 0), [3, 4, 7], [b"a", b"b", b"c"], [None] * 3, [0] * 3, Position(8))
-    >>> until(block, 5).values, until(block, 5).next.offset
+    >>> run = Records(TopicPartition("t", 0), [3, 4, 7], [b"a", b"b", b"c"], [None] * 3, [0] * 3, Position(8))
+    >>> until(run, 5).values, until(run, 5).next.offset
     ([b'a', b'b'], 5)
     """
-    if block.next.offset <= end:
-        return block
-    count = sum(1 for offset in block.offsets if offset < end)
+    if run.next.offset <= end:
+        return run
+    count = sum(1 for offset in run.offsets if offset < end)
     return replace(
-        block,
-        offsets=block.offsets[:count],
-        values=block.values[:count],
-        keys=block.keys[:count],
-        timestamps_ms=block.timestamps_ms[:count],
-        next=block.next._replace(offset=end),
+        run,
+        offsets=run.offsets[:count],
+        values=run.values[:count],
+        keys=run.keys[:count],
+        timestamps_ms=run.timestamps_ms[:count],
+        next=run.next._replace(offset=end),
     )
 
 
-def decode(blocks: Sequence[Records], decoder: Decoder, *, keep_records: bool = False) -> Batch:
-    """Return one batch of all *blocks* (at least one)."""
+def decode(runs: Sequence[Records], decoder: Decoder, *, keep_records: bool = False) -> Batch:
+    """Return one batch of all *runs* (at least one)."""
     samples: list[Samples] = []
     rejects: list[Reject] = []
-    for block in blocks:
-        good, bad = decoder.decode(block)
+    for run in runs:
+        good, bad = decoder.decode(run)
         samples.append(good)
-        rejects.extend((*block.rejects, *bad))
+        rejects.extend((*run.rejects, *bad))
     return Batch(
         Samples.concat(samples),
         tuple(rejects),
-        {block.origin: block.next for block in blocks},
-        record_count=sum(len(block) for block in blocks),
-        byte_count=sum(len(value) for block in blocks for value in block.values if value is not None),
-        unreadable=sum(block.unreadable for block in blocks),
-        records=blocks if keep_records else (),
-        lost=sum(block.lost for block in blocks),
+        {run.origin: run.next for run in runs},
+        record_count=sum(len(run) for run in runs),
+        byte_count=sum(len(value) for run in runs for value in run.values if value is not None),
+        unreadable=sum(run.unreadable for run in runs),
+        records=runs if keep_records else (),
+        lost=sum(run.lost for run in runs),
     )

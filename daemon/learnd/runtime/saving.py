@@ -1,4 +1,4 @@
-"""When the state is saved, and what happens when that fails."""
+"""The schedule and the outcomes of checkpoints."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ log = structlog.get_logger()
 
 
 class Saving:
-    """Starts checkpoints when they are due, and gives up after too many failures in a row.
+    """Checkpoints that start when they are due. Too many failures in a row end learning.
 
     Parameters
     ----------
-    trigger : when the next checkpoint is due
-    retry : when the next attempt is due after a failure; until one succeeds, *trigger* does not count
-    max_failures : failures in a row after which learning ends; None: never
+    trigger : the schedule of checkpoints
+    retry : the schedule after a failure, instead of *trigger*, until a checkpoint succeeds
+    max_failures : number of failures in a row after which learning ends; None: never
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Saving:
         self.last: Saved | None = None
         """The newest checkpoint of this process."""
         self.failure: SaveFailedError | None = None
-        """The reason why the last checkpoint failed; None once one has succeeded."""
+        """The error of the last checkpoint; None if it succeeded."""
         self.failures = 0
-        """Failures in a row."""
+        """Number of failures in a row."""
 
     def open(self) -> None:
-        """Make the directory, and remove what a crash left unfinished."""
+        """Create the directory, and remove incomplete checkpoints of a crashed process."""
         self.checkpoints.open()
 
     def restore(self) -> State | None:
@@ -56,12 +56,12 @@ class Saving:
         return state
 
     def due(self, samples: int) -> bool:
-        """Return whether it is time for a checkpoint, and none is being written."""
+        """Return whether a checkpoint is due and none is being written."""
         trigger = self.trigger if self.failure is None else self._retry
         return trigger.due(samples) and not self.checkpoints.busy()
 
     def begin(self, state: State, offsets: Offsets, flush: Callable[[], None], *, samples: int) -> None:
-        """Start a checkpoint of everything as it is now; see `Checkpoints.begin`."""
+        """Start a checkpoint of the current state; see `Checkpoints.begin`."""
         self.trigger.reset(samples)
         self.checkpoints.begin(state, offsets, flush)
 

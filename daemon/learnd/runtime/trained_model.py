@@ -1,4 +1,4 @@
-"""The model as the loop sees it."""
+"""The interface of the model to the loop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from learnd.learners.averaged import AveragedModel
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A learner, its averaged weights, and what can be asked of both.
+    """A learner with its averaged weights, and functions that read their state.
 
     Attributes
     ----------
-    classes : the names of the classes so far, by number; empty where there are none
-    refusals : updates refused, and rollbacks, since the model began
-    continuation : what an exported model needs besides its weights to be trained further, as arrays that never change
-    retraces : compilations of the update that nothing called for
+    classes : returns the names of the classes so far, by number; empty if there are none
+    refusals : returns the numbers of refused updates and of rollbacks since the model began
+    continuation : returns the arrays that an export needs, besides weights, for further training; they never change
+    retraces : returns the number of unexpected compilations of the update
     """
 
     learner: Learner

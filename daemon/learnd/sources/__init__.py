@@ -1,4 +1,7 @@
-"""Where records come from. `memory.MemorySource` is for tests and takes a script, so no configuration names it."""
+"""The sources of records.
+
+`memory.MemorySource` is not registered, because it takes a script: it is for tests and notebooks.
+"""
 
 from learnd.core.registry import Registration
 from learnd.sources.settings import FileSettings, KafkaSettings, SimulatorSettings

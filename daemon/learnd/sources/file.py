@@ -1,4 +1,4 @@
-"""Lines of a file as records: offset n is line n of the data, from 0, a header not counted."""
+"""The source for lines of a file. Offset n is line n of the data, from 0; a header line does not count."""
 
 import csv
 import gzip
@@ -19,14 +19,14 @@ log = structlog.get_logger()
 
 _BOM = b"\xef\xbb\xbf"
 _UNREADABLE = (OSError, EOFError, zlib.error)
-"""What a torn or foreign .gz file raises while it is read."""
-_WAYS_OUT = "give this one another name (it is learned from its beginning then), or start afresh with another data_dir"
-Moment = Callable[[bytes], float | None]
-"""The event time of a line in seconds, None where it has none."""
+"""Errors from reading a .gz file that is truncated or not a gzip file."""
+_WAYS_OUT = "give this file another name (then it is learned from its beginning), or start over with another data_dir"
+EventTime = Callable[[bytes], float | None]
+"""A function from a line to its event time in seconds, None if it has none."""
 
 
 def read_header(settings: FileSettings) -> list[str]:
-    """The column names in the first line of a CSV file.
+    """Return the column names in the first line of a CSV file.
 
     Raises
     ------
@@ -44,9 +44,10 @@ def read_header(settings: FileSettings) -> list[str]:
 
 
 class FileSource:
-    """One partition: the lines of a file, flat out or in event time. Blank lines are skipped but counted.
+    """Lines of a file, as one partition: as fast as possible, or in event time.
 
-    A line longer than *max_line_bytes* is cut there, so that memory stays bounded; the decoder then rejects it.
+    Blank lines are skipped, but have an offset. A line longer than *max_line_bytes* is cut there, so that memory stays
+    bounded; the decoder then rejects it.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class FileSource:
         settings: FileSettings,
         *,
         max_line_bytes: int = 1 << 20,
-        moment: Moment | None = None,
+        event_time_s: EventTime | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
         self._partition = TopicPartition(settings.path.name, 0)
         self._max_line_bytes = max_line_bytes
-        self._moment = moment
+        self._event_time_s = event_time_s
         self._clock = clock
         self._sleep = sleep
         self._file: IO[bytes] | None = None
@@ -74,13 +75,13 @@ class FileSource:
 
     @classmethod
     def from_settings(cls, settings: FileSettings, context: SourceContext) -> "FileSource":
-        """Return the configured source; it needs event times only to replay them."""
-        moment = context.event_time_s if settings.speed is not None else None
-        return cls(settings, max_line_bytes=context.max_record_bytes, moment=moment)
+        """Return the configured source. It uses event times only for a replay in event time."""
+        event_time_s = context.event_time_s if settings.speed is not None else None
+        return cls(settings, max_line_bytes=context.max_record_bytes, event_time_s=event_time_s)
 
     @staticmethod
     def layout(settings: FileSettings) -> TextLayout:
-        """Return the layout of text records; read the file's header line, if it has one."""
+        """Return the layout of text records. If the file has a header line, read it."""
         has_names = settings.resolved_format() == "csv" and settings.header
         return TextLayout(read_header(settings) if has_names else None, settings.separator())
 
@@ -94,23 +95,24 @@ class FileSource:
             if self._line() is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint continues at line "
-                    f"{start.offset}; bring the longer file back, or {_WAYS_OUT}"
+                    f"{start.offset}; restore the longer file, or {_WAYS_OUT}"
                 )
-            self._pass()
+            self._advance()
         if start.history not in (-1, self._history):
             raise DataLossError(
                 f"{self._settings.path}: the header or the first {start.offset} lines are no longer those that were "
-                f"learned, and learning would continue after them; bring that file back, or {_WAYS_OUT}"
+                f"learned, and learning would continue after them; restore that file, or {_WAYS_OUT}"
             )
 
-    def _pass(self) -> None:
-        """Take the line that was read last."""
+    def _advance(self) -> None:
+        """Move the offset past the line that was read last."""
         self._offset += 1
-        # Of all lines but the newest: that one may have been read while somebody was still writing it.
+        # The checksum covers all lines but the newest, which may have been incomplete when it was read.
         self._history = self._checksum
         self._checksum = zlib.crc32(self._line_checksum.to_bytes(4, "big"), self._checksum)
 
     def _line(self) -> bytes | None:
+        """Read the next line, and return it without its line end; None at the end of the file."""
         assert self._file is not None
         try:
             line = self._file.readline(self._max_line_bytes + 2)
@@ -122,8 +124,8 @@ class FileSource:
             self._ended = line.endswith(b"\n") or rest.endswith(b"\n")
         except _UNREADABLE as error:
             raise DataLossError(
-                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; what stands before "
-                "that was learned up to the last checkpoint. Bring a whole file back"
+                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; the lines before "
+                "it were learned up to the last checkpoint. Restore an intact file"
             ) from error
         return line.rstrip(b"\r\n")
 
@@ -143,9 +145,9 @@ class FileSource:
             if line:
                 offsets.append(self._offset)
                 values.append(line)
-            self._pass()
+            self._advance()
             if line and not self._ended:
-                note = "if somebody was still writing it, what is added to it will not be read"
+                note = "if the file is still being written, the rest of this line will not be read"
                 log.warning("last_line_unfinished", path=str(self._settings.path), line=self._offset, note=note)
         if self._offset == first:
             return []
@@ -154,9 +156,9 @@ class FileSource:
         return [Records(self._partition, offsets, values, none, times_ms, Position(self._offset, self._history))]
 
     def _due(self, line: bytes, timeout_s: float) -> bool:
-        """Whether it is time for *line*, after waiting no longer than *timeout_s* for it."""
+        """Wait at most *timeout_s* for the event time of *line*; return whether it has come."""
         speed = self._settings.speed
-        if speed is None or self._moment is None or (event_s := self._moment(line)) is None:
+        if speed is None or self._event_time_s is None or (event_s := self._event_time_s(line)) is None:
             return True
         if self._anchor is None:
             self._anchor = (self._clock(), event_s)
@@ -181,7 +183,7 @@ class FileSource:
         return self._exhausted
 
     def acknowledge(self, offsets: Offsets) -> None:
-        """Nobody to tell."""
+        """Do nothing: a file keeps no offsets."""
 
     def close(self) -> None:
         if self._file is not None:
@@ -190,21 +192,23 @@ class FileSource:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """At the first byte behind a byte order mark."""
+    """Open the file at its first byte after a byte order mark."""
     if path.exists() and not path.is_file():
-        raise ConfigError(f"source.path: {path} is no regular file; a start must be able to read it from the beginning")
+        raise ConfigError(
+            f"source.path: {path} is not a regular file; every start must be able to read it from the beginning"
+        )
     try:
         if path.suffix == ".gz":
-            return _behind_mark(cast(IO[bytes], gzip.open(path, "rb")))
-        return _behind_mark(path.open("rb"))
+            return _skip_mark(cast(IO[bytes], gzip.open(path, "rb")))
+        return _skip_mark(path.open("rb"))
     except OSError as error:
         raise ConfigError(f"source.path: {path} cannot be read: {error.strerror}") from error
 
 
-def _behind_mark(file: IO[bytes]) -> IO[bytes]:
+def _skip_mark(file: IO[bytes]) -> IO[bytes]:
     try:
         if file.read(len(_BOM)) != _BOM:
             file.seek(0)
     except _UNREADABLE:
-        file.seek(0)  # whoever reads it next tells
+        file.seek(0)  # the next read raises the error again
     return file

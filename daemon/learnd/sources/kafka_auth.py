@@ -1,7 +1,7 @@
-"""How clients of a Kafka cluster get in: addresses, TLS, credentials out of files; and why they could not.
+"""Connection options of Kafka clients (addresses, TLS, credentials), and the errors when a connection fails.
 
-Files are read here, when a client is made, and not by the settings: `learnd validate` needs neither certificates nor
-secrets. A token is read again at each connection, because it lives for minutes; a password, once a start.
+Certificates and secrets are read when a client is made, not with the settings, so that `learnd validate` needs neither.
+A token lives for minutes, so it is read at each connection; a password is read once, at the start.
 """
 
 import ssl
@@ -23,18 +23,18 @@ from learnd.sources.settings import KafkaSettings
 
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError)
 REFUSED_LOGIN = (ConfigError, SaslAuthenticationFailedError)
-"""What renewing the files mends, without a restart: the broker does not take the token, or there is none to show."""
+"""Errors that renewed credential files repair without a restart: the broker refuses the token, or it is missing."""
 _SIGNS_OF_TLS = ("Handshake failed", "SSL")
-"""kafka-python makes one class of all that goes wrong with a connection."""
+"""Parts of the message of a TLS error: kafka-python has one class for all connection errors."""
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Options of a consumer or a producer; they hold the secrets, so they are never shown.
+    """Return the options of a consumer or a producer. They contain secrets: never log them.
 
     Raises
     ------
     ConfigError
-        if a file of certificates, a password or a token cannot be read, or is not what it should be.
+        if a file with certificates, a password or a token cannot be read, or has the wrong content.
     """
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
@@ -49,33 +49,33 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def _tls_options(settings: KafkaSettings) -> dict[str, Any]:
-    # The files are named, not a context made of them: each connection takes certificates as they were renewed.
+    # File names rather than an SSL context, so that each connection uses renewed certificates.
     options: dict[str, Any] = {
         name: str(path)
         for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
         if (path := getattr(settings, name)) is not None
     }
-    # An empty password, never none: OpenSSL would ask for one on the terminal, and wait.
+    # Empty rather than None: without a password, OpenSSL would ask for one on the terminal and wait.
     options["ssl_password"] = _secret(settings, "ssl_password") or ""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.ssl_cafile is not None:
         try:
             context.load_verify_locations(settings.ssl_cafile)
         except OSError as error:
-            raise _unusable("ssl_cafile", f"{settings.ssl_cafile} holds no certificates in PEM", error) from None
+            raise _unusable("ssl_cafile", f"{settings.ssl_cafile} contains no certificates in PEM", error) from None
     if settings.ssl_certfile is not None:
         try:
             context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, options["ssl_password"])
         except OSError as error:
             files = f"{settings.ssl_certfile} and {settings.ssl_keyfile or 'the key in it'}"
-            why = f"{files} are no certificate with its key in PEM (an encrypted key needs ssl_password)"
+            why = f"{files} are not a certificate with its key in PEM (an encrypted key needs ssl_password)"
             raise _unusable("ssl_certfile", why, error) from None
     return options
 
 
 def _unusable(key: str, why: str, error: OSError) -> ConfigError:
-    said = getattr(error, "reason", None) or error.strerror or type(error).__name__
-    return ConfigError(Problem(f"source.{key}", f"{why}: {said}"))
+    reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+    return ConfigError(Problem(f"source.{key}", f"{why}: {reason}"))
 
 
 def _sasl_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -83,19 +83,19 @@ def _sasl_options(settings: KafkaSettings) -> dict[str, Any]:
     if settings.sasl_mechanism == "OAUTHBEARER":
         tokens = _Tokens(settings)
         if settings.sasl_oauth_token_file is not None:
-            tokens.token()  # what is wrong with the file shows now, rather than as a broker that does not answer
+            tokens.token()  # raises an error in the file now; later it would look like an unreachable broker
         options["sasl_oauth_token_provider"] = tokens
     else:
         name = settings.sasl_username or ""
         if settings.sasl_mechanism != "PLAIN":
-            name = name.replace("=", "=3D").replace(",", "=2C")  # RFC 5802, 5.1; kafka-python sends it as it stands
+            name = name.replace("=", "=3D").replace(",", "=2C")  # RFC 5802, 5.1; kafka-python does not escape it
         options["sasl_plain_username"] = name
         options["sasl_plain_password"] = _secret(settings, "sasl_password")
     return options
 
 
 def _secret(settings: KafkaSettings, key: str) -> str | None:
-    """The secret under *key*, or in the file under *key* and ``_file``; None where neither is set."""
+    """Return the secret in option *key*, or in the file that option *key* + ``_file`` names; None if neither is set."""
     if (secret := getattr(settings, key)) is not None:
         return str(secret.get_secret_value())
     path = getattr(settings, f"{key}_file")
@@ -103,54 +103,53 @@ def _secret(settings: KafkaSettings, key: str) -> str | None:
 
 
 def read_secret(path: Path, key: str) -> str:
-    """The one line in the file at *path*, without its line end; the error names *key*, and nothing of what was read.
+    """Return the only line of the file *path*, without its line end. Errors name *key*, never the content.
 
     Raises
     ------
     ConfigError
-        if the file cannot be read, is empty, or holds more than a line.
+        if the file cannot be read, is empty, or has more than one line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(Problem(key, f"{path} cannot be read: {error.strerror}")) from None
     except UnicodeDecodeError:
-        raise ConfigError(
-            Problem(key, f"{path} holds no UTF-8 text; write the secret into it, and nothing else")
-        ) from None
+        raise ConfigError(Problem(key, f"{path} is not UTF-8 text; write only the secret into it")) from None
     if len(lines) != 1 or not lines[0]:
-        raise ConfigError(Problem(key, f"{path} has {len(lines)} lines; it must hold the secret, and nothing else"))
+        raise ConfigError(Problem(key, f"{path} has {len(lines)} lines; it must contain only the secret, on one line"))
     return lines[0]
 
 
 class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
-    """Asks for a token at each connection, and each time the broker wants to see a new one (KIP-368)."""
+    """Provider of tokens: called at each connection, and when the broker requests a new login (KIP-368)."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         super().__init__()
         self._file = settings.sasl_oauth_token_file
         self._provider = settings.sasl_oauth_token_provider
-        self._ask: Callable[[], Any] | None = None
+        self._function: Callable[[], object] | None = None
         if self._provider is not None:
-            self._ask = load_object(self._provider, "source.sasl_oauth_token_provider")
+            self._function = load_object(self._provider, "source.sasl_oauth_token_provider")
 
     def token(self) -> str:
-        if self._ask is None:
+        """Return a token, from the file or from the user's function."""
+        if self._function is None:
             assert self._file is not None
             return read_secret(self._file, "source.sasl_oauth_token_file")
         try:
-            token = self._ask()
-        except Exception as error:  # the user's own; what it says may hold a secret
-            why = f"{self._provider} raised {type(error).__name__}; it is to return a token"
+            token = self._function()
+        except Exception as error:  # from the user's function: its message may contain a secret
+            why = f"{self._provider} raised {type(error).__name__}; it must return a token"
             raise ConfigError(Problem("source.sasl_oauth_token_provider", why)) from None
         if not isinstance(token, str):
-            why = f"{self._provider} returned a {type(token).__name__}; it is to return a token as text"
+            why = f"{self._provider} returned a {type(token).__name__}; it must return a token as text"
             raise ConfigError(Problem("source.sasl_oauth_token_provider", why))
         return token
 
 
-def telling(error: Exception) -> int:
-    """How much *error* says of why there is no connection: nothing, that there is none, or the reason."""
+def informativeness(error: Exception) -> int:
+    """Return how well *error* explains a missing connection: 0 not at all, 1 that there is none, 2 with the reason."""
     if isinstance(error, KafkaTimeoutError | RequestTimedOutError):
         return 0
     reason = isinstance(error, (ConfigError, *_REFUSALS)) or any(sign in str(error) for sign in _SIGNS_OF_TLS)
@@ -158,27 +157,27 @@ def telling(error: Exception) -> int:
 
 
 def unavailable(settings: KafkaSettings, cause: Exception) -> BrokerUnavailableError:
-    """What to say where *cause* keeps us from the broker, with the way out."""
+    """Return the error for a connection that failed because of *cause*, with the way out."""
     servers = ", ".join(settings.bootstrap_servers)
-    within = f"{servers} (source.bootstrap_servers)"
+    place = f"{servers} (source.bootstrap_servers)"
     if isinstance(cause, ConfigError):
         return BrokerUnavailableError(f"no credentials for the broker at {servers}: {cause}")
     if isinstance(cause, _REFUSALS):
         return BrokerUnavailableError(
-            f"the broker at {within} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
+            f"the broker at {place} refuses the login: {cause}; correct source.sasl_mechanism and the username, "
             "password or token"
         )
     if "CERTIFICATE_VERIFY_FAILED" in str(cause):
         return BrokerUnavailableError(
-            f"the certificate of the broker at {within} is not trusted: {cause}; name the authority that signed it "
-            "in source.ssl_cafile, and the broker as the certificate names it"
+            f"the certificate of the broker at {place} is not trusted: {cause}; name the authority that signed it in "
+            "source.ssl_cafile, and use the host name that is in the certificate"
         )
     if settings.encrypted and any(sign in str(cause) for sign in _SIGNS_OF_TLS):
         return BrokerUnavailableError(
-            f"no TLS with the broker at {within}: {cause}; it may want a certificate (source.ssl_certfile), or "
-            "speak no TLS on that port"
+            f"no TLS with the broker at {place}: {cause}; it may require a certificate (source.ssl_certfile), or speak "
+            "no TLS on that port"
         )
     return BrokerUnavailableError(
-        f"no broker answers at {within} within {settings.connect_timeout_s:g} s; start it, or correct the address, "
+        f"no broker answers at {place} within {settings.connect_timeout_s:g} s; start it, or correct the address, "
         f"source.security_protocol or the credentials ({cause})"
     )

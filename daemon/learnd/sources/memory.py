@@ -1,4 +1,4 @@
-"""A source that plays a script, for tests: recovery tests then read like stories."""
+"""A source that plays a script, for tests and notebooks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from learnd.core.types import Offsets, Position, Positions, Records, TopicPartition, offsets_of
 
 
-class ScriptedCrash(Exception):  # noqa: N818 - the event itself
-    """What a `Crash` in the script raises."""
+class ScriptedCrash(Exception):  # noqa: N818 - named after the event
+    """The error that a `Crash` in the script raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The poll that reaches this raises `ScriptedCrash`, once; a source opened again goes past it."""
+    """An entry at which `poll` raises `ScriptedCrash`, once. A source that is opened again continues after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """So many polls come back empty."""
+    """An entry that makes *polls* calls of `poll` return nothing."""
 
     polls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One record, where its value alone is not enough."""
+    """A record with more than a value."""
 
     value: bytes | None
     key: bytes | None = None
@@ -36,13 +36,13 @@ Script = Iterable[bytes | Item | Crash | Pause | None]
 
 
 class MemorySource:
-    """Plays *script* in order; offsets count per partition.
+    """Records, crashes and pauses of *script*, in order. Offsets count per partition.
 
     >>> source = MemorySource([b"a", Pause(), b"b", Crash(), b"c"])
     >>> source.open({})
-    >>> [block.values for block in source.poll(10, 0.0)]
+    >>> [run.values for run in source.poll(10, 0.0)]
     [[b'a']]
-    >>> source.poll(10, 0.0), [block.values for block in source.poll(10, 0.0)]
+    >>> source.poll(10, 0.0), [run.values for run in source.poll(10, 0.0)]
     ([], [[b'b']])
     >>> source.poll(10, 0.0)
     Traceback (most recent call last):
@@ -52,17 +52,17 @@ class MemorySource:
     def __init__(self, script: Script, *, topic: str = "memory") -> None:
         self._topic = topic
         self._script = list(script)
-        # Counted once: the loop asks for lags after every batch, and a script may have a hundred thousand records.
+        # Counted once, because lags are read after every batch, and a script may have 100 000 records.
         self._ends: dict[TopicPartition, int] = {}
         for item in self._items():
             partition = TopicPartition(self._topic, item.partition)
             self._ends[partition] = self._ends.get(partition, 0) + 1
-        self._fired: set[int] = set()
+        self._played: set[int] = set()
         self._next = 0
         self._empty_polls = 0
         self._positions: dict[TopicPartition, int] = {}
         self.acknowledged: list[Offsets] = []
-        """What was acknowledged, in order, for tests to look at."""
+        """The acknowledged offsets, in order, for tests."""
 
     def open(self, positions: Positions) -> None:
         self._next = 0
@@ -81,14 +81,14 @@ class MemorySource:
             self._empty_polls -= 1
             return []
         columns: dict[TopicPartition, list[tuple[int, Item]]] = {}
-        taken = 0
-        while self._next < len(self._script) and taken < max_records:
+        count = 0
+        while self._next < len(self._script) and count < max_records:
             entry = self._script[self._next]
             item = _item(entry)
             if item is None:
-                if taken:
+                if count:
                     break
-                if self._event(entry):
+                if self._play(entry):
                     return []
                 continue
             self._next += 1
@@ -98,21 +98,21 @@ class MemorySource:
             if offset >= self._start.get(partition, 0):
                 columns.setdefault(partition, []).append((offset, item))
                 self._positions[partition] = offset + 1
-                taken += 1
-        return [_block(partition, rows) for partition, rows in columns.items()]
+                count += 1
+        return [_run(partition, rows) for partition, rows in columns.items()]
 
-    def _event(self, entry: object) -> bool:
-        """Plays a Crash or a Pause; True when this poll shall come back empty."""
+    def _play(self, entry: object) -> bool:
+        """Play a `Crash` or a `Pause`; return True if this poll returns nothing."""
         here = self._next
         if isinstance(entry, Crash):
-            if here not in self._fired:
-                self._fired.add(here)
+            if here not in self._played:
+                self._played.add(here)
                 raise ScriptedCrash
             self._next += 1
             return False
         self._next += 1
-        if isinstance(entry, Pause) and here not in self._fired:
-            self._fired.add(here)
+        if isinstance(entry, Pause) and here not in self._played:
+            self._played.add(here)
             self._empty_polls = entry.polls - 1
             return True
         return False
@@ -136,7 +136,7 @@ class MemorySource:
         self.acknowledged.append(dict(offsets))
 
     def close(self) -> None:
-        """Nothing is held; the script can be opened again."""
+        """Do nothing; the script can be opened again."""
 
 
 def _item(entry: object) -> Item | None:
@@ -145,7 +145,7 @@ def _item(entry: object) -> Item | None:
     return None if isinstance(entry, Crash | Pause) else Item(entry)  # type: ignore[arg-type]
 
 
-def _block(partition: TopicPartition, rows: list[tuple[int, Item]]) -> Records:
+def _run(partition: TopicPartition, rows: list[tuple[int, Item]]) -> Records:
     return Records(
         partition,
         [offset for offset, _ in rows],

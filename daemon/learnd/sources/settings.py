@@ -13,13 +13,13 @@ from learnd.core.settings_base import Address, Count, Positive, Section
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What a source may need to know of the rest of the configuration.
+    """The part of the other sections of the configuration that a source may need.
 
     Attributes
     ----------
     name : the configured name of this daemon
-    max_record_bytes : longer records are rejected by the decoder, so a source need not read on
-    event_time_s : the event time of an undecoded record in seconds; None where it has none
+    max_record_bytes : the decoder rejects longer records, so a source need not read more than that
+    event_time_s : returns the event time of an undecoded record in seconds, None if it has none
     """
 
     name: str
@@ -28,60 +28,60 @@ class SourceContext:
 
 
 class SourceSettings(Section):
-    """The answers that all sources share."""
+    """The properties of all sources for the wiring."""
 
     kind: str
     has_record_times: ClassVar[bool] = True
-    """Whether a record has a time of its own, besides what is in its value."""
+    """True if a record has a time of its own, besides the fields of its value."""
     has_lines: ClassVar[bool] = False
-    """Whether records are lines of text, so that packed bytes cannot be among them."""
+    """True if records are lines of text, which cannot hold packed bytes."""
 
     @property
     def topics_read(self) -> list[str]:
-        """The Kafka topics that are read; a sink must not write to them."""
+        """The Kafka topics that the source reads. A sink must not write to them."""
         return []
 
     @property
     def path_read(self) -> Path | None:
-        """The file that is read; a sink must not write to it."""
+        """The file that the source reads, or None. A sink must not write to it."""
         return None
 
     @property
     def connection(self) -> "KafkaSettings | None":
-        """How to reach the Kafka cluster of the source, for sinks; None where there is none."""
+        """The settings with which sinks reach the Kafka cluster of the source; None without Kafka."""
         return None
 
     @property
     def names_columns(self) -> bool:
-        """Whether the records come with column names."""
+        """True if the records come with column names."""
         return False
 
     @property
     def waits_for_broker(self) -> bool:
-        """Whether a start without a broker waits for it."""
+        """True if a start without a broker waits for it."""
         return False
 
     @property
     def has_present_end(self) -> bool:
-        """Whether the stream, as it is now, has an end that ``--once`` can stop at."""
+        """True if the stream has a current end at which ``--once`` can stop."""
         return True
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a checkpoint's positions depend on."""
+        """Return the options that the positions in a checkpoint depend on."""
         return {}
 
 
 class ShardSettings(Section):
     """A share of the partitions: partition p belongs to shard p mod `of`.
 
-    Several daemons, each with an index and a `data_dir` of its own, learn one topic side by side. Together they learn
-    each record once, each into a model of its own.
+    Several daemons can share a topic, each with its own index and `data_dir`. Together they learn each record once,
+    each daemon into its own model.
     """
 
     index: Annotated[int, Field(ge=0)]
-    """The number of this shard, from 0."""
+    """Number of this shard, from 0 to `of` - 1."""
     of: Count
-    """The number of shards."""
+    """Number of shards."""
 
     @model_validator(mode="after")
     def _within(self) -> "ShardSettings":
@@ -103,60 +103,69 @@ class KafkaSettings(SourceSettings):
 
     kind: Literal["kafka"]
     bootstrap_servers: Annotated[list[str], Field(min_length=1)]
-    """`host:port` of some brokers; the others are found through them."""
+    """Addresses of one or more brokers, `host:port`. The other brokers are found through them."""
     topics: Annotated[list[str], Field(min_length=1)]
-    """All of their partitions are learned from, or those of one `shard`."""
+    """Names of the topics to learn from: all of their partitions, or those of one `shard`."""
     shard: ShardSettings | None = None
-    """Learn from a share of the partitions only: `{index: 3, of: 16}`. Absent: from all."""
+    """Share of the partitions to learn from: `{index: 3, of: 16}`. Absent: all partitions."""
     start_from: Literal["earliest", "latest"] | datetime = "earliest"
-    """Where a partition begins that no checkpoint holds an offset for; a timestamp without zone is UTC."""
+    """Start of a partition that is not in the checkpoint: its oldest record, its end, or the first record from a
+    timestamp on (ISO 8601, UTC unless it names a zone)."""
     group_id: str | None = None
-    """Offsets are committed to it after each checkpoint, for lag tools alone. Absent: `learnd-<name>`."""
+    """Consumer group to which offsets are committed after each checkpoint. Only lag tools use them: learnd itself
+    resumes from its checkpoint. Absent: `learnd-<name>`."""
     isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted"
-    """Whether records of transactions that are not, or never, committed are learned."""
+    """`read_uncommitted` also learns records of transactions that are open or were aborted; `read_committed` does
+    not."""
     max_partition_fetch_bytes: Count = 4_194_304
-    """Fetched ahead. Kafka's own 1 MiB leaves the consumer waiting for half the time (`tests/bench/kafka_path.py`)."""
+    """Maximum bytes fetched per partition and request, by default 4 MiB. With Kafka's own default of 1 MiB the consumer
+    waits half of the time (`tests/bench/kafka_path.py`)."""
     fetch_max_wait_ms: Count = 100
-    """How long the broker may hold back an answer without records."""
+    """Longest time that the broker holds an empty answer back, in milliseconds, to wait for records."""
     connect_timeout_s: Positive = 10.0
-    """A start without a broker fails, or is tried again, after so long."""
+    """Time that one attempt to reach the broker at the start may take, in seconds. Then `startup` decides."""
     startup: Literal["retry", "fail"] = "fail"
-    """Without a broker at the start: wait for it, `/readyz` 503; or end with status 69: a wrong address shows."""
+    """Action if no broker answers at the start. `fail`: exit with code 69, so that a wrong address is noticed. `retry`:
+    try again until it answers; meanwhile `/readyz` returns 503."""
     discover_every_s: Positive = 60.0
-    """New partitions of the topics are looked for so often, and learned from their beginning."""
+    """Interval at which new partitions are looked for, in seconds. They are learned from their first record."""
     errors: Literal["stop", "dead_letter"] = "stop"
-    """Of a batch that cannot be read (damaged, too large, of a codec that is not installed), after three attempts:
-    stop, for it may be good, and what is passed over never comes again; or leave it out and tell the dead letters."""
+    """Action on a record batch that still cannot be read after three attempts: damaged, larger than `max_batch_bytes`,
+    or of a codec that is not installed. `stop`: exit, because the batch may be repairable, and skipped records never
+    come again. `dead_letter`: skip it and write a dead letter with its offsets."""
     on_data_loss: Literal["stop", "continue"] = "stop"
-    """When the broker no longer holds the next offset: stop, or go on at the oldest one left and count the gap."""
+    """Action if the broker no longer has the next record: `stop`, or `continue` at the oldest one that is left. The gap
+    is counted in `learnd_records_lost_total`."""
     max_batch_bytes: Annotated[int, Field(ge=1024)] = 67_108_864
-    """Of a record batch once decompressed; a larger one is not read. Memory for two copies of it is needed."""
+    """Maximum size of a decompressed record batch in bytes, by default 64 MiB. A larger one is treated as unreadable,
+    see `errors`. Reading needs memory for two copies of a batch."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """SASL_PLAINTEXT only with `allow_insecure: true`."""
+    """Protocol of the brokers: with or without TLS, with or without a login. SASL_PLAINTEXT needs `allow_insecure:
+    true`."""
     ssl_cafile: Path | None = None
-    """Certificates (PEM) of the authorities that may have signed the broker's; the system's where absent."""
+    """File with the certificates (PEM) of the authorities that sign the brokers'. Absent: those of the system."""
     ssl_certfile: Path | None = None
-    """Our own certificate (PEM), for a broker that wants one; the key may stand in it too."""
+    """File with the client certificate (PEM), for brokers that require one. It may contain the key too."""
     ssl_keyfile: Path | None = None
-    """Its key (PEM)."""
+    """File with the key (PEM) of `ssl_certfile`. Absent: the key is in `ssl_certfile`."""
     ssl_password: SecretStr | None = None
-    """Of an encrypted key."""
+    """Password of an encrypted key."""
     ssl_password_file: Path | None = None
-    """Holds that password, and nothing else."""
+    """File with the password of an encrypted key: one line."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    """OAUTHBEARER takes a token, the others name and password."""
+    """Login mechanism. OAUTHBEARER needs a token; the others need a username and a password."""
     sasl_username: str | None = None
-    """Whom to log in as."""
+    """Username of the login."""
     sasl_password: SecretStr | None = None
-    """From the environment: `"${KAFKA_PASSWORD}"`; or from a file, by the next option."""
+    """Password of the login, best taken from the environment: `"${KAFKA_PASSWORD}"`."""
     sasl_password_file: Path | None = None
-    """Read once a start; it holds the password, and nothing else."""
+    """File with the password: one line. Read once, at the start."""
     sasl_oauth_token_file: Path | None = None
-    """Read at each connection, so that whoever renews the token only has to replace the file."""
+    """File with the OAUTHBEARER token: one line. Read at each connection, so replacing the file renews the token."""
     sasl_oauth_token_provider: Address | None = None
-    """Of a function without arguments that returns a token; called at each connection."""
+    """`package.module:function` of a function without arguments that returns a token. Called at each connection."""
     allow_insecure: bool = False
-    """Lets a password or a token travel unencrypted (SASL_PLAINTEXT)."""
+    """Allow SASL_PLAINTEXT, which sends the password or token unencrypted."""
 
     @property
     def topics_read(self) -> list[str]:
@@ -171,7 +180,7 @@ class KafkaSettings(SourceSettings):
         return self.startup == "retry"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the shard: the partitions of another one would be lost or learned twice."""
+        """Return the shard: with another one, partitions would be lost or learned twice."""
         return {} if self.shard is None else {"shard": {"index": self.shard.index, "of": self.shard.of}}
 
     @property
@@ -192,9 +201,9 @@ class KafkaSettings(SourceSettings):
         protocol = self.security_protocol
         if protocol == "SASL_PLAINTEXT" and not self.allow_insecure:
             yield "security_protocol SASL_PLAINTEXT sends the password in the clear; " + (
-                "use SASL_SSL, or say allow_insecure: true"
+                "use SASL_SSL, or set allow_insecure: true"
             )
-        # Whoever writes these down believes that they act.
+        # Their author believes that they have an effect.
         if not self.encrypted and (named := self._set("ssl_")):
             yield f"{named} without TLS: security_protocol is {protocol}; use SSL or SASL_SSL"
         if not self.authenticated and (named := self._set("sasl_")):
@@ -213,31 +222,31 @@ class KafkaSettings(SourceSettings):
             if (self.sasl_oauth_token_file is None) == (self.sasl_oauth_token_provider is None):
                 yield "OAUTHBEARER needs either sasl_oauth_token_file or sasl_oauth_token_provider"
             if named := self._set("sasl_username") or self._set("sasl_password"):
-                yield f"{named} with OAUTHBEARER, which takes a token; take it out"
+                yield f"{named} with OAUTHBEARER, which takes a token; remove it"
         else:
             if not self.sasl_username or not (self.sasl_password or self.sasl_password_file):
                 yield f"{mechanism} needs sasl_username, and sasl_password or sasl_password_file"
             if named := self._set("sasl_oauth"):
-                yield f"{named} with {mechanism}, which takes a password; use OAUTHBEARER, or take it out"
+                yield f"{named} with {mechanism}, which takes a password; use OAUTHBEARER, or remove it"
 
     def _set(self, prefix: str) -> str:
         return ", ".join(name for name in type(self).model_fields if name.startswith(prefix) and getattr(self, name))
 
 
 class FileSettings(SourceSettings):
-    """Lines of a CSV or JSON Lines file, gzipped if the name ends in .gz; stops at the end of the file."""
+    """Lines of a CSV or JSON Lines file, gzipped if its name ends in .gz. The stream ends at the end of the file."""
 
     kind: Literal["file"]
     path: Path
-    """`.csv`, `.tsv`, `.jsonl` or `.ndjson`, with or without `.gz`."""
+    """Path of the file: `.csv`, `.tsv`, `.jsonl` or `.ndjson`, with or without `.gz`."""
     format: Literal["csv", "jsonl"] | None = None
-    """Read off the file's name where absent."""
+    """Format of the lines. Absent: taken from the file's name."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """A tab for a name in .tsv, else a comma, where absent."""
+    """Character between two cells. Absent: a tab if the file's name has .tsv, otherwise a comma."""
     header: bool = True
-    """Whether the first line of a CSV file names its columns."""
+    """true: the first line of a CSV file has the names of its columns."""
     speed: Positive | None = None
-    """Replays in event time, this many times faster than it happened; flat out where absent."""
+    """Replay in event time, this many times faster than real time. Absent: as fast as possible."""
 
     has_record_times: ClassVar[bool] = False
     has_lines: ClassVar[bool] = True
@@ -251,7 +260,7 @@ class FileSettings(SourceSettings):
         return self.header
 
     def separator(self) -> str:
-        """The delimiter, from the option or the name.
+        """Return the delimiter, from the option or the file's name.
 
         >>> FileSettings(kind="file", path=Path("a.tsv.gz")).separator()
         '\\t'
@@ -259,7 +268,7 @@ class FileSettings(SourceSettings):
         return self.delimiter or ("\t" if ".tsv" in self.path.suffixes else ",")
 
     def resolved_format(self) -> str | None:
-        """``csv`` or ``jsonl``, from the option or the name; None where neither tells.
+        """Return ``csv`` or ``jsonl``, from the option or the file's name; None if both leave it open.
 
         >>> FileSettings(kind="file", path=Path("a.csv.gz")).resolved_format()
         'csv'
@@ -272,29 +281,29 @@ class FileSettings(SourceSettings):
 
 
 class SimulatorSettings(SourceSettings):
-    """A fleet of machines that wear, drift and fail. Each record has the time `ts`, the `machine`, its sensors
-    (temperature, pressure, vibration, current, speed, torque, temperature_2, ...), its `wear`, and the `truth` beside
-    it: `fault` and `drift`."""
+    """A simulated fleet of machines that wear, drift and fail. Each record has the time `ts`, the `machine`, its
+    sensors (temperature, pressure, vibration, current, speed, torque, temperature_2, ...), its `wear`, and the `truth`:
+    `fault` and `drift`."""
 
     kind: Literal["simulator"]
     seed: int = 0
-    """Equal ones give equal records."""
+    """Seed of the simulation. Equal seeds give equal records."""
     machines: Count = 5
-    """They take turns."""
+    """Number of machines. They send one record each, in turn."""
     sensors: Count = 6
-    """Of each machine."""
+    """Number of sensors of each machine."""
     interval_s: Positive = 60.0
-    """Event time between two readings of one machine."""
+    """Event time between two readings of one machine, in seconds."""
     records: Count | None = None
-    """The stream ends after so many; endless where absent."""
+    """Number of records after which the stream ends. Absent: endless."""
     rate_per_s: Positive | None = None
-    """Records a second of real time; flat out where absent."""
+    """Records per second of real time. Absent: as fast as possible."""
     drift: Annotated[float, Field(ge=0)] = 1.0
-    """Size of the lasting shifts of a sensor, in its standard deviations; 0 turns drift off."""
+    """Size of the lasting shifts of a sensor, in its standard deviations. 0: no drift."""
     fault_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of a machine's time in which one sensor is at fault."""
+    """Share of a machine's time, from 0 to 1, in which one of its sensors is faulty."""
     noise: Annotated[float, Field(ge=0)] = 0.3
-    """Of a reading, in standard deviations of its sensor."""
+    """Noise of a reading, in standard deviations of its sensor."""
 
     @property
     def has_present_end(self) -> bool:

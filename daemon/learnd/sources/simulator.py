@@ -1,12 +1,11 @@
-"""A fleet of machines whose sensors are correlated, wear, follow the day, drift and fail.
+"""The source that simulates a fleet of machines. Sensors are correlated, follow wear and time of day, drift and fail.
 
-Every reading is a function of the seed and its offset alone, so the stream can be taken up anywhere. The truth
-(wear, drift, fault) stands beside the sensors, so that the quality of a model can be measured.
+Every reading depends only on the seed and its offset, so the stream can be resumed anywhere. The true wear, drift and
+fault are in each record next to the sensors, to measure the quality of a model.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +20,7 @@ BLOCK_TICKS = 512
 DRIFT_TICKS = 8 * BLOCK_TICKS
 FAULT_TICKS = 64
 
-# Name, level, and how strongly the sensor answers to load, wear, time of day and its own noise.
+# Name, level, and the effects of load, wear, time of day and the sensor's own noise.
 _SENSORS = (
     ("temperature", 70.0, 6.0, 12.0, 4.0, 1.0),
     ("pressure", 101_325.0, 900.0, -400.0, 150.0, 120.0),
@@ -33,7 +32,7 @@ _SENSORS = (
 
 
 def sensor_names(count: int) -> list[str]:
-    """The names of the first *count* sensors.
+    """Return the names of the first *count* sensors.
 
     >>> sensor_names(2), sensor_names(8)[6:]
     (['temperature', 'pressure'], ['temperature_2', 'pressure_2'])
@@ -43,7 +42,7 @@ def sensor_names(count: int) -> list[str]:
 
 
 class SimulatorSource:
-    """One partition of JSON records; machine ``offset % machines`` at tick ``offset // machines``."""
+    """One partition of JSON records. Record n is machine ``n % machines`` at tick ``n // machines``."""
 
     def __init__(
         self,
@@ -68,7 +67,8 @@ class SimulatorSource:
         self._life_ticks = fleet.integers(3000, 9000, machines)
         self._age_ticks = fleet.integers(0, self._life_ticks)
         self._individual = fleet.normal(0.0, 0.5, (machines, settings.sensors))
-        # Sensors share part of their noise: a random orthogonal mix keeps each one's spread as the table says.
+        # Sensors share part of their noise. A random orthogonal matrix mixes it without changing the spread of each
+        # sensor.
         mix, _ = np.linalg.qr(fleet.normal(size=(settings.sensors, settings.sensors)))
         self._mix = 0.6 * mix + 0.8 * np.eye(settings.sensors)
 
@@ -79,7 +79,7 @@ class SimulatorSource:
 
     @staticmethod
     def layout(settings: SimulatorSettings) -> TextLayout:
-        """Return the layout of text records; the simulator makes JSON."""
+        """Return an empty layout of text records: the simulator makes JSON."""
         return TextLayout()
 
     def open(self, positions: Positions) -> None:
@@ -120,14 +120,14 @@ class SimulatorSource:
         return max(0, count)
 
     def _generate(self, block: int) -> list[bytes]:
-        """The records of one block of ticks, all machines of a tick side by side."""
+        """Return the records of one block of `BLOCK_TICKS` ticks, in order of tick and machine."""
         settings = self._settings
         machines = settings.machines
         ticks = np.arange(block * BLOCK_TICKS, (block + 1) * BLOCK_TICKS)
         random = np.random.default_rng([settings.seed, 2, block])
         age = (ticks[:, None] + self._age_ticks) % self._life_ticks
         wear = (age / self._life_ticks) ** 1.5
-        times_s = EPOCH_S + ticks * settings.interval_s
+        times_s = EPOCH_S + ticks.astype(np.float64) * settings.interval_s
         day = np.sin(2 * np.pi * times_s / 86_400.0)[:, None]
         load = 0.5 + 0.3 * day + 0.2 * random.normal(size=(BLOCK_TICKS, machines))
         level, by_load, by_wear, by_day, spread = self._table.T
@@ -144,7 +144,7 @@ class SimulatorSource:
         return self._encode(readings, wear, drift, faulty, times_s)
 
     def _drift(self, block: int) -> Float64Array:
-        """Lasting shift per machine and sensor, in standard deviations, shape (machines, sensors)."""
+        """Return the lasting shift per machine and sensor, in standard deviations, shape (machines, sensors)."""
         settings = self._settings
         era = block * BLOCK_TICKS // DRIFT_TICKS
         if era == 0 or settings.drift == 0:
@@ -153,7 +153,7 @@ class SimulatorSource:
         return settings.drift * random.normal(size=(settings.machines, settings.sensors))
 
     def _break_sensors(self, readings: Float64Array, spread: Float64Array, block: int) -> Float64Array:
-        """Puts faults into *readings* and returns where, as 0 and 1, shape (ticks, machines)."""
+        """Add faults to *readings*; return their places as 0 and 1, shape (ticks, machines)."""
         settings = self._settings
         random = np.random.default_rng([settings.seed, 4, block])
         faulty = np.zeros(readings.shape[:2])
@@ -178,7 +178,7 @@ class SimulatorSource:
         wear: Float64Array,
         drift: Float64Array,
         faulty: Float64Array,
-        times_s: Any,
+        times_s: Float64Array,
     ) -> list[bytes]:
         encode = msgspec.json.Encoder().encode
         names = [f"machine-{m:02d}" for m in range(self._settings.machines)]
@@ -187,7 +187,7 @@ class SimulatorSource:
         records: list[bytes] = []
         for t, now_s in enumerate(times_s.tolist()):
             for m, name in enumerate(names):
-                record: dict[str, Any] = {"ts": now_s, "machine": name}
+                record: dict[str, object] = {"ts": now_s, "machine": name}
                 record.update(zip(self._names, rounded[t][m], strict=True))
                 record["wear"] = round(float(wear[t, m]), 6)
                 record["truth"] = {"fault": bool(faulty[t, m]), "drift": drifts[m]}
@@ -212,7 +212,7 @@ class SimulatorSource:
         return self._settings.records is not None and self._offset >= self._settings.records
 
     def acknowledge(self, offsets: Offsets) -> None:
-        """Nobody to tell."""
+        """Do nothing: the simulator keeps no offsets."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""

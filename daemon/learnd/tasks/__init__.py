@@ -1,4 +1,4 @@
-"""What is predicted from what, and in which units."""
+"""The tasks: what is predicted from which inputs, in which units."""
 
 from learnd.core.registry import Registration
 from learnd.tasks.settings import (

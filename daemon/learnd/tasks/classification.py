@@ -1,4 +1,4 @@
-"""One of several classes from features."""
+"""The task of predicting one of several classes."""
 
 from collections.abc import Mapping
 
@@ -11,18 +11,18 @@ from learnd.core.types import Float32Array, NamedArrays
 from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, scaler
 
 _MASKED = -1e9
-"""The logit of a class that nobody has seen yet."""
+"""The logit of a class that has not appeared yet."""
 _SMALLEST = 1e-7
 _RARE = 0.1
-"""The standard deviation of what happens once in a hundred times."""
+"""The standard deviation of an event of probability 1 %."""
 
 
 class ClassificationNetwork(TaskNetwork):
-    """Predicts the class; targets are class numbers, shape (n, 1).
+    """The network for classes. Targets are class numbers, shape (n, 1).
 
     Serves ``probabilities``, shape (n, classes). The core gives one number per class, or a single one for two classes,
-    as logits or as probabilities. It may have outputs for classes that nobody has seen yet. They are masked and get no
-    gradient until a label of theirs comes; the prediction of that very sample does not know of them.
+    as logits or as probabilities. It may have outputs for classes that have not appeared yet. They are masked and get
+    no gradient until their first label; the prediction of that sample still excludes them.
     """
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
@@ -49,7 +49,7 @@ class ClassificationNetwork(TaskNetwork):
         if self._final is None:
             known = self._known()
             return {"probabilities": tf.exp(self._log_probabilities(z, known))[:, :known]}
-        # Cut off rather than masked: in int8, where a tensor has one scale, the mask would drown all other logits.
+        # Cut off rather than masked: in int8 a tensor has one scale, so the mask would round all other logits to zero.
         if not self._single and self._final < self.outputs_per_row:
             z = tf.slice(z, [0, 0], [-1, self._final])
         return {"probabilities": tf.exp(self._log_probabilities(z, None))}
@@ -91,12 +91,12 @@ class ClassificationNetwork(TaskNetwork):
         self.class_count.assign(self._known_with(y))
 
     def _known(self) -> Tensor:
-        """Return how many classes are known."""
+        """Return the number of known classes."""
         assert self.class_count is not None
         return self.class_count.value
 
     def _known_with(self, y: Tensor) -> Tensor:
-        """Return how many classes are known once *y* was seen: numbers are given in the order of appearance."""
+        """Return the number of known classes after *y*: numbers are assigned in order of appearance."""
         known: Tensor = tf.maximum(self._known(), tf.cast(tf.reduce_max(y), tf.int32) + 1)
         return known
 
@@ -112,7 +112,7 @@ class ClassificationNetwork(TaskNetwork):
         return entropies
 
     def _log_probabilities(self, z: Tensor, known: Tensor | None) -> Tensor:
-        """Return log probabilities with the classes beyond *known* masked; None: all outputs of *z* are classes."""
+        """Return log probabilities. Classes from number *known* on are masked; None: all outputs of *z* are classes."""
         if self._single:
             return self._of_two(z)
         if self._probabilities:

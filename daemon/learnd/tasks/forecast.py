@@ -1,4 +1,4 @@
-"""The next readings of a key from its last ones."""
+"""The task of predicting the next readings of a key from its last ones."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads,
 
 
 class ForecastNetwork(TaskNetwork):
-    """Predicts the change from the last reading, given the readings before it relative to it.
+    """The network that predicts the change from the last reading. Its inputs are relative to that reading.
 
-    A network that predicts the level itself loses to "the same as the last reading" on any wandering series. This is
+    On a wandering series, a network that predicts the level itself is worse than repeating the last reading. This is
     the simplest case of reversible instance normalisation (Kim et al., ICLR 2022). Inputs have shape
     (n, window, features); ``prediction`` has shape (n, horizon * features), the nearest reading first.
 
-    If the inputs are not scaled, the core sees levels as they are; if the target is not scaled, it gives them so.
+    If the inputs are not scaled, the core's inputs are levels. If the target is not scaled, its outputs are levels.
     """
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
@@ -63,7 +63,7 @@ class ForecastNetwork(TaskNetwork):
         self.change_scaler.observe(y - self._level(x))
 
     def _level(self, x: Tensor) -> Tensor:
-        """Return what a prediction is relative to: the last reading, once for each step ahead."""
+        """Return the reference of a prediction: the last reading, repeated for each step ahead."""
         last = x[:, -1, :]
         if not self._relative_target:
             last = tf.zeros_like(last)

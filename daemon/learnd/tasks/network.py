@@ -1,4 +1,4 @@
-"""The model that learns and is served: raw values in, raw values out, a standardised core between them."""
+"""The common part of all tasks' networks: raw inputs and outputs, with a standardised core between them."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from learnd.tasks.standardizer import Observer, OnlineStandardizer, Scaler, Unsc
 INPUT = "inputs"
 """The name of the only input that a network has today."""
 Symbolic = tuple[NamedTensors, dict[str, str], dict[str, float]]
-"""Outputs by name, and by output the name of a Keras loss and its weight."""
+"""Outputs by name, the name of a Keras loss for each output, and the weight of each loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class NetworkSpec:
     Attributes
     ----------
     row_shape : shape of one raw input, without the batch dimension
-    outputs : how many numbers the core gives
-    scale_inputs, scale_target : standardise online; otherwise the core sees, and gives, raw numbers
+    outputs : number of outputs of the core
+    scale_inputs, scale_target : standardise online; otherwise the core's inputs and outputs are raw numbers
     loss : None: the task's own
-    classes : how many classes are known from the start, for a classification
+    classes : number of classes known from the start, for a classification
     probabilities : the core's outputs are probabilities rather than logits, for a classification
     single : the core gives one number for two classes
-    frozen : variables that will never learn
+    frozen : variables that are never trained
     """
 
     row_shape: tuple[int, ...]
@@ -50,14 +50,15 @@ class NetworkSpec:
 class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The common part of every task's network; see `learnd.core.protocols.Network`.
 
-    A task defines what the core gets (`core_inputs`) and what its outputs mean in raw units (`unscale`, `scale`).
+    A task defines the core's inputs (`core_inputs`), and converts its outputs to and from raw units (`unscale`,
+    `scale`).
 
     Attributes
     ----------
-    core : maps what the task makes of the inputs to ``outputs`` numbers
+    core : maps the task's `core_inputs` to ``outputs`` numbers
     row_shape : shape of one raw input, without the batch dimension
-    outputs_per_row : how many numbers are in one prediction
-    class_count : the variable that holds how many classes are known; None where there are none
+    outputs_per_row : number of values in one prediction
+    class_count : the variable with the number of known classes; None if the task has no classes
     """
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
@@ -95,10 +96,10 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     @abstractmethod
     def core_inputs(self, x: Tensor) -> Tensor:
-        """Return what the core is given for raw inputs *x*."""
+        """Return the core's inputs for raw inputs *x*."""
 
     def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return what the core should give for raw inputs *x* and targets *y*."""
+        """Return the core's targets for raw inputs *x* and targets *y*."""
         return self.scale(x, y)
 
     def unscale(self, x: Tensor, z: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     @abstractmethod
     def observe(self, x: Tensor, y: Tensor) -> None:
-        """Take raw inputs and targets into the online statistics."""
+        """Update the online statistics with raw inputs and targets."""
 
     def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
         """Return raw predictions, losses and residuals of the rows."""
@@ -120,46 +121,46 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         return Evaluated(self.unscale(x, z), self._loss_of(targets, z), flat(targets - z))
 
     def answer(self, x: Tensor, *, training: bool) -> Tensor:
-        """Return what the core gives for raw inputs *x*, as float32 even if it computes in less."""
+        """Return the core's outputs for raw inputs *x*, as float32 even if it computes in lower precision."""
         answer: Tensor = tf.cast(self.core(self.core_inputs(x), training=training), tf.float32)
         return answer
 
     def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Return the losses of raw *predictions* that other weights made, on the scale of `predict_and_loss`."""
+        """Return the losses of raw *predictions* of other weights, on the scale of `predict_and_loss`."""
         return self._loss_of(self.core_targets(x, y), self.scale(x, predictions))
 
     def penalty(self) -> Tensor:
-        """Return what regularisation, or a layer of the user's, adds to the loss of the last `predict_and_loss`."""
+        """Return the regularisation term of the last `predict_and_loss`, with the losses of the user's layers."""
         penalty: Tensor = tf.add_n(self.core.losses) if self.core.losses else tf.constant(0.0)
         return penalty
 
     def averaged_weights(self) -> list[Variable]:
         """Return the variables that are averaged, in a fixed order; all float32.
 
-        Scales are averaged together with the weights that were learned under them. Two kinds are left out. The
-        statistics of batch normalisation belong to the weights that they were observed under (`statistics`). Weights
-        that never learn are their own average: a ring of copies of them would waste memory.
+        Scales are averaged with the weights that were learned under them. Two kinds are left out. Statistics of batch
+        normalisation belong to the weights under which they were observed (`statistics`). Weights that are never
+        trained equal their average, so copies of them would waste memory.
         """
         excluded = {id(v) for v in self.statistics()} | self._frozen
         return [v for v in self.weights if v.dtype == "float32" and id(v) not in excluded]
 
     def statistics(self) -> list[Variable]:
-        """Return the running statistics of every batch normalisation that will ever learn."""
+        """Return the running statistics of all batch normalisation that is ever trained."""
         layers = [layer for layer in flat_layers(self.core) if _normalizes_batches(layer)]
         moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]  # type: ignore[attr-defined]
         return [v for v in moving if id(v) not in self._frozen]
 
     def statistics_of(self, x: Tensor, weights: Sequence[tuple[Variable, Tensor]]) -> list[Tensor]:
-        """Return what `statistics` would be if raw inputs *x* were all there is; no variable changes.
+        """Return the values of `statistics` over raw inputs *x* alone, without changing a variable.
 
-        *weights* are pairs of a variable and its replacement, because scopes of Keras do not nest.
+        *weights* are pairs of a variable and its replacement, because Keras scopes do not nest.
         """
         with _as_observed(self.core), keras.StatelessScope(state_mapping=weights) as scope:
             self.core(self.core_inputs(x), training=True)
             return [scope.get_current_value(v) for v in self.statistics()]
 
     def constants(self) -> list[Variable]:
-        """Return the other variables that a served model needs: whole numbers, and weights that never learn."""
+        """Return the other variables of a served model: whole numbers, and weights that are never trained."""
         return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._frozen)]
 
     def served_state(self) -> list[Variable]:
@@ -167,26 +168,27 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         return [*self.averaged_weights(), *self.statistics(), *self.constants()]
 
     def scales(self) -> dict[str, dict[str, object]]:
-        """Return how numbers are scaled inside, by what they are: the kind, and the mean and spread if online."""
+        """Return the scaling of inputs and targets, by name: its kind, and the mean and spread if it is online."""
         parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
         return {part.name: part.described() for part in parts}
 
     @abstractmethod
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
-        """Return, by output, the least value that counts as a standard deviation of *answers*.
+        """Return the smallest standard deviation to assume for each output of *answers*, by name.
 
-        While a machine stands still its newest answers hardly vary, and rounding would be many times their spread.
+        While a machine stands still, its newest answers hardly vary, and rounding errors would be many times their
+        spread.
         """
 
     @abstractmethod
     def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
         """Return `call` in Keras' own layers around *core*, for the Keras input *x*, with losses and their weights.
 
-        The losses are those that Keras has by name; a squared error is weighted into standard deviations.
+        The losses are names that Keras knows. The weight of a squared error converts it to standard deviations.
         """
 
     def fix_output_count(self) -> None:
-        """Make the present number of classes final: an export has outputs of fixed shape."""
+        """Fix the number of classes at its current value: an export has outputs of fixed shape."""
 
     @property
     def has_training_mode(self) -> bool:
@@ -194,17 +196,17 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
 
 def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Scaler:
-    """Return a standardiser of inputs, or a layer that leaves numbers as they are."""
+    """Return a standardiser of inputs, or a layer that does not scale."""
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
 
 
 def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> OnlineStandardizer:
-    """Return a standardiser of what the model gives; it knows the spread even where it leaves numbers as they are."""
+    """Return a standardiser of outputs. It observes the spread even if it does not scale."""
     return OnlineStandardizer(shape, name=name) if online else Observer(shape, name=name)
 
 
 def in_spreads(scale: OnlineStandardizer) -> float:
-    """Return the factor from a squared error in raw units to one in standard deviations: their mean, for several."""
+    """Return the factor from a squared error in raw units to standard deviations; for several outputs, one for all."""
     squares = np.square(scale.spread.numpy()) if not isinstance(scale, Observer) else np.ones(1)
     mean = float(squares[squares > 0.0].mean()) if (squares > 0.0).any() else 1.0
     return 1.0 / mean
@@ -229,7 +231,7 @@ def flat_layers(model: KerasModel) -> Sequence[Layer]:
 
 @contextmanager
 def _as_observed(core: KerasModel) -> Iterator[None]:
-    """Make batch normalisation take a batch's statistics whole, and switch dropout off as in serving, while tracing."""
+    """Let batch normalisation replace its statistics by those of one batch, without dropout, while tracing."""
     changed = [(layer, "momentum") for layer in flat_layers(core) if _normalizes_batches(layer)]
     changed += [(layer, "rate") for layer in flat_layers(core) if hasattr(layer, "rate")]
     values = [getattr(layer, name) for layer, name in changed]
@@ -249,7 +251,7 @@ def _normalizes_batches(layer: Layer) -> bool:
 def _has_training_mode(layer: Layer) -> bool:
     """Return whether the layer behaves differently in training mode.
 
-    That is dropout with a rate, batch normalisation that learns, and code of the user's own.
+    Examples: dropout with a rate, trainable batch normalisation, and the user's own layers.
     """
     if not layer._call_has_training_arg:  # type: ignore[attr-defined]
         return False
@@ -257,6 +259,6 @@ def _has_training_mode(layer: Layer) -> bool:
         return bool(layer.trainable)
     if any(getattr(layer, name, 0) for name in ("rate", "dropout", "recurrent_dropout", "stddev")):
         return True
-    # Most of Keras' layers take the argument and ignore it; those that do not are named above, or draw at random.
+    # Most Keras layers accept the argument and ignore it. The others are named above, or are random.
     home = type(layer).__module__
     return "preprocessing" in home or "spectral" in home or not home.startswith(("keras.", "learnd."))

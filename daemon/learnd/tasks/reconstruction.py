@@ -1,4 +1,4 @@
-"""Features from themselves."""
+"""The task of reconstructing the features."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, flat, in_sp
 
 
 class ReconstructionNetwork(TaskNetwork):
-    """Predicts its own input through a bottleneck; what it cannot reproduce is unusual.
+    """The network that reproduces its input through a bottleneck. Unusual inputs have a large error.
 
     Serves ``reconstruction``, shape (n, *row_shape), and ``score``, shape (n,): the mean squared error in standard
     deviations, which is the anomaly score. The core may give rows, or flattened rows.
@@ -56,7 +56,7 @@ class ReconstructionNetwork(TaskNetwork):
         return rows
 
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
-        """Return for a score its own size: it matters that an anomaly stands out, not how equal all others are."""
+        """Return, for the score, its own mean: anomalies must stand out, and small differences do not matter."""
         return {"reconstruction": self.inputs_scaler.spread.numpy(), "score": float(answers["score"].mean())}
 
     def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
@@ -67,7 +67,7 @@ class ReconstructionNetwork(TaskNetwork):
             "reconstruction": self.inputs_scaler.symbolic_restore(reconstruction),
             "score": keras.ops.mean(errors, axis=1),
         }
-        # The score is named in neither: Keras wants a weight where there is None for a loss, and `fit` would fail.
+        # The score has neither loss nor weight: for a loss of None Keras still requires a weight, and `fit` would fail.
         return outputs, {"reconstruction": "mse"}, {"reconstruction": in_spreads(self.inputs_scaler)}
 
     def observe(self, x: Tensor, y: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Targets from features."""
+"""The task of predicting numbers."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,9 @@ from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads,
 
 
 class RegressionNetwork(TaskNetwork):
-    """Predicts the targets, standardised online as the inputs are, in their own units.
+    """The network for numeric targets, which are standardised online, as the inputs are.
 
-    Serves ``prediction``, shape (n, targets).
+    Serves ``prediction``, shape (n, targets), in the units of the targets.
     """
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:

@@ -1,4 +1,4 @@
-"""Options of the tasks: what is predicted from what. Each class answers what the wiring has to know about its task."""
+"""Options of the tasks. Each class also has the properties of its task that the wiring needs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,32 +11,34 @@ from learnd.core.settings_base import Count, Positive, Section
 
 
 class TaskSettings(Section):
-    """The options and answers that all tasks share."""
+    """The options of all tasks, and their properties for the wiring."""
 
     kind: str
     window: int | None = None
-    """Readings of the key that the model sees. Absent: the newest one alone."""
+    """Number of last readings of the key in one input. Absent: only the newest reading."""
     max_gap_s: Positive | None = None
-    """A longer silence of a key starts its window again, so that no window spans it."""
+    """Longest gap between two readings of a key within one window, in seconds; after a longer one the window fills
+    again. Absent: no limit."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """A reading that is not newer than its key's last one is skipped, or used as it comes; needs `decode.time`."""
+    """Action on a reading that is not newer than the key's last one: skip it (`drop`), or use it (`keep`). Without
+    `decode.time` all readings are used."""
     max_keys: Count = 100_000
-    """Readings of further keys are skipped, to bound memory."""
+    """Maximum number of keys, to bound memory. Samples of further keys are skipped."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "targets"
-    """What a prediction is compared with."""
+    """Reference for a prediction's error."""
     has_classes: ClassVar[bool] = False
-    """Whether the target is a label."""
+    """True if the target is a label."""
     needs_times: ClassVar[bool] = False
-    """Whether `max_gap_s` has no meaning without the time of each reading."""
+    """True if `max_gap_s` has no meaning without the time of each reading."""
     stateless: ClassVar[frozenset[str]] = frozenset({"max_gap_s", "duplicates", "max_keys"})
     """Options that may change under an existing checkpoint, because no array depends on them."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return every option that a checkpoint depends on, without defaults.
+        """Return the options that a checkpoint depends on, without defaults.
 
-        A new option is in it unless `stateless` names it. Omitting defaults keeps existing checkpoints valid when an
-        option is added.
+        All options are included except those in `stateless`. Omit defaults, so that adding an option does not
+        invalidate existing checkpoints.
 
         >>> ForecastSettings(kind="forecast", horizon=3, max_keys=5).fingerprint()
         {'kind': 'forecast', 'horizon': 3}
@@ -46,22 +48,22 @@ class TaskSettings(Section):
 
     @property
     def steps_ahead(self) -> int:
-        """Readings between the end of a window and the sample; they are the target. 0: the target is a field."""
+        """Number of readings after the window that are the target. 0: the target is a field of the record."""
         return 0
 
     @property
     def first_classes(self) -> list[str]:
-        """The classes that are known before the first sample."""
+        """The classes known before the first sample."""
         return []
 
     @property
     def fixed_classes(self) -> list[str] | None:
-        """All classes that may come; None where any label may, or where there are none."""
+        """All allowed classes; None if any label is allowed, or if the task has no classes."""
         return None
 
     @property
     def loaded_outputs(self) -> Literal["auto", "logits", "probabilities"]:
-        """What a loaded model gives; ``auto``: as its last layer says."""
+        """Kind of the outputs of a loaded model; ``auto``: as its last layer says."""
         return "auto"
 
     def row_shape(self, features: int) -> tuple[int, ...]:
@@ -73,19 +75,19 @@ class TaskSettings(Section):
         return (features,) if self.window is None else (self.window, features)
 
     def target_count(self, features: int, targets: int) -> int:
-        """Return how many numbers are in one target row."""
+        """Return the number of values in one target row."""
         return targets
 
     def output_count(self, features: int, targets: int) -> int:
-        """Return how many numbers are in one prediction."""
+        """Return the number of values in one prediction."""
         return self.target_count(features, targets)
 
     def output_names(self, features: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of the numbers in a prediction; of a reconstructed window, those of its newest reading."""
+        """Return the names of the values in a prediction; for a reconstructed window, those of its newest reading."""
         return tuple(targets) or tuple(features)
 
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
-        """Yield what is wrong with the configured targets; each text continues a sentence that begins with the key."""
+        """Yield each problem of the configured targets, as text that follows the name of the option."""
         if targets:
             yield f"has no effect for task.kind {self.kind}; remove it, or use regression"
 
@@ -99,35 +101,35 @@ class _FieldTarget(TaskSettings):
 
 
 class RegressionSettings(_FieldTarget):
-    """The target from the features, or from the last `window` readings of the key."""
+    """Prediction of numbers from the features, or from the last `window` readings of the key."""
 
     kind: Literal["regression"]
     window: Count | None = None
-    """Readings of the key that the model sees. Absent: the newest one alone."""
+    """Number of last readings of the key in one input. Absent: only the newest reading."""
 
 
 class ClassificationSettings(_FieldTarget):
-    """The class of a sample from its features, or from the last `window` readings of the key."""
+    """Prediction of the class of a sample from its features, or from the last `window` readings of the key."""
 
     kind: Literal["classification"]
     window: Count | None = None
-    """Readings of the key that the model sees. Absent: the newest one alone."""
+    """Number of last readings of the key in one input. Absent: only the newest reading."""
     classes: Literal["dynamic"] | Annotated[list[str], Field(min_length=2)] = "dynamic"
-    """All classes that exist, or `dynamic`: a label never seen before becomes a class of its own."""
+    """List of all classes, or `dynamic`: each new label becomes a class."""
     known: list[str] = []
-    """For dynamic classes: those that the loaded model knows already, in the order of its outputs."""
+    """With `classes: dynamic`: the classes that a loaded model already has, in the order of its outputs."""
     max_classes: Annotated[int, Field(ge=2, le=4096)] = 32
-    """For dynamic classes: the most that are learned; samples of further ones are skipped."""
+    """With `classes: dynamic`: maximum number of classes. Samples of further classes are skipped."""
     outputs: Literal["auto", "logits", "probabilities"] = "auto"
-    """What a loaded model gives. auto: probabilities after a softmax or sigmoid, otherwise logits."""
+    """Kind of the outputs of a loaded model. `auto`: probabilities after a softmax or sigmoid, otherwise logits."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "classes"
     has_classes: ClassVar[bool] = True
 
     @field_validator("classes", "known", mode="before")
     @classmethod
-    def _texts(cls, value: Any) -> Any:
-        """Return labels as records have them: YAML reads ``yes`` and ``3`` as something else than text."""
+    def _texts(cls, value: object) -> object:
+        """Return labels as text: YAML reads ``yes`` as a boolean and ``3`` as a number."""
         if not isinstance(value, list):
             return value
         return [label_text(label) if isinstance(label, bool | int | float) else label for label in value]
@@ -165,11 +167,11 @@ class ClassificationSettings(_FieldTarget):
 
 
 class ReconstructionSettings(TaskSettings):
-    """The features from themselves through a bottleneck; the error is the anomaly score."""
+    """Reconstruction of the features through a bottleneck; the error is the anomaly score."""
 
     kind: Literal["reconstruction"]
     window: Count | None = None
-    """Readings of the key that the model sees. Absent: the newest one alone."""
+    """Number of last readings of the key in one input. Absent: only the newest reading."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "inputs"
 
@@ -181,13 +183,13 @@ class ReconstructionSettings(TaskSettings):
 
 
 class ForecastSettings(TaskSettings):
-    """The next readings of a key from its last `window` readings, as a change from the last one."""
+    """Prediction of the next readings of a key from its last `window` readings, as changes from the last one."""
 
     kind: Literal["forecast"]
     window: Annotated[int, Field(ge=2)] = 24
-    """Readings of the key that the model sees."""
+    """Number of last readings of the key in one input."""
     horizon: Count = 1
-    """Readings ahead that are predicted."""
+    """Number of next readings to predict."""
 
     needs_times: ClassVar[bool] = True
 
@@ -199,7 +201,7 @@ class ForecastSettings(TaskSettings):
         return features * self.horizon
 
     def output_names(self, features: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-        """Return the features, with the step ahead where there are several.
+        """Return the features, with the number of the step if there are several.
 
         >>> ForecastSettings(kind="forecast", horizon=2).output_names(["t"], [])
         ('t+1', 't+2')

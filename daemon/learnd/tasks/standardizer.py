@@ -1,4 +1,4 @@
-"""Standardisation that is learned online, as a layer, so that an exported model takes raw values."""
+"""Online standardisation as a layer, so that an exported model takes raw values."""
 
 from typing import Protocol
 
@@ -8,14 +8,14 @@ import tensorflow as tf
 from learnd.core.tensors import Tensor, Variable
 
 CLIP = 10.0
-"""Standardised values beyond this are clipped: one broken reading must not throw the model off."""
+"""Limit of standardised values, in standard deviations: one broken reading must not derail the model."""
 _TINY_VARIANCE = 1e-24
 _KNOWN_AFTER = 30.0
-"""Samples after which the spread counts as known."""
+"""Number of samples after which the spread counts as known."""
 
 
 class Scaler(Protocol):
-    """A layer that brings raw inputs to the scale that the core sees."""
+    """A layer that scales raw inputs for the core."""
 
     name: str
 
@@ -29,11 +29,11 @@ class Scaler(Protocol):
 
 
 class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Subtracts the mean and divides by the standard deviation of everything observed so far, element by element.
+    """Standardisation by the mean and the standard deviation of all values so far, element by element.
 
     The running moments are float64 and follow Welford (1962), in the batch form of Chan, Golub and LeVeque (1979), so
-    that they stay exact over years; serving uses float32 copies of them. An element has no spread until two different
-    values were seen: it standardises to 0, and restores to its mean.
+    that they stay exact over years. Serving uses float32 copies of them. An element has no spread until it has had two
+    different values: until then it standardises to 0, and is restored to its mean.
     """
 
     def __init__(self, shape: tuple[int, ...], *, name: str) -> None:
@@ -65,14 +65,14 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         return {"kind": "online", "mean": self.shift.numpy().tolist(), "spread": self.spread.numpy().tolist()}
 
     def symbolic(self, x: Tensor) -> Tensor:
-        """Return `call` as Keras' own layers, with the present scales fixed."""
+        """Return `call` as Keras' own layers, with the current scales as constants."""
         centred = keras.layers.Rescaling(1.0, (-self.shift.numpy()).tolist(), name=f"{self.name}_centred")(x)
         scaled = keras.layers.Rescaling(self.scale.numpy().tolist(), name=f"{self.name}_scaled")(centred)
         clipped: Tensor = keras.ops.clip(scaled, -CLIP, CLIP)
         return clipped
 
     def symbolic_restore(self, z: Tensor) -> Tensor:
-        """Return `restore` as a layer of Keras' own, with the present scales fixed."""
+        """Return `restore` as one of Keras' own layers, with the current scales as constants."""
         spread, shift = self.spread.numpy().tolist(), self.shift.numpy().tolist()
         restored: Tensor = keras.layers.Rescaling(spread, shift, name=f"{self.name}_restored")(z)
         return restored
@@ -80,8 +80,8 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
     def _bounded(self, x: Tensor) -> Tensor:
         """Return *x* within `CLIP` standard deviations of the mean, once the spread is known.
 
-        A single absurd value would otherwise stay in the moments forever. A lasting change still gets through, because
-        every value at the bound widens it.
+        Otherwise a single absurd value would stay in the moments forever. A lasting change still takes effect, because
+        each value at the limit widens it.
         """
         reach: Tensor = CLIP * tf.cast(self.spread.value, tf.float64)
         known = (self.count.value >= _KNOWN_AFTER) & (reach > 0.0)
@@ -90,7 +90,7 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
         return bounded
 
     def observe(self, x: Tensor) -> None:
-        """Take x, shape (n, *shape), into the moments. Traced inside the compiled update."""
+        """Update the moments with x, shape (n, *shape). Traced inside the compiled update."""
         x = self._bounded(tf.cast(x, tf.float64))
         rows = tf.cast(tf.shape(x)[0], tf.float64)
         before = self.count.value
@@ -112,7 +112,7 @@ class OnlineStandardizer(keras.layers.Layer):  # type: ignore[misc]  # Keras has
 
 
 class Observer(OnlineStandardizer):
-    """Leaves numbers as they are, but observes their moments: the check of exports needs to know how targets vary."""
+    """Observation of the moments without scaling: the check of exports needs the spread of the targets."""
 
     def call(self, x: Tensor) -> Tensor:
         """Return *x*."""
@@ -136,7 +136,7 @@ class Observer(OnlineStandardizer):
 
 
 class Unscaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Replaces a standardiser for inputs of models that were trained on numbers as they are."""
+    """No scaling, for the inputs of models that were trained on raw numbers."""
 
     def call(self, x: Tensor) -> Tensor:
         """Return *x*."""

@@ -1,1 +1,1 @@
-"""Steps between decoding and learning."""
+"""The steps between decoding and learning."""

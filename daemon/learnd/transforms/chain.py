@@ -1,4 +1,4 @@
-"""Several transforms, one after the other."""
+"""The sequence of all transforms."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,10 @@ from learnd.core.types import Batch, State
 
 
 class Chain:
-    """Applies named transforms in order, and adds what each of them rejected, skipped and replaced to the batch.
+    """Named transforms, applied in order. Their rejects and counts are added to the batch.
 
-    The state of each is found by its name. A transform without a saved state starts fresh, so that the rules of the
-    features may come and go between two runs.
+    State is saved by name. A transform without saved state starts fresh, so that the rules of features can be added and
+    removed between two runs.
     """
 
     def __init__(self, parts: Mapping[str, Transform]) -> None:

@@ -16,14 +16,15 @@ ClassWeights = Mapping[str, float] | Literal["balanced"] | None
 
 
 class Labels:
-    """Numbers the classes in the order in which their labels first came; the number becomes the sample's target.
+    """Class numbers, in the order in which labels first appear. The number becomes the sample's target.
 
-    Samples of classes beyond *capacity* are skipped. With *weights* samples count by their class: by a table (1 for a
-    class that is not in it), or ``balanced``, inversely to the class's frequency so far, ``n / (classes * n_class)``.
+    Samples of classes beyond *capacity* are skipped. With *weights*, a sample is weighted by its class: from a table (1
+    for a class that is not in it), or ``balanced``, inversely to the class's frequency so far, ``n / (classes *
+    n_class)``.
 
     Parameters
     ----------
-    first : the classes that are known before the first sample
+    first : the classes known before the first sample
     """
 
     def __init__(self, first: Sequence[str], *, capacity: int, weights: ClassWeights) -> None:
@@ -42,14 +43,14 @@ class Labels:
         samples = batch.samples
         labels = samples.labels if samples.labels is not None else np.empty(0, object)
         known = samples.has_target if samples.has_target is not None else np.ones(len(samples), np.bool_)
-        # A sample without a label is predicted alone; whatever number stands for its class is never read.
+        # A sample without a label is only predicted; the number of its class is never read.
         numbers = np.array([self._number(str(t)) if k else 0 for t, k in zip(labels, known, strict=True)], np.int64)
         learnable = numbers >= 0
         weights = samples.weights
         if self._weights is not None:
             rows = zip(labels, numbers, learnable & known, strict=True)
-            counts = [self._count(str(label), number) if counted else 0.0 for label, number, counted in rows]
-            weights = np.array(counts, np.float32) * (1.0 if weights is None else weights)
+            by_class = [self._weight(str(label), number) if counts else 0.0 for label, number, counts in rows]
+            weights = np.array(by_class, np.float32) * (1.0 if weights is None else weights)
         targets = numbers.astype(np.float32)[:, None]
         numbered = replace(samples, y=targets, weights=weights, labels=None)
         if learnable.all():
@@ -70,8 +71,8 @@ class Labels:
         log.info("class_added", always=True, label=label, number=number, classes=len(self._numbers))
         return number
 
-    def _count(self, label: str, number: int) -> float:
-        """Return how much this sample counts; it is itself among the samples so far."""
+    def _weight(self, label: str, number: int) -> float:
+        """Count this sample and return its weight."""
         self._counts[number] += 1
         if isinstance(self._weights, Mapping):
             return self._weights.get(label, 1.0)

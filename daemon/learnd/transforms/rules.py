@@ -1,4 +1,4 @@
-"""Rules that tell a broken sensor from a machine that changed, feature by feature and key by key."""
+"""Plausibility rules for readings, per feature and key. They distinguish a broken sensor from a changed machine."""
 
 import copy
 import math
@@ -6,28 +6,42 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason, SkipReason
-from learnd.core.types import Batch, Float32Array, Records, Reject, Samples, State, TopicPartition, Transformed
+from learnd.core.types import (
+    Batch,
+    Float32Array,
+    Float64Array,
+    Records,
+    Reject,
+    Samples,
+    State,
+    TopicPartition,
+    Transformed,
+)
 
 MEAN_READINGS = 1000
-"""The mean that stands in forgets what is older than about so many readings: machines age."""
+"""Time constant, in readings, of the running mean that replaces faulty readings. It is finite because machines age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the readings of one feature owe, and what happens to one that does not keep to it.
+    """Plausibility limits for one feature, and the action on a reading outside them.
 
     Attributes
     ----------
-    min, max : outside is a fault, always
-    max_change : a reading that is further from the last good one is a fault, until the new level has shown to be one
-    stuck_after : of so many equal readings in a row the last, and all equal ones after it, are faults
-    recover_after : consistent readings after which a level far from the last good reading is taken for real
-    on_fault : reject the sample; or put the last good reading (hold), or the mean of the good ones (mean), in its place
+    column : the column of the feature in `Samples.x`
+    min, max : a reading outside is always a fault
+    max_change : a reading that differs by more from the last good one is a fault, until `recover_after` readings
+    confirm
+        the new level
+    stuck_after : the last of this many equal readings in a row, and each further equal one, is a fault
+    recover_after : number of consecutive readings, each near the one before, that establish a new level
+    on_fault : reject the sample; or learn the last good reading (hold), or the mean of the good readings (mean) instead
     """
 
     name: str
@@ -42,110 +56,117 @@ class Rule:
 
 @dataclass(slots=True)
 class _Sensor:
-    """What is known of one feature of one key. All numbers, so that the checkpoint holds them as one array."""
+    """The history of one feature of one key.
 
-    good: float = math.nan
-    """The last good reading."""
-    held: float = 0.0
-    """Good readings in a row at this level, as far as they count."""
+    All fields are numbers, so that a checkpoint stores them as one array, in the order in which they stand here: never
+    reorder them.
+    """
+
+    good_reading: float = math.nan
+    """The last good reading; nan before the first."""
+    level_count: float = 0.0
+    """Good readings at the current level, at most `Rule.recover_after`."""
     mean: float = 0.0
-    """Of the good readings at this level."""
-    count: float = 0.0
-    last: float = math.nan
-    """The last reading, good or not."""
-    equal: float = 0.0
-    """Readings in a row that equal it."""
-    elsewhere: float = math.nan
-    """The last reading that was too far from the good ones."""
-    steady: float = 0.0
-    """Readings in a row that were, and were near each other."""
+    """Running mean of the good readings at the current level."""
+    mean_count: float = 0.0
+    """Good readings in `mean`, at most `MEAN_READINGS`."""
+    last_reading: float = math.nan
+    """The last reading, good or faulty."""
+    equal_count: float = 0.0
+    """Readings in a row that equal `last_reading`, itself included."""
+    new_level: float = math.nan
+    """The last reading that was too far from the last good one."""
+    new_level_count: float = 0.0
+    """Readings in a row near `new_level`."""
 
     def check(self, reading: float, rule: Rule) -> RejectReason | None:
-        """The reason why *reading* is faulty, or None; takes note of it either way."""
-        self.equal = self.equal + 1.0 if reading == self.last else 1.0
-        self.last = reading
+        """Add *reading* to the history; return its fault, or None if it is good."""
+        self.equal_count = self.equal_count + 1.0 if reading == self.last_reading else 1.0
+        self.last_reading = reading
         if not rule.min <= reading <= rule.max:
-            self.steady = 0.0
+            self.new_level_count = 0.0
             return RejectReason.OUT_OF_RANGE
-        if self.equal >= rule.stuck_after:
-            # Where a sensor stood still is no measure of where it goes on: two readings elsewhere will do.
-            self.held, self.steady = min(self.held, 1.0), 0.0
+        if self.equal_count >= rule.stuck_after:
+            # The level of a stuck sensor means little, so two readings at another level are enough to leave it.
+            self.level_count, self.new_level_count = min(self.level_count, 1.0), 0.0
             return RejectReason.STUCK
-        if abs(reading - self.good) > rule.max_change and not self._settled(reading, rule):
+        if abs(reading - self.good_reading) > rule.max_change and not self._confirm_level(reading, rule):
             return RejectReason.SUDDEN_CHANGE
         self._accept(reading, rule)
         return None
 
-    def _settled(self, reading: float, rule: Rule) -> bool:
-        """Whether readings have been near *reading* for long enough to make it the new level.
+    def _confirm_level(self, reading: float, rule: Rule) -> bool:
+        """Count *reading* towards a new level; return True once the new level is confirmed.
 
-        That is for `recover_after` readings, or for more than the old level was held: a key whose very first reading
-        was broken must not wait.
+        It takes `recover_after` readings, or more readings than the old level had: a key whose very first reading was
+        broken need not wait.
         """
-        near = abs(reading - self.elsewhere) <= rule.max_change
-        self.steady = self.steady + 1.0 if near else 1.0
-        self.elsewhere = reading
-        if self.steady <= min(self.held, rule.recover_after - 1):
+        near = abs(reading - self.new_level) <= rule.max_change
+        self.new_level_count = self.new_level_count + 1.0 if near else 1.0
+        self.new_level = reading
+        if self.new_level_count <= min(self.level_count, rule.recover_after - 1):
             return False
-        self.held = self.count = 0.0
+        self.level_count = self.mean_count = 0.0
         return True
 
     def _accept(self, reading: float, rule: Rule) -> None:
-        self.good, self.steady = reading, 0.0
-        self.held = min(self.held + 1.0, float(rule.recover_after))
-        self.count = min(self.count + 1.0, float(MEAN_READINGS))
-        self.mean += (reading - self.mean) / self.count
+        self.good_reading, self.new_level_count = reading, 0.0
+        self.level_count = min(self.level_count + 1.0, float(rule.recover_after))
+        self.mean_count = min(self.mean_count + 1.0, float(MEAN_READINGS))
+        self.mean += (reading - self.mean) / self.mean_count
 
-    def stand_in(self, rule: Rule) -> float:
-        """What is learned in place of a faulty reading; nan before any good one."""
-        return self.mean if rule.on_fault == "mean" and self.count else self.good
+    def replacement(self, rule: Rule) -> float:
+        """Return the value to learn instead of a faulty reading; nan before the first good one."""
+        return self.mean if rule.on_fault == "mean" and self.mean_count else self.good_reading
 
-    def fault(self, reading: float, reason: RejectReason, rule: Rule) -> str:
-        """The fault in words, for the dead letter."""
-        if reason == RejectReason.OUT_OF_RANGE:
+    def describe(self, reading: float, fault: RejectReason, rule: Rule) -> str:
+        """Return the detail of the dead letter for a faulty *reading*."""
+        if fault == RejectReason.OUT_OF_RANGE:
             return f"{rule.name} is {reading:g}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
-        if reason == RejectReason.STUCK:
-            return f"{rule.name} has been {reading:g} for {self.equal:g} readings, stuck_after is {rule.stuck_after:g}"
-        return f"{rule.name} is {reading:g}, the last good one {self.good:g}, max_change is {rule.max_change:g}"
+        if fault == RejectReason.STUCK:
+            equal, limit = self.equal_count, rule.stuck_after
+            return f"{rule.name} has been {reading:g} for {equal:g} readings, stuck_after is {limit:g}"
+        return f"{rule.name} is {reading:g}, the last good one {self.good_reading:g}, max_change is {rule.max_change:g}"
 
 
 @dataclass(slots=True)
 class _Machine:
-    """The sensors of one key, one for each rule."""
+    """The sensors of one key, one per rule, and the time of its newest reading."""
 
     sensors: list[_Sensor]
     newest_s: float = -math.inf
 
 
 @dataclass(slots=True)
-class _Verdicts:
-    """The verdicts on the samples of one batch."""
+class _Result:
+    """The result of checking one batch, filled row by row."""
 
     records: Mapping[TopicPartition, Sequence[Records]]
-    """The undecoded records of the batch, for the dead letters."""
+    """The undecoded records of the batch by partition, for the dead letters."""
     learnable: list[bool] = field(default_factory=list)
+    """One entry per row: True if the row is learned."""
     rejects: dict[tuple[TopicPartition, int], Reject] = field(default_factory=dict)
-    stand_ins: list[tuple[int, int, float]] = field(default_factory=list)
-    """Row, column and the value that is learned there."""
+    replacements: list[tuple[int, int, float]] = field(default_factory=list)
+    """Row and column of each faulty reading that is replaced, and its replacement."""
     replaced: Counter[RejectReason] = field(default_factory=Counter)
 
 
 class Rules:
-    """Rejects samples with a faulty reading, or puts another value in its place, as the rule of the feature says.
+    """The check of readings for faults, which rejects the sample or replaces the reading, as the feature's rule says.
 
-    Every reading is judged against the earlier ones of its key and feature, whatever the other features of its sample
-    are. Readings of keys beyond the first *max_keys* are skipped. The result does not depend on how the stream was cut
-    into batches. It takes whole records for the dead letters from `Batch.records`.
+    Each reading is compared with the earlier ones of the same key and feature, independently of the other features.
+    Samples of keys beyond the first *max_keys* are skipped. The result does not depend on how the stream was cut into
+    batches. Dead letters contain whole records, from `Batch.records`.
 
     A record with several rows (`float32`) gives one dead letter, for its first faulty row; its good rows are learned.
 
     Parameters
     ----------
-    drop_duplicates : a reading that is not newer than its key's newest is judged, and changes no judgement on others
+    drop_duplicates : a reading that is not newer than its key's newest one is checked, but leaves the history unchanged
     """
 
     def __init__(self, rules: Sequence[Rule], *, drop_duplicates: bool, max_keys: int) -> None:
-        # Readings come as float32: a bound of 0.1 must not be below a reading of 0.1.
+        # Readings are float32, so limits are rounded too: otherwise a reading of 0.1 would exceed a limit of 0.1.
         self._rules = [replace(r, min=float(np.float32(r.min)), max=float(np.float32(r.max))) for r in rules]
         self._columns = [rule.column for rule in rules]
         self._drop_duplicates = drop_duplicates
@@ -154,7 +175,7 @@ class Rules:
 
     def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
-        verdicts = _Verdicts(_by_origin(batch.records))
+        result = _Result(_by_origin(batch.records))
         readings = samples.x[:, self._columns].tolist()
         skipped = 0
         for row, (key, time_s, values) in enumerate(
@@ -163,51 +184,52 @@ class Rules:
             machine = self._machine(key)
             if machine is None:
                 skipped += 1
-                verdicts.learnable.append(False)
+                result.learnable.append(False)
                 continue
-            verdicts.learnable.append(self._check(machine, time_s, values, samples, row, verdicts))
-        checked = replace(samples, x=_with(samples.x, verdicts.stand_ins))
+            result.learnable.append(self._check(machine, time_s, values, samples, row, result))
+        checked = replace(samples, x=_with_replacements(samples.x, result.replacements))
         return Transformed(
-            checked if all(verdicts.learnable) else checked.take(np.array(verdicts.learnable, bool)),
-            rejects=tuple(verdicts.rejects.values()),
+            checked if all(result.learnable) else checked.take(np.array(result.learnable, bool)),
+            rejects=tuple(result.rejects.values()),
             skipped={SkipReason.TOO_MANY_KEYS: skipped} if skipped else {},
-            replaced=verdicts.replaced,
+            replaced=result.replaced,
         )
 
     def _machine(self, key: str) -> _Machine | None:
+        """Return the sensors of *key*, new ones if needed; None if there are too many keys."""
         machine = self._machines.get(key)
         if machine is None and len(self._machines) < self._max_keys:
             machine = self._machines[key] = _Machine([_Sensor() for _ in self._rules])
         return machine
 
     def _check(
-        self, machine: _Machine, time_s: float, values: Sequence[float], samples: Samples, row: int, verdicts: _Verdicts
+        self, machine: _Machine, time_s: float, values: Sequence[float], samples: Samples, row: int, result: _Result
     ) -> bool:
-        """Check one sample; return True if it is to be learned."""
+        """Check one sample and add the outcome to *result*; return True if the sample is learned."""
         late = self._drop_duplicates and time_s <= machine.newest_s
         machine.newest_s = max(machine.newest_s, time_s)
         good = True
-        stand_ins: list[tuple[int, int, float]] = []
-        reasons: list[RejectReason] = []
+        replacements: list[tuple[int, int, float]] = []
+        faults: list[RejectReason] = []
         for sensor, rule, reading in zip(machine.sensors, self._rules, values, strict=True):
-            asked = copy.copy(sensor) if late else sensor
-            reason = asked.check(reading, rule)
-            if reason is None:
+            history = copy.copy(sensor) if late else sensor
+            fault = history.check(reading, rule)
+            if fault is None:
                 continue
-            value = asked.stand_in(rule)
+            value = history.replacement(rule)
             if rule.on_fault == "reject" or math.isnan(value):
                 good = False
-                _reject(samples, row, reason, asked.fault(reading, reason, rule), verdicts)
+                _reject(samples, row, fault, history.describe(reading, fault, rule), result)
             else:
-                stand_ins.append((row, rule.column, value))
-                reasons.append(reason)
+                replacements.append((row, rule.column, value))
+                faults.append(fault)
         if good:
-            verdicts.stand_ins += stand_ins
-            verdicts.replaced.update(reasons)
+            result.replacements += replacements
+            result.replaced.update(faults)
         return good
 
     def state(self) -> State:
-        """All sensors as one array, shape (keys, rules, numbers)."""
+        """Return the state; all sensors are one array, shape (keys, rules, numbers)."""
         machines = list(self._machines.values())
         numbers = [[[getattr(s, name) for name in _NUMBERS] for s in machine.sensors] for machine in machines]
         return {
@@ -218,7 +240,7 @@ class Rules:
         }
 
     def restore(self, state: State) -> None:
-        """Sensors are found by the names of their features: rules may come and go between two runs."""
+        """Restore sensors by the names of their features, because rules can be added and removed between two runs."""
         position = {name: i for i, name in enumerate(state.get("features", ()))}
         columns = zip(state.get("keys", ()), state.get("newest_s", ()), state.get("sensors", ()), strict=True)
         self._machines = {
@@ -230,7 +252,8 @@ class Rules:
 _NUMBERS = tuple(number.name for number in fields(_Sensor))
 
 
-def _sensor(numbers: Any, position: int | None) -> _Sensor:
+def _sensor(numbers: Float64Array, position: int | None) -> _Sensor:
+    """Return the sensor at *position* of a key's *numbers*, shape (rules, numbers); a new one if None."""
     return _Sensor() if position is None else _Sensor(*numbers[position].tolist())
 
 
@@ -242,30 +265,31 @@ def _by_origin(records: Sequence[Records]) -> dict[TopicPartition, list[Records]
     return runs
 
 
-def _reject(samples: Samples, row: int, reason: RejectReason, detail: str, verdicts: _Verdicts) -> None:
+def _reject(samples: Samples, row: int, fault: RejectReason, detail: str, result: _Result) -> None:
+    """Add a dead letter for the record of *row*, unless it has one."""
     origin, offset = samples.origins[row], int(samples.offsets[row])
-    if (origin, offset) in verdicts.rejects:
+    if (origin, offset) in result.rejects:
         return
-    for run in verdicts.records.get(origin, ()):
+    for run in result.records.get(origin, ()):
         i = bisect_left(run.offsets, offset)
         if i < len(run) and run.offsets[i] == offset:
-            verdicts.rejects[origin, offset] = run.reject(i, reason, detail)
+            result.rejects[origin, offset] = run.reject(i, fault, detail)
             return
-    verdicts.rejects[origin, offset] = Reject(origin, offset, reason, detail, None)
+    result.rejects[origin, offset] = Reject(origin, offset, fault, detail, None)
 
 
-def _with(x: Float32Array, stand_ins: Sequence[tuple[int, int, float]]) -> Float32Array:
-    """*x* with other values in some places; what flows is not written to."""
-    if not stand_ins:
+def _with_replacements(x: Float32Array, replacements: Sequence[tuple[int, int, float]]) -> Float32Array:
+    """Return a copy of *x* with replaced values, because values that flow are never written to."""
+    if not replacements:
         return x
-    rows, columns, values = zip(*stand_ins, strict=True)
+    rows, columns, values = zip(*replacements, strict=True)
     changed = x.copy()
     changed[list(rows), list(columns)] = values
     return changed
 
 
-def rules_from(features: Mapping[str, Any]) -> list[Rule]:
-    """The rules that the configuration asks for; none where only ranges are, which the decoder checks."""
+def rules_from(features: Mapping[str, FeatureOptions]) -> list[Rule]:
+    """Return the configured rules. A feature with only a range and ``reject`` has none: the decoder checks it."""
     return [
         _rule(name, column, options)
         for column, (name, options) in enumerate(features.items())
@@ -275,7 +299,14 @@ def rules_from(features: Mapping[str, Any]) -> list[Rule]:
     ]
 
 
-def _rule(name: str, column: int, options: Any) -> Rule:
-    wanted = {key: getattr(options, key) for key in ("min", "max", "max_change", "stuck_after")}
-    set_ones: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
-    return Rule(name, column, recover_after=options.recover_after, on_fault=options.on_fault, **set_ones)
+def _rule(name: str, column: int, options: FeatureOptions) -> Rule:
+    return Rule(
+        name,
+        column,
+        min=-math.inf if options.min is None else options.min,
+        max=math.inf if options.max is None else options.max,
+        max_change=math.inf if options.max_change is None else options.max_change,
+        stuck_after=math.inf if options.stuck_after is None else options.stuck_after,
+        recover_after=options.recover_after,
+        on_fault=options.on_fault,
+    )

@@ -1,4 +1,4 @@
-"""Windows over the last readings of each key."""
+"""The transform that makes windows of the last readings of each key."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ class _Series:
     """The recent readings of one key."""
 
     history: Float32Array
-    """Shape (depth, features), the newest last; rows before the first reading are zeros."""
+    """Shape (depth, features), the newest reading last. Rows before the first reading are zeros."""
     run: int = 0
-    """Consecutive readings without a gap, counted up to the length of a window."""
+    """Number of consecutive readings without a gap, at most the length of a window."""
     last_s: float = -np.inf
 
 
 class Windows:
-    """Replaces each sample's features by the last *window* readings of its key, shape (n, window, features).
+    """Windows of the last *window* readings of a key, shape (n, window, features), in place of a sample's features.
 
-    With a *horizon* of h the window ends h readings before the sample. The readings after it, up to the sample's own,
-    become its target, flattened with the nearest first. Without a horizon (0) the window ends with the sample and the
-    target stays. Policy for time, per key:
+    With a *horizon* of h, the window ends h readings before the sample. The h readings after it, up to the sample's
+    own, become its target, flattened, the earliest first. Without a horizon (0), the window ends with the sample, and
+    the target is unchanged. Per key:
 
-    - a reading that is not newer than the newest before it is skipped (``drop_duplicates``), or used;
-    - after a gap longer than *max_gap_s* the window fills again, so that no window spans the gap;
+    - a reading that is not newer than all readings before it is skipped with *drop_duplicates*, and used without;
+    - after a gap longer than *max_gap_s*, the window fills again, so that no window spans the gap;
     - readings of keys beyond the first *max_keys* are skipped.
 
     The result does not depend on how the stream was cut into batches.
@@ -52,12 +52,12 @@ class Windows:
         self._features = features
         self._targets = features * horizon if horizon else targets
         self._horizon = horizon
-        # Readings that one window spans, or one window and its target.
+        # The number of readings in a window and its target together.
         self._span = window + horizon
         self._max_gap_s = np.inf if max_gap_s is None else max_gap_s
         self._drop_duplicates = drop_duplicates
         self._max_keys = max_keys
-        # Readings before the current one that a window needs.
+        # The number of readings before the current one that a window needs.
         self._depth = self._span - 1
         self._series: dict[str, _Series] = {}
 
@@ -92,6 +92,7 @@ class Windows:
         return Transformed(learned, skipped=+skipped)
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
+        """Return a mask of the readings that are newer than all before them; all without *drop_duplicates*."""
         if not self._drop_duplicates:
             return np.ones(len(times_s), bool)
         newest = np.maximum.accumulate(np.concatenate([[series.last_s], times_s]))[:-1]
@@ -105,23 +106,23 @@ class Windows:
         rows: npt.NDArray[np.int64],
         spans: Float32Array,
     ) -> npt.NDArray[np.bool_]:
-        """Write the readings up to each of *readings* into *spans*; return a mask of the complete ones."""
+        """Write the window that ends at each of *readings* into *spans*; return a mask of the complete windows."""
         count = len(readings)
         gaps_s = np.diff(times_s, prepend=series.last_s)
         broken = gaps_s > self._max_gap_s
         if not np.isfinite(series.last_s):
             broken[0] = True
         runs = _run_lengths(broken, series.run)
-        together = np.concatenate([series.history, readings])
-        cut = np.lib.stride_tricks.sliding_window_view(together, self._span, axis=0)
-        spans[rows] = np.moveaxis(cut[:count], -1, 1)
-        series.history = together[len(together) - self._depth :].copy()
+        recent = np.concatenate([series.history, readings])
+        windows = np.lib.stride_tricks.sliding_window_view(recent, self._span, axis=0)
+        spans[rows] = np.moveaxis(windows[:count], -1, 1)
+        series.history = recent[len(recent) - self._depth :].copy()
         series.run = min(int(runs[-1]), self._depth + 1)
         series.last_s = float(times_s[-1] if not self._drop_duplicates else times_s.max())
         return runs > self._depth
 
     def state(self) -> State:
-        """Return all series as columns."""
+        """Return the state of all series, as columns."""
         series = list(self._series.values())
         shape = (len(series), self._depth, self._features)
         return {
@@ -147,7 +148,7 @@ def _rows_by_key(keys: Sequence[Any] | npt.NDArray[Any]) -> dict[str, npt.NDArra
 
 
 def _run_lengths(broken: npt.NDArray[np.bool_], before: int) -> npt.NDArray[np.int64]:
-    """Return how many consecutive readings end at each position; *before* of them came before the first.
+    """Return the number of consecutive readings that end at each position; *before* of them precede the first.
 
     >>> _run_lengths(np.array([False, False, True, False]), 3).tolist()
     [4, 5, 1, 2]

@@ -1,1 +1,1 @@
-"""Settings to a wired pipeline."""
+"""The wiring: from settings to a pipeline."""

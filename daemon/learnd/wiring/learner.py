@@ -1,4 +1,4 @@
-"""Settings to what learns: a network, its optimizer and its averages, inside a learner."""
+"""The wiring of the learner, with its network, optimizer and averages."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -33,32 +33,32 @@ class _Owner(Protocol):
 
 _XLA_EXTRA = "xla_backend_extra_options"
 _ONE_KERNEL = "xla_cpu_small_while_loop_byte_threshold=1000000"
-"""By default only loops that touch less than 1024 bytes per turn become one kernel."""
+"""By default, only loops that access less than 1024 bytes per iteration become one kernel."""
 
 
 def configure_tensorflow(learning: AnyLearner) -> None:
-    """Set how TensorFlow uses the machine. Call once per process, before anything is compiled.
+    """Configure the threads and XLA options of TensorFlow. Call once per process, before anything is compiled.
 
-    Two threads on an update of a small network cost nearly twice the processor time and save none (MLP 32-16 with
-    Adam: 13.1 against 7.2 us of it; `tests/bench/threads.py` compares sizes). One update per sample becomes 1.3 to 7
-    times faster if XLA makes one kernel of the whole loop. Micro-batches would become up to five times slower: their
-    matrix products are worth kernels of their own (`tests/bench/models.py`).
+    On an update of a small network, two threads use nearly twice the processor time and save no time (MLP 32-16 with
+    Adam: 13.1 against 7.2 us of processor time; `tests/bench/threads.py` compares sizes). One update per sample becomes
+    1.3 to 7 times faster if XLA makes one kernel of the whole loop. Micro-batches would become up to five times slower,
+    because separate kernels are faster for their matrix products (`tests/bench/models.py`).
     """
     tf.config.threading.set_intra_op_parallelism_threads(learning.threads)
     flags = os.environ.get("XLA_FLAGS", "")
-    if learning.batch_rows == 1 and _XLA_EXTRA not in flags:  # an operator's own choice stays
+    if learning.batch_rows == 1 and _XLA_EXTRA not in flags:  # do not override the operator's own choice
         os.environ["XLA_FLAGS"] = f"{flags} --{_XLA_EXTRA}={_ONE_KERNEL}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What learns, wired.
+    """The wired learner, with its model.
 
     Attributes
     ----------
-    labels : numbers the classes; None where there are none
-    variables : everything that a checkpoint holds in arrays, by a name that is the same in every process
-    optimizer : the name of its class
+    labels : the transform that numbers classes; None if there are none
+    variables : all variables that belong in a checkpoint, by a name that is the same in every process
+    optimizer : the name of the optimizer's class
     """
 
     network: Network
@@ -69,12 +69,12 @@ class Learning:
 
 
 def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
-    """Return the model of *recipe*, and everything that it learns with as *settings* say.
+    """Return the model of *recipe* with its learner, as configured in *settings*.
 
     Raises
     ------
     ConfigError
-        if a setting turns out to be wrong only now.
+        if building the model shows that a setting is wrong.
     """
     learning, targets = settings.learning, settings.target_count
     made = make_model(recipe, loss=learning.loss)
@@ -107,7 +107,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         actions=actions,
     )
     if not learning.compile:
-        log.warning("runs_without_xla", note="learning.compile is false: many times slower")
+        log.warning("runs_without_xla", note="learning.compile is false, so updates are many times slower")
     labels = None
     if settings.task.has_classes:
         labels = Labels(made.labels, capacity=settings.output_count, weights=learning.class_weights)
@@ -123,7 +123,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         learner,
         averaged,
         classes=_classes(network, labels),
-        # Once per batch: a variable's own `numpy` takes 50 microseconds, this 15, and learning one sample some 500.
+        # Called once per batch. A variable's own `numpy` takes 50 us, this 15 us, and learning one sample about 500 us.
         refusals=lambda: (int(update.guard.refused.value().numpy()), int(update.guard.rollbacks.value().numpy())),
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
         retraces=lambda: chunk.retraces,

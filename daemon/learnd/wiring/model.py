@@ -1,18 +1,20 @@
-"""The model of a recipe: its core, its task, what it begins with, its optimizer, and how the two make an update.
+"""The wiring of the model: its core, task, initial weights, optimizer and update.
 
-Used by the daemon and by the process that exports alike, so that both build the same network.
+The daemon and the exporting process both use it, so that they build the same network.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import structlog
 
 from learnd.config.settings import ModelRecipe
 from learnd.core.errors import ConfigError, Problem
+from learnd.core.protocols import Network
 from learnd.core.registry import load_object
+from learnd.core.tensors import Optimizer, Variable
+from learnd.export.exportable_model import ExportableNetwork
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.losses import make_loss
@@ -32,21 +34,23 @@ from learnd.wiring.warm_start import WarmStart, exported_classes, warm_start
 log = structlog.get_logger()
 
 THAW = "thaw"
-"""The name of the action after which frozen layers learn."""
+"""The name of the action that makes frozen layers trainable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network, with what it brought along.
+    """A network, with its origin.
 
     Attributes
     ----------
-    stored : what was loaded; None for one that starts afresh
-    slots : the optimizer's arrays by the names that a checkpoint gives them, of another learnd's state
-    labels : the classes that it knows
+    stored : the loaded model; None for a new one
+    warm_start : another instance's state, from which this model continues; None without one
+    freeze : the layers that are not trained
+    thaw_at : number of learned samples after which they are trained; None: never
+    labels : the known classes
     """
 
-    network: Any
+    network: ExportableNetwork
     stored: StoredModel | None
     warm_start: WarmStart | None
     freeze: Freeze
@@ -54,13 +58,18 @@ class Model:
     labels: tuple[str, ...]
 
 
-def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -> Model:
-    """The network that the recipe describes, with its first weights: drawn from the seed, loaded, or another learnd's.
+def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None) -> Model:
+    """Return the model of *recipe* with its initial weights: random, loaded, or from another instance's state.
+
+    Parameters
+    ----------
+    unroll : unroll recurrent layers
+    loss : the configured loss, see `learnd.learners.losses.make_loss`; None: the model's own
 
     Raises
     ------
     ConfigError
-        if it cannot be made or loaded, or does not fit the task.
+        if the model cannot be built or loaded, or does not fit the task.
     """
     before = warm_start(recipe)
     if before is not None:
@@ -69,7 +78,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     row_shape = task.row_shape(features)
     classify = task.has_classes
     labels = _first_labels(recipe, before)
-    # Keras numbers what has no name by how many there were before: a checkpoint needs the same names in every process.
+    # Keras numbers unnamed objects by a global counter. A checkpoint needs the same names in every process.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
     spec = CoreSpec(
@@ -106,18 +115,20 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: Any = None) -
     return Model(network, core.stored, before, frozen, thaw_at, labels)
 
 
-def require_no_batch_statistics(network: Any) -> None:
-    """Refuse batch normalisation that would learn from one row at a time: its variance is zero, and so the model's end.
+def require_no_batch_statistics(network: Network) -> None:
+    """Refuse batch normalisation that would be trained on one row at a time: the variance of one row is zero.
 
     Raises
     ------
     ConfigError
-        with the layers' names.
+        if there is such a layer; the error names the layers.
     """
     names = list(dict.fromkeys(v.path.split("/")[-2] for v in network.statistics()))
     if names:
         freeze = f"freeze: {{layers: [{', '.join(names)}]}}"
-        message = f"per_sample gives batch normalisation ({', '.join(names)}) one row at a time, which has no spread"
+        message = (
+            f"per_sample trains batch normalisation ({', '.join(names)}) on one row at a time, which has no variance"
+        )
         raise ConfigError(Problem("learning.mode", f"{message}; use micro_batch, or model.{freeze}"))
 
 
@@ -126,18 +137,18 @@ def _gives_probabilities(recipe: ModelRecipe, core: Core) -> bool:
     return core.probabilities if outputs == "auto" else outputs == "probabilities"
 
 
-def _own_loss(recipe: ModelRecipe, core: Core) -> Any:
-    """The loss that the model was compiled with; not of a file whose end, and so whose task, is another now."""
+def _own_loss(recipe: ModelRecipe, core: Core) -> object:
+    """Return the loss that the model was compiled with; None for a loaded model with a new head, hence a new task."""
     return None if recipe.model.load is not None and recipe.model.head is not None else core.loss
 
 
 def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, ...]:
-    """The classes before the first sample: as configured, and what another learnd's state or export knows.
+    """Return the classes known before the first sample: the configured ones, or those of the loaded state or export.
 
     Raises
     ------
     ConfigError
-        if the two begin otherwise, or if nobody says what the outputs of a loaded model stand for.
+        if the configured classes do not begin with the loaded ones, or if the classes of a loaded model are unknown.
     """
     task, model = recipe.task, recipe.model
     known = before.labels if before is not None else exported_classes(recipe)
@@ -147,37 +158,39 @@ def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, .
     if model.head is not None:
         return labels
     if known and labels[: len(known)] not in ((), known):
-        message = f"begins otherwise than {', '.join(known)}, which is what the loaded model knows"
+        message = f"must start with the loaded model's classes: {', '.join(known)}"
         raise ConfigError(Problem("task.classes", f"{message}; list these first, or add model.head"))
     if not labels and not known and model.brings_classes:
-        message = "is needed: a loaded model has classes; name them in order, or add model.head"
+        message = (
+            "is required, because the classes of a loaded model are unknown; name them in order, or add model.head"
+        )
         raise ConfigError(Problem("task.known", message))
     return max(labels, known, key=len)
 
 
-def _assign(network: Any, before: WarmStart, *, new_head: bool) -> None:
-    """Give *network* the arrays of another learnd's state; those of a new head stay as they are."""
+def _assign(network: Network, before: WarmStart, *, new_head: bool) -> None:
+    """Assign the arrays of another instance's state to *network*; a new head keeps its initial weights."""
     missing = []
     for name, variable in _named("model", network.variables).items():
         if variable is network.class_count:
-            continue  # how many classes there are, the labels say
+            continue  # the number of classes follows from the labels
         array = before.arrays.get(name)
         if array is not None and tuple(array.shape) == tuple(variable.shape):
             variable.assign(array)
         else:
             missing.append(name)
     if missing and not new_head:
-        message = f"has no {missing[0]} of the shape that the configuration asks for; make it the same, or add a head"
+        message = f"has no {missing[0]} of the configured shape; use the same configuration, or add model.head"
         raise ConfigError(Problem("model.load", message))
-    log.info("state_taken_over", always=True, variables=len(network.variables) - len(missing), afresh=missing)
+    log.info("weights_loaded", always=True, variables=len(network.variables) - len(missing), initial=missing)
 
 
-def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
-    """The optimizer that is configured, else the one that a loaded model brings, else Adam; with the loaded slots."""
+def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Optimizer:
+    """Return the configured optimizer, otherwise that of the loaded model, otherwise Adam; with its loaded state."""
     stored, network = made.stored, made.network
-    brought = stored.optimizer if stored is not None else None
-    if settings is None and brought is not None:
-        optimizer = stored_optimizer(brought)
+    own = stored.optimizer if stored is not None else None
+    if settings is None and own is not None:
+        optimizer = stored_optimizer(own)
     else:
         optimizer = make_optimizer(settings if settings is not None else OptimizerSettings())
     optimizer.build(network.trainable_variables)
@@ -186,13 +199,11 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
         made.freeze.hold()
     if stored is not None:
         notes = list(stored.notes)
-        if brought is not None and brought["class_name"].rpartition(">")[2] != kind:
-            notes.append(
-                f"the file's optimizer is {brought['class_name']}, the configured one {kind}: it starts afresh"
-            )
+        if own is not None and own["class_name"].rpartition(">")[2] != kind:
+            notes.append(f"the file's optimizer is {own['class_name']}, the configured one {kind}: its state is new")
         elif stored.slots:
-            afresh = assign_slots(optimizer, network.trainable_variables, stored.slots)
-            notes += [f"the optimizer's {name} starts afresh" for name in afresh]
+            initial = assign_slots(optimizer, network.trainable_variables, stored.slots)
+            notes += [f"the optimizer's {name} starts with its initial value" for name in initial]
         log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
     elif made.warm_start is not None and made.warm_start.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
@@ -205,12 +216,12 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Any:
 def make_update(
     made: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
 ) -> Update:
-    """One update of the model as the settings have it, with its optimizer and its guard.
+    """Return the configured update of the model, with its optimizer and its guard.
 
     Raises
     ------
     ConfigError
-        where only building it shows that a setting is wrong.
+        if building it shows that a setting is wrong.
     """
     optimizer = make_optimizer_for(made, learning.optimizer)
     options = UpdateOptions(
@@ -224,8 +235,8 @@ def make_update(
     return Update(made.network, optimizer, averaged, guard, options, replay)
 
 
-def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Any, float]]:
-    """Each variable that learns at a rate of its own, with its factor; the last pattern that fits counts."""
+def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Variable, float]]:
+    """Return the variables with their own learning rate, each with its factor. The last matching pattern applies."""
     factors = {
         id(v): (v, factor)
         for pattern, factor in rates.items()
@@ -235,19 +246,19 @@ def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Any, floa
     return [(v, factor) for v, factor in factors.values() if factor != 1.0 and v.trainable]
 
 
-def named_variables(network: Any, optimizer: Any) -> dict[str, Any]:
-    """The model's and the optimizer's variables for the checkpoint."""
+def named_variables(network: Network, optimizer: Optimizer) -> dict[str, Variable]:
+    """Return the variables of the model and the optimizer for the checkpoint, by name."""
     named = {**_named("model", network.variables), **_named("optimizer", optimizer.variables)}
-    named.pop("optimizer/learning_rate", None)  # the configuration's to say, also in the middle of a model's life
+    named.pop("optimizer/learning_rate", None)  # the configuration sets it, also for an existing checkpoint
     return named
 
 
-def _named(prefix: str, variables: Sequence[Any]) -> dict[str, Any]:
-    """Variables by a name that is the same in every process."""
-    named: dict[str, Any] = {}
+def _named(prefix: str, variables: Sequence[Variable]) -> dict[str, Variable]:
+    """Return the variables by a name that is the same in every process."""
+    named: dict[str, Variable] = {}
     for variable in variables:
         name = f"{prefix}/{variable.path.removeprefix('optimizer/')}"
-        # Adafactor gives its slots the names of their kinds alone.
+        # Adafactor names its slots only by their kind, so names repeat.
         repeated = sum(known == name or known.startswith(f"{name}~") for known in named)
         named[f"{name}~{repeated}" if repeated else name] = variable
     return named

@@ -1,4 +1,4 @@
-"""The composition root: settings to a wired pipeline."""
+"""The composition root: builds a pipeline from settings."""
 
 import time
 from collections.abc import Mapping
@@ -39,18 +39,19 @@ def make_pipeline(
     max_records: int | None = None,
     clock: Clock = time.monotonic,
 ) -> Pipeline:
-    """Return everything that ``learnd run`` needs, wired but not yet open.
+    """Return the configured pipeline, not opened yet.
 
     Parameters
     ----------
-    source, predictions : replace the configured ones, for tests and notebooks (`learnd.sources.memory.MemorySource`)
-    once : stop at the present end of the stream
-    max_records : stop after exactly so many records
+    source, predictions : replacements of the configured ones, for tests and notebooks, for example
+        `learnd.sources.memory.MemorySource`
+    once : stop at the current end of the stream
+    max_records : stop after exactly this many records
 
     Raises
     ------
     ConfigError
-        if a setting turns out to be wrong only when the parts are built.
+        if building the parts shows that a setting is wrong.
     """
     recipe = pinned_copy(settings, settings.data_dir)
     decoder = make_decoder(settings)
@@ -119,12 +120,12 @@ def _publishing(
 
 
 def check(settings: Settings) -> str:
-    """Make, load and compile the model as ``run`` would, and join no stream; return a description of it.
+    """Build, load and compile the model as ``run`` does, without opening the stream; return a description of it.
 
     Raises
     ------
     ConfigError
-        if a setting turns out to be wrong.
+        if a setting is wrong.
     """
     make_decoder(settings)
     _require_key(settings.export)
@@ -134,17 +135,17 @@ def check(settings: Settings) -> str:
         sum(int(tf.size(v)) for v in variables)
         for variables in (core.network.core.weights, core.network.trainable_variables)
     )
-    return f"{weights:,} weights, of which {trainable:,} learn, by {core.optimizer}"
+    return f"{weights:,} weights, {trainable:,} of them trained, by {core.optimizer}"
 
 
 def _require_key(export: ExportSettings) -> None:
-    """Raise `ConfigError` for a signing key that is not there, before the stream is joined."""
+    """Raise `ConfigError` for an unusable signing key, before the stream is opened."""
     if export.signing_key_file is not None:
         Signer(export.signing_key_file)
 
 
 def describe(settings: Settings) -> Mapping[str, object]:
-    """Return what the manifest says of the model, whatever it has learned."""
+    """Return the part of the manifest that depends only on the settings."""
     inputs = argument_names(settings.feature_names)
     return {
         "name": settings.name,

@@ -1,4 +1,4 @@
-"""Settings to sinks."""
+"""The wiring of the sinks."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,5 +33,5 @@ def make_predictions(settings: Settings, names: Callable[[], Sequence[str]]) -> 
 
 def _topic_sink(settings: Settings, topic: str | None, section: str) -> TopicSink:
     connection = settings.source.connection
-    assert topic is not None and connection is not None, "the cross checks of the configuration let nothing else pass"
+    assert topic is not None and connection is not None, "the cross checks of the configuration refuse this"
     return TopicSink(topic, client_options(connection), key=f"{section}.topic")

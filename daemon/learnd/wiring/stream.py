@@ -1,4 +1,4 @@
-"""Settings to the parts that records pass before they are learned: source, decoder, transforms."""
+"""The wiring of the parts that records pass before they are learned: source, decoder, transforms."""
 
 from learnd.config.settings import Settings
 from learnd.core.layout import TextLayout
@@ -15,7 +15,7 @@ from learnd.transforms.windows import Windows
 
 
 def make_source(settings: Settings, decoder: Decoder) -> Source:
-    """Return the configured source; *decoder* tells it the event time of a record."""
+    """Return the configured source, which finds the event time of a record with *decoder*."""
 
     def event_time_s(value: bytes) -> float | None:
         run = Records(TopicPartition("", 0), [0], [value], [None], [0], Position(1))
@@ -53,9 +53,9 @@ def _fields(settings: Settings) -> Fields:
 
 
 def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
-    """Return what happens to samples before learning: rules of the features, windows per key, class numbers."""
+    """Return the configured transforms: rules of the features, windows per key, class numbers."""
     task = settings.task
-    # The times at which a broker received records say nothing about repeated readings.
+    # Without event times there are only the broker's times, which do not reveal repeated readings.
     drop_duplicates = task.duplicates == "drop" and settings.decode.time is not None
     parts: dict[str, Transform] = {}
     if rules := rules_from(settings.features):

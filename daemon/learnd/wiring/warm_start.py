@@ -1,4 +1,4 @@
-"""Beginning from what learned before: files are adopted into the ``data_dir``; one learnd goes on as another."""
+"""Warm start: copies a pretrained model into ``data_dir``, or continues from another instance's state."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
 
 from learnd.checkpoint.reading import newest_checkpoint, read_arrays, read_fingerprint
 from learnd.config.settings import ModelRecipe, ScalingSettings
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.fsync import fsync, write_text
+from learnd.core.tensors import Array
 from learnd.core.types import State
 
 log = structlog.get_logger()
@@ -26,46 +26,48 @@ _RECORD = "adopted.json"
 
 
 def pinned_copy(recipe: Recipe, data_dir: Path) -> Recipe:
-    """The same recipe, with what it loads copied into *data_dir*: years later the original may be gone, or another.
+    """Return *recipe* with the files that it loads replaced by copies in *data_dir*.
 
-    Copied once; what a ``data_dir`` has adopted stays.
+    Years later the originals may be gone or changed. They are copied once, at the first start; the copies do not
+    change.
 
     Raises
     ------
     ConfigError
-        if there is nothing at ``model.load`` and nothing was adopted before.
+        if ``model.load`` does not exist, and there is no copy.
     """
     model = recipe.model
-    named: dict[str, Path | None] = {"load": model.load, "architecture": model.architecture_file}
-    wanted = {key: path for key, path in named.items() if path is not None}
-    if not wanted:
+    options: dict[str, Path | None] = {"load": model.load, "architecture": model.architecture_file}
+    sources = {key: path for key, path in options.items() if path is not None}
+    if not sources:
         return recipe
     folder = data_dir / _FOLDER
     record = _record(folder)
-    changed = [path for key, path in wanted.items() if _digest(path) not in (None, record.get(key, {}).get("sha256"))]
+    changed = [path for key, path in sources.items() if _digest(path) not in (None, record.get(key, {}).get("sha256"))]
     if not record or (changed and not any(data_dir.glob("checkpoints/ckpt-*"))):
-        # Also where a first start failed: a file that was put right must not be ignored.
-        _adopt(wanted, data_dir)
+        # Copied again if the first start failed: a corrected file must not be ignored.
+        _copy_all(sources, data_dir)
         record = _record(folder)
     elif changed:
-        note = "what was adopted at the first start is used; begin a new data_dir to use this"
+        note = "the copy from the first start is used; use a new data_dir for the changed file"
         log.warning("loaded_model_changed", paths=[str(path) for path in changed], note=note)
-    paths = {key: folder / key / Path(record[key]["name"]) for key in wanted}
+    paths = {key: folder / key / Path(record[key]["name"]) for key in sources}
     return recipe.model_copy(update={"model": model.model_copy(update=paths)})
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What was adopted; empty if nothing was."""
+    """Return the record of the copies, by option; empty if there are none."""
     path = folder / _RECORD
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return record
 
 
-def _adopt(wanted: Mapping[str, Path], data_dir: Path) -> None:
+def _copy_all(sources: Mapping[str, Path], data_dir: Path) -> None:
+    """Copy the files or folders *sources* into *data_dir*, atomically and durably, with a record of their digests."""
     building = data_dir / f".{_FOLDER}-building"
     shutil.rmtree(building, ignore_errors=True)
     record = {}
-    for key, path in wanted.items():
+    for key, path in sources.items():
         (building / key).mkdir(parents=True)
         _copy(path, building / key, key)
         record[key] = {"name": path.name, "path": str(path), "sha256": _digest(path)}
@@ -75,18 +77,19 @@ def _adopt(wanted: Mapping[str, Path], data_dir: Path) -> None:
     shutil.rmtree(data_dir / _FOLDER, ignore_errors=True)
     building.rename(data_dir / _FOLDER)
     fsync(data_dir)
-    log.info("model_adopted", always=True, path=str(data_dir / _FOLDER), **{k: str(p) for k, p in wanted.items()})
+    log.info("model_copied", always=True, path=str(data_dir / _FOLDER), **{k: str(p) for k, p in sources.items()})
 
 
 def _copy(path: Path, folder: Path, key: str) -> None:
-    """A file, a folder, or the files of a TensorFlow checkpoint's prefix; of a ``data_dir`` its newest checkpoint."""
+    """Copy a file, a folder, the files of a TensorFlow checkpoint prefix, or the newest checkpoint of a
+    ``data_dir``."""
     prefix = own_checkpoint(path)
     if prefix is not None:
         target = folder / path.name / "checkpoints"
         target.mkdir(parents=True)
         for part in prefix.parent.glob(f"{prefix.name}.*"):
             shutil.copy(part, target / part.name)
-        if (path / _FOLDER).is_dir():  # what it was itself loaded from: the architecture is there
+        if (path / _FOLDER).is_dir():  # its own copy of a loaded model, for the architecture
             shutil.copytree(path / _FOLDER, folder / path.name / _FOLDER)
     elif path.is_dir():
         shutil.copytree(path, folder / path.name)
@@ -100,12 +103,12 @@ def _copy(path: Path, folder: Path, key: str) -> None:
 
 
 def _of_prefix(path: Path) -> list[Path]:
-    """The files of a TensorFlow checkpoint; empty if there is none."""
+    """Return the files of the TensorFlow checkpoint with this prefix; empty if there is none."""
     return sorted(path.parent.glob(f"{path.name}.*")) if Path(f"{path}.index").is_file() else []
 
 
 def _digest(path: Path) -> str | None:
-    """SHA-256 over the names and bytes of all files; None where there are none (any more)."""
+    """Return the SHA-256 of the names and contents of all files at *path*; None if there are none."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) or _of_prefix(path)
     if not files:
         return None
@@ -118,7 +121,7 @@ def _digest(path: Path) -> str | None:
 
 
 def own_checkpoint(path: Path) -> Path | None:
-    """The prefix of the newest checkpoint of the ``data_dir`` *path*, or of its ``checkpoints`` folder; else None."""
+    """Return the prefix of the newest checkpoint in *path*, a ``data_dir`` or its ``checkpoints`` folder; else None."""
     for folder in (path / "checkpoints", path):
         if folder.is_dir() and (prefix := newest_checkpoint(folder)) is not None:
             return prefix
@@ -126,40 +129,48 @@ def own_checkpoint(path: Path) -> Path | None:
 
 
 def exported_classes(recipe: ModelRecipe) -> tuple[str, ...]:
-    """The classes of the learnd export that ``model.load`` names; empty if it is none, or has none.
+    """Return the classes of the learnd export at ``model.load``; empty if it is not an export, or has no classes.
 
     Raises
     ------
     ConfigError
-        if the export takes other features, or the same in another order: it would answer, and wrongly.
+        if the export has other features, or another order: its predictions would be wrong.
     """
     load = recipe.model.load
     manifest = load / "learnd.json" if load is not None else None
     if manifest is None or not manifest.is_file():
         return ()
-    described = json.loads(manifest.read_text(encoding="utf-8"))
-    features = [feature["name"] for feature in described["features"]]
-    _require_same(recipe, features, described["task"], described["predicts"], load)
-    return tuple(described.get("classes", ()))
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    features = [feature["name"] for feature in content["features"]]
+    _require_same(recipe, features, content["task"], content["predicts"], load)
+    return tuple(content.get("classes", ()))
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """Another learnd's state to go on from: its recipe with our head and freezing, and every array that it had."""
+    """Another instance's state to continue from.
+
+    Attributes
+    ----------
+    recipe : the other instance's recipe, with the head and the frozen layers of this configuration
+    arrays : all arrays of its checkpoint, by name
+    optimizer : the name of its optimizer; None if that is unknown
+    labels : its classes
+    """
 
     recipe: ModelRecipe
-    arrays: Mapping[str, np.ndarray[Any, Any]]
+    arrays: Mapping[str, Array]
     optimizer: str | None
     labels: tuple[str, ...]
 
 
 def warm_start(recipe: ModelRecipe) -> WarmStart | None:
-    """What ``model.load`` names, if that is a checkpoint of learnd's own; else None.
+    """Return the state at ``model.load`` if it is a checkpoint of learnd, else None.
 
     Raises
     ------
     ConfigError
-        if it learned from other features, or for another task without a new head.
+        if its features differ, or if its task or target differs and there is no new head.
     """
     load = recipe.model.load
     prefix = own_checkpoint(load) if load is not None else None
@@ -183,7 +194,7 @@ def warm_start(recipe: ModelRecipe) -> WarmStart | None:
         "load": None,
     }
     if theirs.model.load is not None:
-        model["load"] = _adopted_by(load, theirs.model.load)
+        model["load"] = _copy_of(load, theirs.model.load)
     arrays, state = read_arrays(prefix.parent)
     return WarmStart(
         recipe.model_copy(
@@ -198,31 +209,29 @@ def warm_start(recipe: ModelRecipe) -> WarmStart | None:
     )
 
 
-def _adopted_by(data_dir: Path | None, original: Path) -> Path:
-    """Where the learnd of *data_dir* keeps what it was loaded from."""
+def _copy_of(data_dir: Path | None, original: Path) -> Path:
+    """Return the copy in *data_dir* of *original*, the model that the other instance was loaded from."""
     assert data_dir is not None
     path = data_dir / _FOLDER / "load" / original.name
     if not path.exists() and not _of_prefix(path):
-        message = (
-            f"{data_dir} began with {original}, and holds no copy of it; name the data_dir itself, not a folder in it"
-        )
+        message = f"{data_dir} was loaded from {original}, but has no copy of it; name the data_dir, not a folder in it"
         raise ConfigError(Problem("model.load", message))
     return path
 
 
 def _require_same(recipe: ModelRecipe, features: list[str], task: str, target: list[str], load: Path | None) -> None:
-    """That another learnd's model gets, and without a new head gives, what it did."""
+    """Raise `ConfigError` unless the features are the same and, without a new head, the task and the target too."""
     if features != list(recipe.features):
-        message = f"{load} learned from {', '.join(features)}, in this order; the configuration has other features"
+        message = f"{load} learned from {', '.join(features)}, in this order; configure the same features"
         raise ConfigError(Problem("model.load", message))
     if recipe.model.head is not None:
         return
     if task != recipe.task.kind:
-        message = f"{load} learned a {task}; add `head: {{}}` to go on with another task"
+        message = f"{load} learned a {task}; add `head: {{}}` to use another task"
         raise ConfigError(Problem("model.load", message))
     if recipe.target and target != recipe.target:
         message = (
-            f"{load} predicts {', '.join(target)}, not {', '.join(recipe.target)}; add `head: {{}}` for another target"
+            f"{load} predicts {', '.join(target)}, not {', '.join(recipe.target)}; add `head: {{}}` to change that"
         )
         raise ConfigError(Problem("model.load", message))
 
