@@ -16,6 +16,7 @@ class TrainedModel:
     ----------
     classes : the names of the classes so far, by number; empty where there are none
     refusals : updates refused, and rollbacks, since the model began
+    weights : the served state by the names that a checkpoint gives it, with averaged weights; the arrays never change
     continuation : what an exported model needs besides its weights to be trained further, as arrays that never change
     retraces : compilations of the update that nothing called for
     """
@@ -24,5 +25,6 @@ class TrainedModel:
     averaged: AveragedModel
     classes: Callable[[], tuple[str, ...]]
     refusals: Callable[[], tuple[int, int]]
+    weights: Callable[[], Mapping[str, Array]]
     continuation: Callable[[], Mapping[str, Array]]
     retraces: Callable[[], int]
