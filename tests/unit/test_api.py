@@ -13,9 +13,11 @@ import pytest
 
 import learnd
 from learnd.api.exported import ExportedModel
+from learnd.api.records import as_values
 from learnd.checkpoint.reading import read_arrays
 from learnd.config.settings import Settings
 from learnd.runtime.data_dir_lock import DataDirLock
+from tests.support.documents import blocks
 from tests.support.helpers import readings, same_arrays
 
 HEAVY = ("tensorflow", "keras", "kafka", "numpy", "structlog")
@@ -78,11 +80,11 @@ def test_a_run_returns_predictions_scores_state_and_weights(whole: tuple[learnd.
     assert result.state == learnd.ModelState(120, 120, 120, {("records", 0): 120})
     assert (result.rejected, result.skipped, result.classes) == ({}, {}, ())
     assert [line["offset"] for line in result.predictions] == list(range(120))
-    assert result.predictions[7]["truth"]["y"] == pytest.approx(_dicts(8)[7]["y"], rel=1e-6)
+    assert result.predictions[7]["truth"]["y"] == pytest.approx(_dicts(120)[7]["y"], rel=1e-6)
     assert result.scores.samples == 120
     assert result.scores.mean_loss > 0.0
     assert result.weights["model/output/kernel"].shape == (3, 1)
-    assert result.export == data_dir / "exports" / "1"
+    assert result.export == (data_dir / "exports" / "latest").resolve()
     assert "samples=120" in repr(result)
 
 
@@ -195,17 +197,29 @@ def test_wrong_settings_name_the_key() -> None:
     [
         ({}, "the stream has no end"),
         ({"max_records": 0}, "max_records: is 0"),
-        ({"records": {"a": 1.0}}, "is a dict, but must be an iterable of records"),
-        ({"records": b"{}"}, "is a bytes, but must be"),
-        ({"records": [{"a": 1.0}, b"{}"]}, r"records\[1\]: is a bytes, but the first record is a mapping"),
-        ({"records": [b"{}", {"a": 1.0}]}, r"records\[1\]: is a dict, but the first record is not"),
-        ({"records": [{"a": object()}]}, r"records\[0\]: cannot be written as JSON: a object"),
+        ({"records": {"a": 1.0}}, "is of type dict, but must be an iterable of records"),
+        ({"records": b"{}"}, "is of type bytes, but must be"),
+        ({"records": [{"a": 1.0}, b"{}"]}, r"records\[1\]: is of type bytes, but the first record is a mapping"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     """Nothing is learned."""
     with pytest.raises(learnd.UsageError, match=message):
         learnd.run(_settings(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([b"{}", {"a": 1.0}], r"records\[1\]: is of type dict, but the first record is not"),
+        ([{"a": object()}], r"records\[0\]: cannot be written as JSON: a value of type object is neither"),
+    ],
+)
+def test_a_record_that_cannot_be_converted_is_named(records: list[Any], message: str, tmp_path: Path) -> None:
+    """When it is reached."""
+    values, _ = as_values(records, _settings(tmp_path))
+    with pytest.raises(learnd.UsageError, match=message):
+        list(values)
 
 
 def test_an_export_answers_as_the_averaged_weights_do(whole: tuple[learnd.RunResult, Path]) -> None:
@@ -251,7 +265,7 @@ def test_missing_values_are_replaced_as_the_export_says() -> None:
         ([{"a": 1.0, "b": 2.0}, {"a": 1.0}], None, r"rows\[1\]: b is missing or not finite"),
         ([[np.inf, 1.0]], None, r"rows\[0\]: a is missing or not finite"),
         ([{"a": "high", "b": 2.0}], None, r"rows\[0\]: a is 'high', which is not a number"),
-        ({"a": 1.0, "b": 2.0}, None, "is a dict, but must be a sequence"),
+        ({"a": 1.0, "b": 2.0}, None, "is of type dict, but must be a sequence"),
         ([[1.0]], None, r"have the shape \(1, 1\), but this model takes \(n, 2\), where the last axis is a, b"),
         ([[1.0], [1.0, 2.0]], None, "are not an array of numbers"),
         ([{"a": 1.0, "b": 2.0}], 3, r"pass an array of shape \(n, 3, 2\)"),
@@ -262,3 +276,28 @@ def test_rows_that_a_model_cannot_take_are_named(rows: Any, window: int | None, 
     """An error, rather than an answer that means nothing."""
     with pytest.raises(learnd.UsageError, match=message):
         _model(window=window).predict(rows)
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as in a notebook, with a small ``boiler.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    head = "ts,inlet,outlet,flow,power"
+    rows = [f"{1_700_000_000 + 60 * i},{40 + i % 7},{60 + i % 5},5.0,{20.0 + i % 5 - i % 7}" for i in range(1200)]
+    Path("boiler.csv").write_text("\n".join([head, *rows]) + "\n")
+    boiler = {
+        "data_dir": "data/boiler",
+        "source": {"kind": "file", "path": "boiler.csv"},
+        "decode": {"kind": "csv", "time": "ts"},
+        "features": ["inlet", "outlet", "flow"],
+        "target": "power",
+        "model": {"kind": "linear"},
+        "learning": {"compile": False},
+        "export": {"formats": ["saved_model"]},
+    }
+    Path("boiler.yaml").write_text(json.dumps(boiler))
+    space: dict[str, Any] = {}
+    for example in blocks("daemon/docs/python-api.md", "python"):
+        exec(compile(example.text, str(example), "exec"), space)
+    assert space["result"].state.samples == 1002
+    assert np.isfinite(space["power"]).all()
+    assert space["power"].shape == (1, 1)

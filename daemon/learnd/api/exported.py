@@ -64,8 +64,8 @@ class ExportedModel:
 
         if isinstance(rows, Mapping) or hasattr(rows, "to_dict"):  # the columns of a table may be in another order
             raise UsageError(
-                f"rows: is a {type(rows).__name__}, but must be a sequence of mappings or an array: for one row, pass "
-                'a list of it; for a DataFrame, pass frame.to_dict("records")'
+                f"rows: is of type {type(rows).__name__}, but must be a sequence of mappings or an array: for one row, "
+                'pass a list of it; for a DataFrame, pass frame.to_dict("records")'
             )
         try:
             x = self._from_mappings(rows) if _holds_mappings(rows) else np.array(rows, np.float32)

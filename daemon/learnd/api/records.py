@@ -26,7 +26,7 @@ def as_values(records: Iterable[Record], settings: Settings) -> tuple[Iterator[b
     """
     if isinstance(records, str | bytes | Mapping) or hasattr(records, "to_dict"):
         raise UsageError(
-            f"records: is {_a(records)}, but must be an iterable of records: for one record, pass a list of it; for a "
+            f"records: is {_type(records)}, but must be an iterable of records: for one record, pass a list of it; for a "
             'DataFrame, pass frame.to_dict("records")'
         )
     iterator = iter(records)
@@ -40,7 +40,9 @@ def as_values(records: Iterable[Record], settings: Settings) -> tuple[Iterator[b
 def _mappings(records: Iterable[Record]) -> Iterator[bytes]:
     for number, record in enumerate(records):
         if not isinstance(record, Mapping):
-            raise UsageError(f"records[{number}]: is {_a(record)}, but the first record is a mapping; do not mix them")
+            raise UsageError(
+                f"records[{number}]: is {_type(record)}, but the first record is a mapping; do not mix them"
+            )
         try:
             yield as_json(record)
         except (TypeError, ValueError) as error:
@@ -54,7 +56,7 @@ def _texts(records: Iterable[Record]) -> Iterator[bytes]:
         elif isinstance(record, bytes):
             yield record
         else:
-            raise UsageError(f"records[{number}]: is {_a(record)}, but the first record is not; do not mix them")
+            raise UsageError(f"records[{number}]: is {_type(record)}, but the first record is not; do not mix them")
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:
@@ -81,13 +83,13 @@ def _scalar(value: object) -> object:
 def _text(value: Any) -> str:
     """Return the ISO 8601 text of a time of whatever class."""
     if not hasattr(value, "isoformat"):
-        raise TypeError(f"{_a(value)} is neither a number, nor a text, nor a time")
+        raise TypeError(f"a value {_type(value)} is neither a number, nor a text, nor a time")
     text: str = value.isoformat()
     return text
 
 
-def _a(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _type(value: object) -> str:
+    return f"of type {type(value).__name__}"
 
 
 def _json_decoder(decode: DecoderSettings) -> DecoderSettings:
