@@ -26,8 +26,8 @@ def as_values(records: Iterable[Record], settings: Settings) -> tuple[Iterator[b
     """
     if isinstance(records, str | bytes | Mapping) or hasattr(records, "to_dict"):
         raise UsageError(
-            f"records: is {_type(records)}, but must be an iterable of records: for one record, pass a list of it; for a "
-            'DataFrame, pass frame.to_dict("records")'
+            f"records: is {_type(records)}, but must be an iterable of records: for one record, pass a list of it; for "
+            'a DataFrame, pass frame.to_dict("records")'
         )
     iterator = iter(records)
     first = list(islice(iterator, 1))
@@ -40,9 +40,7 @@ def as_values(records: Iterable[Record], settings: Settings) -> tuple[Iterator[b
 def _mappings(records: Iterable[Record]) -> Iterator[bytes]:
     for number, record in enumerate(records):
         if not isinstance(record, Mapping):
-            raise UsageError(
-                f"records[{number}]: is {_type(record)}, but the first record is a mapping; do not mix them"
-            )
+            raise UsageError(f"records[{number}]: is {_type(record)}, but the first one is a mapping; do not mix them")
         try:
             yield as_json(record)
         except (TypeError, ValueError) as error:
@@ -56,7 +54,7 @@ def _texts(records: Iterable[Record]) -> Iterator[bytes]:
         elif isinstance(record, bytes):
             yield record
         else:
-            raise UsageError(f"records[{number}]: is {_type(record)}, but the first record is not; do not mix them")
+            raise UsageError(f"records[{number}]: is {_type(record)}, but the first one is not; do not mix them")
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:

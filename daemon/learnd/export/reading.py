@@ -55,7 +55,8 @@ def load_reader(folder: Path, formats: Mapping[str, Mapping[str, str]], format: 
         reader: Answer = load(folder / formats[chosen]["path"])
     except FormatUnavailableError as error:
         raise UsageError(
-            f"{folder}: {chosen} cannot be loaded: {error}; import the module with that code first (learnd predict: --code)"
+            f"{folder}: {chosen} cannot be loaded: {error}; import the module with that code first (learnd predict: "
+            "--code)"
         ) from error
     except Exception as error:  # each runtime raises its own error for a missing or truncated file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
