@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TOPIC = "records"
 """The topic of records that are passed to `run`, in predictions and positions."""
-_FLAGS = "XLA_FLAGS"
+_VARIABLES = ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")
+"""Environment variables that TensorFlow reads when it starts, and that a run sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +207,15 @@ def _make_pipeline(settings: Settings, stack: ExitStack, **options: Any) -> "Pip
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Take back the compiler's options at the end: they are for this process, and not for those that it starts."""
-    before = os.environ.get(_FLAGS)
+    """Silence TensorFlow's native logs, and restore `_VARIABLES` at the end: they belong to the caller's process."""
+    before = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         yield
     finally:
-        os.environ.pop(_FLAGS, None)
-        if before is not None:
-            os.environ[_FLAGS] = before
+        for name in _VARIABLES:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _without_traces(settings: Settings, folder: Path) -> Settings:

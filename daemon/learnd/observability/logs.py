@@ -77,10 +77,14 @@ def warnings_only() -> Iterator[None]:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), logger_factory=_LoggerFactory(None)
     )
+    tensorflow = logging.getLogger("tensorflow")
+    level = tensorflow.level
+    tensorflow.setLevel(logging.ERROR)  # it warns of deprecations that the user cannot change
     try:
         yield
     finally:
         structlog.reset_defaults()
+        tensorflow.setLevel(level)
 
 
 class _LoggerFactory:
