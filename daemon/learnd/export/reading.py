@@ -38,7 +38,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = [key for key in _NEEDED if not isinstance(document, dict) or key not in document]
     if missing:
         raise ExportDamagedError(
-            f"{path} has no {', '.join(missing)}, so learnd did not write it; copy the export again"
+            f"{path} has no {', '.join(missing)}, so it is no export of learnd; copy it again"
         )
     return document
 
