@@ -1,5 +1,6 @@
 """Fixtures that every test may take."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def old_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
 
     return write_old_files(tmp_path_factory.mktemp("keras-2"))
+
+
+@pytest.fixture(scope="module")
+def shared_traces() -> Iterator[None]:
+    """Pipelines that are made from the same settings share their traced update; see `tests.support.shared_traces`."""
+    from tests.support.shared_traces import sharing  # noqa: PLC0415 - TensorFlow, which not every test needs
+
+    with sharing():
+        yield
 
 
 @pytest.fixture(scope="session")

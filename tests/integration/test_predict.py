@@ -15,6 +15,8 @@ from learnd.export.formats import READERS
 from tests.support.exports import learned, rows
 from tests.support.helpers import LEARND, WAIT_S, readings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 
 def _predict(folder: Path, lines: str, *options: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
     command = [str(LEARND), "predict", str(folder), *options]

@@ -13,6 +13,8 @@ from learnd.export.formats.keras_file import Hdf5Format, KerasFormat, optimizer_
 from learnd.learners.settings import OPTIMIZERS
 from tests.support.exports import candidate_of, in_plain_python, learned, rows
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 GOES_ON = """
 del sys.modules["keras"]
 import json

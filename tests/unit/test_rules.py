@@ -22,6 +22,8 @@ from learnd.wiring.pipeline import make_decoder, make_pipeline, make_rules
 from tests.support.helpers import PARTITION, make_samples, settings
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 NEVER = 10**9
 
 

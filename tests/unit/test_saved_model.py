@@ -11,6 +11,8 @@ import tensorflow as tf
 from tests.support.exports import in_plain_python, learned, rows
 from tests.support.helpers import make_samples
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 
 def relative(y: Any, z: Any) -> Any:
     """A user's loss, which has no value where the target is 0."""

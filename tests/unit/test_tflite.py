@@ -17,6 +17,8 @@ from learnd.export.verify import VerificationError, largest_difference, spread_o
 from tests.support.exports import candidate_of, in_plain_python, learned, rows
 from tests.support.helpers import readings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 ALL = ["tflite", "tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training"]
 
 DEVICE = """
