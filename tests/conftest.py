@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import compile_cache
+from tests.support import compile_cache, prefork
 from tests.support.certificates import Files, make_files
 
 pytest_plugins = ["learnd.testing.kafka"]
@@ -20,6 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish() -> None:
     """After the tests' modules were imported."""
     compile_cache.share()
+
+
+def pytest_sessionfinish() -> None:
+    """Here, and not when the process ends, so that whoever measures the suite finds the daemons' processor time."""
+    prefork.stop()
 
 
 @pytest.fixture(scope="session")
