@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,14 @@ class Daemon:
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         command = ["run", str(config), *arguments]
         whole = {**os.environ, **(environ or {})}
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("ab") as log, Path(os.devnull).open() as nothing:
             if not installed and prefork.early(whole) == prefork.server().early:
-                self.process = prefork.server().start(command, output=log.fileno(), environ=whole, cwd=config.parent)
+                standard = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = prefork.server().start(command, standard=standard, environ=whole, cwd=config.parent)
                 return
             self.process = subprocess.Popen(
                 [str(LEARND), *command],
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
                 env=whole,
@@ -199,11 +201,29 @@ class Daemon:
         return float(match.group(1)) if match else None
 
 
-def run_cli(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """One ``learnd`` command to its end."""
-    return subprocess.run(
-        [str(LEARND), *arguments], capture_output=True, text=True, cwd=cwd, timeout=WAIT_S, check=False
-    )
+def run_cli(*arguments: str, cwd: Path | None = None, lines: str = "") -> subprocess.CompletedProcess[str]:
+    """One installed ``learnd`` command to its end; it reads *lines*."""
+    command = [str(LEARND), *arguments]
+    return subprocess.run(command, input=lines, capture_output=True, text=True, cwd=cwd, timeout=WAIT_S, check=False)
+
+
+def run_forked(*arguments: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+    """The same for a command that imports TensorFlow, without the seconds which that takes; it reads *lines*."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        files[0].write(lines.encode())
+        files[0].seek(0)
+        standard = [file.fileno() for file in files]
+        process = prefork.server().start(arguments, standard=standard, environ=os.environ, cwd=Path.cwd())
+        try:
+            code = process.wait(WAIT_S)
+        finally:
+            process.kill()
+        said = []
+        for file in files[1:]:
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(["learnd", *arguments], code, *said)
 
 
 def same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:

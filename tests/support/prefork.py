@@ -86,13 +86,15 @@ class Server:
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environ, **quiet)
         theirs.close()
 
-    def start(self, arguments: Sequence[str], *, output: int, environ: Mapping[str, str], cwd: Path) -> ForkedProcess:
-        """Start ``learnd`` with *arguments*; both of its outputs go to the file descriptor *output*."""
+    def start(
+        self, arguments: Sequence[str], *, standard: Sequence[int], environ: Mapping[str, str], cwd: Path
+    ) -> ForkedProcess:
+        """Start ``learnd`` with *arguments* and the file descriptors *standard* for its input, output and errors."""
         request = json.dumps({"arguments": arguments, "environ": dict(environ), "cwd": str(cwd)}).encode()
         status, theirs = os.pipe()
         try:
             with self._lock:
-                socket.send_fds(self._socket, [_LENGTH.pack(len(request))], [output, theirs])
+                socket.send_fds(self._socket, [_LENGTH.pack(len(request))], [*standard, theirs])
                 self._socket.sendall(request)
                 answer = self._socket.recv(_LENGTH.size, socket.MSG_WAITALL)
         finally:
@@ -141,7 +143,7 @@ def _serve(requests: socket.socket) -> list[str] | None:
                     os.write(status, _STATUS.pack(code))
                 os.close(status)
                 continue
-            head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 2)
+            head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 4)
             if len(head) < _LENGTH.size:
                 for descriptor, (pid, _) in children.items():  # as after a start by hand, none outlives the tests
                     with contextlib.suppress(ProcessLookupError):
@@ -149,23 +151,24 @@ def _serve(requests: socket.socket) -> list[str] | None:
                     os.waitpid(pid, 0)
                 return None
             request = json.loads(requests.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL))
-            output, status = descriptors
+            *standard, status = descriptors
             pid = os.fork()
             if pid == 0:
                 for descriptor in (status, *children, *(status for _, status in children.values())):
                     os.close(descriptor)
                 requests.close()
-                _become(request, output)
+                _become(request, standard)
                 return list(request["arguments"])
-            os.close(output)
+            for descriptor in standard:
+                os.close(descriptor)
             children[os.pidfd_open(pid)] = (pid, status)
             requests.sendall(_LENGTH.pack(pid))
 
 
-def _become(request: Mapping[str, Any], output: int) -> None:
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+def _become(request: Mapping[str, Any], standard: Sequence[int]) -> None:
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environ"])
