@@ -21,6 +21,8 @@ from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import ROOT, SAVED_MODEL, Daemon, config_text, run_cli
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 EXAMPLE = ROOT / "tests" / "example"
 
 

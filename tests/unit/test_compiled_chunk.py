@@ -18,6 +18,8 @@ from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, same_arrays, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 ROWS = 200
 
 

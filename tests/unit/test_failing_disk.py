@@ -22,6 +22,8 @@ from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import fill, readings, settings, small_disk
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 PARTITION = TopicPartition("memory", 0)
 
 

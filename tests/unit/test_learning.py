@@ -17,6 +17,8 @@ from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, same_arrays, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 ROWS = 400
 QUICK = {"compile": False}
 """Without XLA a test compiles in a second rather than four; `test_every_option_compiles` has it on."""

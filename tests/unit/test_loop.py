@@ -29,6 +29,8 @@ from tests.support.exports import hollow
 from tests.support.helpers import SAVED_MODEL, readings, same_arrays, settings
 from tests.unit.test_checkpoint_faults import POINTS, Killed
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 PARTITION = TopicPartition("memory", 0)
 
 

@@ -29,6 +29,8 @@ from tests.support.exports import learned
 from tests.support.helpers import SAVED_MODEL, run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 SCHEMA = json.loads(manifest_schema.SCHEMA_FILE.read_text())
 
 

@@ -31,6 +31,8 @@ from tests.support.exports import hollow, learned
 from tests.support.helpers import settings, until
 from tests.unit.test_versions import Clock
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 
 class _Child:
     """Stands where the child process would, with the same code, so that a test needs no process."""

@@ -30,6 +30,8 @@ from tests.unit.test_loop import _learn_until
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 from tests.unit.test_versions import Clock
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 SECRET = "canary-51823-secret"
 
 

@@ -37,9 +37,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ExportDamagedError(f"{path} cannot be read: {error}") from error
     missing = [key for key in _NEEDED if not isinstance(document, dict) or key not in document]
     if missing:
-        raise ExportDamagedError(
-            f"{path} has no {', '.join(missing)}, so it is no export of learnd; copy it again"
-        )
+        raise ExportDamagedError(f"{path} has no {', '.join(missing)}, so it is no export of learnd; copy it again")
     return document
 
 
