@@ -354,7 +354,7 @@ def test_averaged_batch_normalisation_has_the_statistics_of_the_averaged_weights
     first, last = len(network.averaged_weights()), len(network.averaged_weights()) + len(of_live[0])
 
     # The truth: hold the averaged weights still, and let statistics settle over the whole stream.
-    other = make_pipeline(options).averaged._network
+    other = make_pipeline(options).model.averaged._network
     for variable, value in zip(other.averaged_weights(), state, strict=False):
         variable.assign(value)
     for start in [*range(0, len(stream), 16)] * 2:

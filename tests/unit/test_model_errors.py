@@ -248,8 +248,8 @@ def test_a_new_head_brings_the_loss_of_its_task(tmp_path: Path) -> None:
     model.save(tmp_path / "huber.keras")
     sections = {"task": {"kind": "classification", "classes": ["n", "y"]}, "learning": {"compile": False}}
     load = {"load": str(tmp_path / "huber.keras")}
-    kept = make_pipeline(settings(tmp_path / "1", model=load, **sections)).averaged._network
-    replaced = make_pipeline(settings(tmp_path / "2", model={**load, "head": {}}, **sections)).averaged._network
+    kept = make_pipeline(settings(tmp_path / "1", model=load, **sections)).model.averaged._network
+    replaced = make_pipeline(settings(tmp_path / "2", model={**load, "head": {}}, **sections)).model.averaged._network
     assert (kept.loss_name, replaced.loss_name) == ("huber_loss", "the task's own")
 
 
