@@ -363,7 +363,7 @@ def test_samples_of_no_weight_teach_nothing(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = {"kind": "mlp", "hidden": [4]}
     text = configuration(tmp_path, path, model=model, learning={"sample_weight": "trust", "compile": False})
-    start = {name: v.numpy() for name, v in make_pipeline(loads(text)).checkpoints._live.items()}
+    start = {name: v.numpy() for name, v in make_pipeline(loads(text)).saving.checkpoints._live.items()}
     learned(text)
     arrays, _ = read_arrays(tmp_path / "data" / "checkpoints")
     for name in ("model/dense_0/kernel", "model/output/kernel"):

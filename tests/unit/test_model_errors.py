@@ -281,7 +281,7 @@ def test_an_export_goes_on_with_its_own_features_and_classes_alone(tmp_path: Pat
     sections: dict[str, Any] = {"model": {"load": str(tmp_path / "7")}, "learning": {"compile": False}}
     for classes in ({"classes": ["n", "y"]}, {"classes": "dynamic", "max_classes": 2}):
         task = {"kind": "classification", **classes}
-        assert make_pipeline(settings(tmp_path / "good", task=task, **sections)).classes() == ("n", "y")
+        assert make_pipeline(settings(tmp_path / "good", task=task, **sections)).model.classes() == ("n", "y")
     for changed, message in (
         ({"features": ["c", "b", "a"]}, r"learned from a, b, c, in this order"),
         ({"target": "z"}, r"predicts y, not z"),
