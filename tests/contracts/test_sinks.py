@@ -13,7 +13,7 @@ from learnd.core.errors import ConfigError
 from learnd.core.protocols import DeadLetters, Predictions
 from learnd.core.types import Reject, StepResult
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
-from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
+from learnd.sinks.predictions import CollectedPredictions, FilePredictions, Lines, NoPredictions, TopicPredictions
 from learnd.sinks.topics import TopicSink
 from tests.support.helpers import PARTITION, make_samples, step_result
 
@@ -48,13 +48,16 @@ def dead_letters(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DeadLe
     return TopicDeadLetters(sink, "test"), count
 
 
-@pytest.fixture(params=["none", "file", "topic"])
+@pytest.fixture(params=["none", "file", "collected", "topic"])
 def predictions(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Predictions, Count | None]:
     if request.param == "none":
         return NoPredictions(), None
+    path = tmp_path / "predictions.jsonl"
     if request.param == "file":
-        path = tmp_path / "predictions.jsonl"
         return FilePredictions(path, LINES), _lines(path)
+    if request.param == "collected":
+        collected: list[dict[str, Any]] = []
+        return CollectedPredictions(FilePredictions(path, LINES), LINES, collected), lambda expected: len(collected)
     sink, count = _topic(request)
     return TopicPredictions(sink, LINES), count
 

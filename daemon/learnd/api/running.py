@@ -119,7 +119,8 @@ def run(
     temporary : start a new model in a temporary directory and delete it afterwards. Nothing is exported, and the
         configured sinks are not written. A Kafka source still commits its offsets to ``source.group_id``
     collect : keep the predictions in memory, about 1 kB each
-    stopping : returns True to stop; called at least ten times per second. What was read is learned, for up to 5 s
+    stopping : returns True to stop; called between batches, and about ten times per second while none comes. What was
+        read by then is learned, for up to 5 s
 
     Raises
     ------
