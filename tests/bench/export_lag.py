@@ -32,7 +32,7 @@ def _lag(rate_per_s: int, count: int) -> list[list[object]]:
             )
         )
         behind, durations_s, ages_s, rates = [], [], [], []
-        with Daemon(config) as daemon:
+        with Daemon(config, installed=True) as daemon:
             started_s, before = time.monotonic(), 0.0
             for number in range(1, count + 1):
                 event = daemon.wait_for("export_published", count=number)[-1]

@@ -25,7 +25,7 @@ def main() -> None:
         features = ["temperature", "pressure", "vibration"]
         source = {"kind": "simulator"}
         config.write_text(config_text(Path(folder) / "data", source=source, features=features, target="wear"))
-        with Daemon(config) as daemon:
+        with Daemon(config, installed=True) as daemon:
             until(lambda: (daemon.metric("learnd_samples_learned_total") or 0) > 10_000, what="learning")
             for connections in CONNECTIONS:
                 with SlowClients(daemon.port, connections) as slow:

@@ -106,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = _configure(Path(folder), samples)
         seen = []
-        with Daemon(config) as daemon:
+        with Daemon(config, installed=True) as daemon:
             daemon.wait_for("http_listening")
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s and daemon.process.poll() is None:
