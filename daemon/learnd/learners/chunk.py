@@ -22,7 +22,7 @@ from learnd.core.tensors import Tensor
 from learnd.core.types import BoolArray, Float32Array, Int64Array
 from learnd.learners.actions import Actions
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.update import UpdateResult, Update
+from learnd.learners.update import Update, UpdateResult
 
 CHUNK_ROWS = 2048
 """Maximum number of rows per call. A call costs about 0.5 ms regardless of its rows, so a backlog needs large chunks;
