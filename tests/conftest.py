@@ -1,10 +1,12 @@
 """Fixtures that every test may take."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import compile_cache
+from tests.support import compile_cache, prefork
 from tests.support.certificates import Files, make_files
 
 pytest_plugins = ["learnd.testing.kafka"]
@@ -17,8 +19,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """After the tests' modules were imported."""
+    """After the tests' modules were imported: their million objects need not be looked through by each collection."""
     compile_cache.share()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Here, and not when the process ends, so that whoever measures the suite finds the daemons' processor time."""
+    prefork.stop()
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +35,15 @@ def old_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
 
     return write_old_files(tmp_path_factory.mktemp("keras-2"))
+
+
+@pytest.fixture(scope="module")
+def shared_traces() -> Iterator[None]:
+    """Pipelines that are made from the same settings share their traced update; see `tests.support.shared_traces`."""
+    from tests.support.shared_traces import sharing  # noqa: PLC0415 - TensorFlow, which not every test needs
+
+    with sharing():
+        yield
 
 
 @pytest.fixture(scope="session")

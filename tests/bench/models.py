@@ -63,7 +63,7 @@ def _eager(options: Any, samples: Samples, rows: int) -> Callable[[], float]:
 
     def update(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:
-            _, losses = network.predict_and_loss(x, y, training=True)
+            losses = network.predict_and_loss(x, y, training=True).losses
             total = tf.reduce_mean(losses) + network.penalty()
         variables = network.trainable_variables
         optimizer.apply(tape.gradient(total, variables), variables)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from learnd.averaging.settings import WindowSettings
 from learnd.averaging.window import WindowAverager
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.chunk import CompiledChunk
+from learnd.learners.chunk import CompiledChunk, Groups
 from learnd.learners.guard import Guard
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings, PerSampleSettings
@@ -47,17 +47,18 @@ def compare(optimizer: OptimizerSettings) -> list[object]:
     averaged = AveragedModel(network, averager)
     update = Update(network, made, averaged, Guard(network, averaged, max_step=1.0, max_refused=100), UpdateOptions())
     chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
-    x = random.normal(size=(chunk.rows, 16)).astype(np.float32)
+    x = random.normal(size=(chunk.groups, 16)).astype(np.float32)
     y = x[:, :1] * 2
+    groups = Groups.of_single_rows(x, y)
     eager_network, eager_optimizer = _parts(optimizer)
     rows = [(tf.constant(x[i][None]), tf.constant(y[i][None])) for i in range(EAGER_ROWS)]
 
     def compiled() -> float:
-        return seconds(lambda: [chunk(x, y) for _ in range(COMPILED_CHUNKS)]) / (COMPILED_CHUNKS * chunk.rows) * 1e6
+        return seconds(lambda: [chunk(groups) for _ in range(COMPILED_CHUNKS)]) / (COMPILED_CHUNKS * chunk.groups) * 1e6
 
     def one(x_i: Any, y_i: Any) -> None:
         with tf.GradientTape() as tape:
-            _, losses = eager_network.predict_and_loss(x_i, y_i, training=True)
+            losses = eager_network.predict_and_loss(x_i, y_i, training=True).losses
             loss = tf.reduce_mean(losses)
         variables = eager_network.trainable_variables
         eager_optimizer.apply(tape.gradient(loss, variables), variables)

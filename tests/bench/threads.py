@@ -16,7 +16,7 @@ import tensorflow as tf
 from learnd.averaging.none import NoAverager
 from learnd.averaging.settings import NoneSettings
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.chunk import CompiledChunk
+from learnd.learners.chunk import CompiledChunk, Groups
 from learnd.learners.guard import Guard
 from learnd.learners.optimizer import make_optimizer
 from learnd.learners.settings import OptimizerSettings
@@ -42,13 +42,14 @@ def measure(threads: int, hidden: list[int]) -> tuple[float, float]:
         network, optimizer, averaged, Guard(network, averaged, max_step=1.0, max_refused=100), UpdateOptions()
     )
     chunk = CompiledChunk(network, update, averaged, batch_rows=1, targets=1)
-    rows = max(20, min(chunk.rows, 2_000_000 // network.count_params()))
+    rows = max(20, min(chunk.groups, 2_000_000 // network.count_params()))
     x = np.random.default_rng(0).normal(size=(rows, 64)).astype(np.float32)
-    chunk(x, x[:, :1])
+    groups = Groups.of_single_rows(x, x[:, :1])
+    chunk(groups)
     calls = 10
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     for _ in range(calls):
-        chunk(x, x[:, :1])
+        chunk(groups)
     per_sample = 1e6 / (calls * rows)
     return (time.perf_counter() - wall_s) * per_sample, (time.process_time() - cpu_s) * per_sample
 

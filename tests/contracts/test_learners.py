@@ -11,6 +11,8 @@ from learnd.core.types import Samples
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 CASES: dict[str, dict[str, Any]] = {"per_sample": {}, "micro_batch": {"batch_size": 4}}
 
 

@@ -187,7 +187,7 @@ def test_a_decompression_bomb_is_rejected_within_bounds(codec: int, kafka_broker
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, readings(200))
     config = _config(tmp_path, kafka_broker.bootstrap, topic, errors="dead_letter")
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 200, what="the records before")
         before_kib = _memory_kib(daemon, "VmHWM")
         produce_batch(kafka_broker, topic, bomb(GIB, codec=codec))

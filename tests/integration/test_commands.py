@@ -32,14 +32,14 @@ def _quick(folder: Path, records: int = 5000) -> Path:
 def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """The embedded default needs nothing but the command; a longer second run learns only what is new."""
     config = _quick(tmp_path)
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
         finished = daemon.events("finished")[-1]
     assert finished["samples"] == 5000
     assert finished["loss"] < 0.5
     assert (tmp_path / "data" / "quickstart" / "exports" / "latest" / "model.tflite").exists()
     config = _quick(tmp_path, records=6000)
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
         assert daemon.events("state_restored")[-1]["samples"] == 5000
         finished = daemon.events("finished")[-1]
@@ -61,16 +61,16 @@ def test_files_are_learned_from(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     text = config_text(tmp_path / "data", source={"kind": "file", "path": str(path), "delimiter": ";"}, decode=None)
     config.write_text(text)
-    with Daemon(config, "--max-records", "100") as daemon:
+    with Daemon(config, "--max-records", "100", installed=True) as daemon:
         daemon.finish()
         assert daemon.events("finished")[-1]["records"] == 100
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
         assert daemon.events("finished")[-1]["samples"] == 200
         assert not daemon.events("nothing_learned")
     with path.open("ab") as file:
         file.write(gzip.compress(b"\njunk\njunk"))
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
         (nothing,) = daemon.events("nothing_learned")
         finished = daemon.events("finished")[-1]
@@ -85,7 +85,7 @@ def test_a_misspelt_feature_is_seen_in_the_log(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     source = {"kind": "file", "path": str(path)}
     config.write_text(config_text(tmp_path / "data", source=source, features=["a", "bee", "c"]))
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
         told = {event["reason"]: event.get("detail") for event in daemon.events("record_rejected")}
         (nothing,) = daemon.events("nothing_learned")
@@ -162,7 +162,7 @@ def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     sections = {"features": ["temperature"], "target": "wear", "source": {"kind": "simulator", "records": 300}}
     config.write_text(config_text(tmp_path / "data", **sections))
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         daemon.finish()
     config.write_text(config_text(tmp_path / "data", **sections, model={"kind": "linear"}))
     done = run_cli("run", str(config))

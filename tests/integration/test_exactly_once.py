@@ -167,7 +167,7 @@ def _kill_some_time_after_a_save(config: Path, random: np.random.Generator) -> N
 
 def _kill_at_any_time(config: Path, random: np.random.Generator) -> str:
     """From the first moment of the process on; some come in its start, most while it learns."""
-    with Daemon(config) as daemon:
+    with Daemon(config, installed=True) as daemon:
         if in_the_start := random.random() < 0.2:
             time.sleep(random.uniform(0.0, 5.0))
         else:
@@ -187,7 +187,7 @@ def _compare_with_an_uninterrupted_run(
         assert not daemon.events("checkpoint_damaged"), "a crash is no damage"
     folder = broken.parent.parent
     whole = _config(folder / "whole", broker, topic, **sections)
-    with Daemon(whole, "--once") as daemon:
+    with Daemon(whole, "--once", installed=True) as daemon:  # another hash seed than all that were killed
         daemon.finish()
     arrays, state = read_arrays(folder / "whole" / "data" / "checkpoints")
     arrays_again, state_again = read_arrays(folder / "broken" / "data" / "checkpoints")

@@ -519,7 +519,7 @@ def test_sigterm_ends_in_time_though_the_broker_hangs_and_an_export_too(
     (tmp_path / "sleepy.py").write_text(
         "import sys, time, keras\n"
         "def make(input_shape, outputs):\n"
-        "    if any('export_child' in word for word in sys.argv): time.sleep(60)\n"
+        "    if any('export_worker' in word for word in sys.argv): time.sleep(60)\n"
         "    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(outputs)])\n"
     )
     config = _config(

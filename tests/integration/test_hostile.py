@@ -20,6 +20,8 @@ from tests.support.helpers import readings, same_arrays, settings
 from tests.support.hostile import CORPORA, Corpus, json_corpus, letter, mutations
 from tests.unit.test_loop import PARTITION, NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 HOSTILE = {"json": 40_000, "csv": 30_000, "float32": 30_000}
 GOOD = 600
 OF_EACH = 40

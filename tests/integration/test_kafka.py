@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import learnd
 from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError
 from learnd.core.types import Position, TopicPartition, offsets_of
 from learnd.sinks.topics import TopicSink
@@ -205,3 +206,19 @@ def test_no_broker_is_exit_code_69(tmp_path: Path) -> None:
     with Daemon(config) as daemon:
         daemon.finish(code=BrokerUnavailableError.exit_code)
         assert f"no broker answers at {address}" in daemon.events("stopped")[0]["error"]
+
+
+def test_the_python_api_takes_n_records_and_then_the_rest(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
+    """``max_records``, then the present end of the topic, then records that arrive while it follows."""
+    topic = kafka_broker.create_topic()
+    values = readings(90)
+    kafka_broker.produce(topic, values[:60])
+    source = {"kind": "kafka", "bootstrap_servers": [kafka_broker.bootstrap], "topics": [topic]}
+    text = config_text(tmp_path / "data", source=source, model={"kind": "linear"}, learning={"compile": False})
+    settings = learnd.loads(text)
+    assert learnd.run(settings, max_records=25).state.positions == {(topic, 0): 25}
+    rest = learnd.run(settings)
+    assert [line["offset"] for line in rest.predictions] == list(range(25, 60))
+    kafka_broker.produce(topic, values[60:])
+    followed = learnd.run(settings, follow=True, max_records=30)
+    assert (followed.records, followed.state.samples) == (30, 90)

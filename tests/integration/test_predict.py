@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,16 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from learnd.export.formats import READERS
 from tests.support.exports import learned, rows
-from tests.support.helpers import LEARND, WAIT_S, readings
+from tests.support.helpers import readings, run_cli, run_forked
+
+pytestmark = pytest.mark.usefixtures("shared_traces")
 
 
-def _predict(folder: Path, lines: str, *options: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
-    command = [str(LEARND), "predict", str(folder), *options]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=WAIT_S, check=False)
+def _predict(
+    folder: Path, lines: str, *options: str, code: int = 0, installed: bool = False
+) -> tuple[list[dict[str, Any]], str]:
+    command = ["predict", str(folder), *options]
+    done = run_cli(*command, lines=lines) if installed else run_forked(*command, lines=lines)
     assert done.returncode == code, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
@@ -88,7 +91,7 @@ def test_classes_go_by_their_names(tmp_path: Path) -> None:
         json.dumps({"a": i % 2, "b": 0.0, "c": 1.0, "y": "uv"[i % 2], "k": "m", "t": i}).encode() for i in range(300)
     ]
     learned(tmp_path, script=script, task={"kind": "classification"})
-    (answer,), _ = _predict(tmp_path / "exports" / "latest", '{"a": 1.0, "b": 0.0, "c": 1.0}')
+    (answer,), _ = _predict(tmp_path / "exports" / "latest", '{"a": 1.0, "b": 0.0, "c": 1.0}', installed=True)
     assert answer["class"] == "v"
     assert sorted(answer["probabilities"]) == ["u", "v"]
 

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 from learnd.core.fsync import write_text
 from learnd.export import manifest
-from learnd.export import publisher
+from learnd.export import publisher, request
 from learnd.export import versions
 from learnd.export.settings import ExportSettings, UploadSettings
 from learnd.export.upload import Uploader
@@ -48,7 +48,7 @@ def build(building, urgent):  # in place of the child process, whose TensorFlow 
     (building / "saved_model" / "variables").mkdir(parents=True)
     for name in ("model.tflite", "saved_model/saved_model.pb", "saved_model/variables/variables.data"):
         (building / name).write_bytes(os.urandom(5000))
-    files = {p: f for p, f in manifest.hash_files(building).items() if not p.startswith(publisher.REQUEST)}
+    files = {p: f for p, f in manifest.hash_files(building).items() if not p.startswith(request.REQUEST)}
     write_text(building / manifest.FILE_NAME, json.dumps({"samples": 1, "files": files, "unavailable": {}}))
 
 

@@ -21,6 +21,8 @@ from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import ROOT, SAVED_MODEL, Daemon, config_text, run_cli
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 EXAMPLE = ROOT / "tests" / "example"
 
 
@@ -195,7 +197,7 @@ def test_replace_the_output_layer_because_there_are_more_classes_now(tmp_path: P
     five = {"kind": "classification", "classes": [f"kind-{i}" for i in range(5)]}
     readings = stream(tmp_path, classes=5)
     wrong = configuration(tmp_path, readings, model={"load": str(tmp_path / "three.keras")}, task=five, **sections)
-    with pytest.raises(ConfigError, match=r"gives 3 numbers, the task asks for 5; add `head: \{\}`"):
+    with pytest.raises(ConfigError, match=r"the model has 3 outputs, the task needs 5; add `head: \{\}`"):
         make_pipeline(loads(wrong))
     text = configuration(
         tmp_path / "new", readings, model={"load": str(tmp_path / "three.keras"), "head": {}}, task=five, **sections
@@ -231,7 +233,7 @@ def test_let_the_model_grow_when_a_new_class_appears(tmp_path: Path) -> None:
     assert manifest["classes"] == ["kind-0", "kind-1", "kind-2", "kind-3"]
     assert manifest["outputs"] == [{"name": "probabilities", "dtype": "float32", "shape": [None, 4]}]
     _, state = read_arrays(tmp_path / "data" / "checkpoints")
-    assert state["transform"]["names"] == manifest["classes"]
+    assert state["transforms"]["labels"]["names"] == manifest["classes"]
 
 
 def test_freeze_the_backbone_and_train_only_the_last_layers_with_a_low_learning_rate(tmp_path: Path) -> None:
@@ -361,7 +363,7 @@ def test_samples_of_no_weight_teach_nothing(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = {"kind": "mlp", "hidden": [4]}
     text = configuration(tmp_path, path, model=model, learning={"sample_weight": "trust", "compile": False})
-    start = {name: v.numpy() for name, v in make_pipeline(loads(text)).checkpoints._live.items()}
+    start = {name: v.numpy() for name, v in make_pipeline(loads(text)).saving.checkpoints._live.items()}
     learned(text)
     arrays, _ = read_arrays(tmp_path / "data" / "checkpoints")
     for name in ("model/dense_0/kernel", "model/output/kernel"):

@@ -90,7 +90,7 @@ def test_a_secret_shows_nowhere(
         export={"every_samples": 200, "formats": ["saved_model", "tflite"]},
     )
     seen: dict[str, bytes] = {}
-    with Daemon(config, environ={"KAFKA_PASSWORD": access_files.password}) as daemon:
+    with Daemon(config, environ={"KAFKA_PASSWORD": access_files.password}, installed=True) as daemon:
         child = until(lambda: _children(daemon.process.pid), what="the exporting child")[0]
         for process in (daemon.process.pid, child):
             seen[f"command line of {process}"] = Path(f"/proc/{process}/cmdline").read_bytes()

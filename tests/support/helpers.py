@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from learnd.config.loader import loads
 from learnd.config.settings import Settings
 from learnd.core.protocols import Source, Transform
 from learnd.core.types import Batch, Float32Array, Samples, StepResult, TopicPartition
+from tests.support import prefork
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARND = Path(sys.executable).with_name("learnd")
@@ -123,18 +125,32 @@ def read_values(source: Source, count: int) -> list[bytes | None]:
 
 
 class Daemon:
-    """``learnd run`` as users start it: the installed command, in a process of its own."""
+    """``learnd run`` in a process of its own.
 
-    def __init__(self, config: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+    *installed* starts the command as users do. Else the process is forked after the imports, which saves some seconds
+    of processor time (`tests.support.prefork`), unless *environ* has what acts before that.
+    """
+
+    process: subprocess.Popen[bytes] | prefork.ForkedProcess
+
+    def __init__(
+        self, config: Path, *arguments: str, environ: Mapping[str, str] | None = None, installed: bool = False
+    ) -> None:
         self.log_path = config.with_suffix(".log")
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with self.log_path.open("ab") as log:
+        command = ["run", str(config), *arguments]
+        whole = {**os.environ, **(environ or {})}
+        with self.log_path.open("ab") as log, Path(os.devnull).open() as nothing:
+            if not installed and prefork.early(whole) == prefork.server().early:
+                standard = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = prefork.server().start(command, standard=standard, environ=whole, cwd=config.parent)
+                return
             self.process = subprocess.Popen(
-                [str(LEARND), "run", str(config), *arguments],
-                stdin=subprocess.DEVNULL,
+                [str(LEARND), *command],
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **(environ or {})},
+                env=whole,
                 cwd=config.parent,
             )
 
@@ -199,11 +215,29 @@ class Daemon:
         return float(match.group(1)) if match else None
 
 
-def run_cli(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """One ``learnd`` command to its end."""
-    return subprocess.run(
-        [str(LEARND), *arguments], capture_output=True, text=True, cwd=cwd, timeout=WAIT_S, check=False
-    )
+def run_cli(*arguments: str, cwd: Path | None = None, lines: str = "") -> subprocess.CompletedProcess[str]:
+    """One installed ``learnd`` command to its end; it reads *lines*."""
+    command = [str(LEARND), *arguments]
+    return subprocess.run(command, input=lines, capture_output=True, text=True, cwd=cwd, timeout=WAIT_S, check=False)
+
+
+def run_forked(*arguments: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+    """The same for a command that imports TensorFlow, without the seconds which that takes; it reads *lines*."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        files[0].write(lines.encode())
+        files[0].seek(0)
+        standard = [file.fileno() for file in files]
+        process = prefork.server().start(arguments, standard=standard, environ=os.environ, cwd=Path.cwd())
+        try:
+            code = process.wait(WAIT_S)
+        finally:
+            process.kill()
+        said = []
+        for file in files[1:]:
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(["learnd", *arguments], code, *said)
 
 
 def same_arrays(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:

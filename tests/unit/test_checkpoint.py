@@ -9,8 +9,9 @@ import structlog
 import tensorflow as tf
 
 from learnd.checkpoint import files as checkpoint_files
-from learnd.checkpoint import state_codec
+from learnd.checkpoint import reading, state_codec
 from learnd.checkpoint.checkpointer import Checkpoints, _HostState
+from learnd.checkpoint.reading import STATE_FORM
 from learnd.core.errors import ConfigError, SaveFailedError, StateDamagedError
 from learnd.core.types import TopicPartition
 
@@ -115,15 +116,15 @@ def test_every_flipped_bit_is_found(five_saves: Path) -> None:
     assert checkpoint_files.damage(five_saves, 5) == ""
 
 
-def test_a_checkpoint_of_an_older_learnd_is_restored(tmp_path: Path) -> None:
-    """As TensorFlow's manager wrote it, without a summary; found unsound by TensorFlow alone, it is passed over."""
+def test_a_checkpoint_without_a_summary_is_restored(tmp_path: Path) -> None:
+    """As TensorFlow's manager wrote it; found unsound by TensorFlow alone, it is passed over."""
     variables = _variables()
     variables["count"].assign(7)
     host = _HostState()
     old = tf.train.Checkpoint(variables={name: tf.Variable(v) for name, v in variables.items()}, host=host)
     manager = tf.train.CheckpointManager(old, str(tmp_path), max_to_keep=3, checkpoint_name="ckpt")
     for value in (1, 2):
-        host.data = state_codec.encode({"fingerprint": {"model": "mlp"}, "state": {"value": value}})
+        host.data = state_codec.encode({"form": STATE_FORM, "fingerprint": {"model": "mlp"}, "state": {"value": value}})
         manager.save()
     again = _variables()
     assert _checkpoints(tmp_path, again).restore() == {"value": 2}
@@ -133,6 +134,27 @@ def test_a_checkpoint_of_an_older_learnd_is_restored(tmp_path: Path) -> None:
     assert checkpoints.restore() == {"value": 1}
     _save(checkpoints, again, 3)
     assert _checkpoints(tmp_path, again).restore() == {"value": 3}
+
+
+def test_a_checkpoint_of_another_form_is_refused_and_stays(five_saves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state would be misread. The error names both forms and the ways out; nothing is set aside."""
+    monkeypatch.setattr(reading, "STATE_FORM", STATE_FORM + 1)
+    with pytest.raises(
+        ConfigError, match=rf"data_dir: .* form {STATE_FORM}, .* reads form {STATE_FORM + 1}.*model\.load"
+    ):
+        _checkpoints(five_saves, _variables()).restore()
+    monkeypatch.undo()
+    assert _checkpoints(five_saves, _variables()).restore() == {"value": 5}
+
+
+def test_a_checkpoint_from_before_there_were_forms_is_refused(tmp_path: Path) -> None:
+    """It had its positions in three places."""
+    host = _HostState()
+    old = tf.train.Checkpoint(variables={name: tf.Variable(v) for name, v in _variables().items()}, host=host)
+    host.data = state_codec.encode({"fingerprint": {"model": "mlp"}, "state": {"value": 1}})
+    tf.train.CheckpointManager(old, str(tmp_path), max_to_keep=3, checkpoint_name="ckpt").save()
+    with pytest.raises(ConfigError, match="checkpoints have form 1"):
+        _checkpoints(tmp_path, _variables()).restore()
 
 
 def test_a_crash_within_the_first_save_is_no_damage(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, same_arrays, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 ROWS = 200
 
 
@@ -87,7 +89,7 @@ def _start_over(pipeline: Pipeline, start: dict[str, Any]) -> None:
     """Everything that a checkpoint holds is again what it was at the *start*."""
     for name, variable in pipeline.saving.checkpoints._live.items():
         variable.assign(start[name])
-    pipeline.model.learner.restore({})
+    pipeline.model.learner.restore({"actions": {"pending": [], "done": []}})
 
 
 def test_chunks_larger_than_one_call_keep_the_order(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_equals_a_plain_gradient_tape_loop(tmp_path: Path, mode: str, batch_size
     for start in range(0, 64, batch_size):
         x, y = samples.x[start : start + batch_size], samples.y[start : start + batch_size]
         with tf.GradientTape() as tape:
-            _, losses = network.predict_and_loss(tf.constant(x), tf.constant(y), training=True)
+            losses = network.predict_and_loss(tf.constant(x), tf.constant(y), training=True).losses
             loss = tf.reduce_mean(losses)
         optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
         network.observe(tf.constant(x), tf.constant(y))

@@ -22,6 +22,8 @@ from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import fill, readings, settings, small_disk
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 PARTITION = TopicPartition("memory", 0)
 
 
@@ -134,8 +136,8 @@ def test_so_many_failures_in_a_row_end_learning(tmp_path: Path, disk: Disk) -> N
         run(pipeline, stopping=lambda: False, on_batch=on_batch)
     assert all(ready == (failures == 0) for failures, ready, _ in seen)
     assert any("No space left" in why for _, _, why in seen)
-    saved = read_arrays(tmp_path / "checkpoints")[1]["progress"]["offsets"]
-    assert saved == [["memory", 0, source.acknowledged[-1][PARTITION]]]
+    saved = read_arrays(tmp_path / "checkpoints")[1]["progress"]["positions"]
+    assert [row[:3] for row in saved] == [["memory", 0, source.acknowledged[-1][PARTITION]]]
 
 
 def test_without_a_bound_learning_goes_on_and_recovers(tmp_path: Path, disk: Disk) -> None:

@@ -15,6 +15,8 @@ from tests.support.helpers import readings, settings
 from tests.unit.test_learning import QUICK, arrays, learn, numbers
 from tests.unit.test_loop import _run
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 RAW = {"inputs": "none", "target": "none"}
 
 

@@ -17,6 +17,8 @@ from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, same_arrays, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 ROWS = 400
 QUICK = {"compile": False}
 """Without XLA a test compiles in a second rather than four; `test_every_option_compiles` has it on."""
@@ -352,7 +354,7 @@ def test_averaged_batch_normalisation_has_the_statistics_of_the_averaged_weights
     first, last = len(network.averaged_weights()), len(network.averaged_weights()) + len(of_live[0])
 
     # The truth: hold the averaged weights still, and let statistics settle over the whole stream.
-    other = make_pipeline(options).averaged._network
+    other = make_pipeline(options).model.averaged._network
     for variable, value in zip(other.averaged_weights(), state, strict=False):
         variable.assign(value)
     for start in [*range(0, len(stream), 16)] * 2:

@@ -29,6 +29,8 @@ from tests.support.exports import hollow
 from tests.support.helpers import SAVED_MODEL, readings, same_arrays, settings
 from tests.unit.test_checkpoint_faults import POINTS, Killed
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 PARTITION = TopicPartition("memory", 0)
 
 
@@ -174,8 +176,8 @@ def test_offsets_are_acknowledged_after_the_save_only(tmp_path: Path) -> None:
     """What the source hears is what a checkpoint holds."""
     _, source = _run(tmp_path, readings(250))
     assert source.acknowledged[-1] == {PARTITION: 250}
-    saved = read_arrays(tmp_path / "checkpoints")[1]["progress"]["offsets"]
-    assert saved == [["memory", 0, 250]]
+    saved = read_arrays(tmp_path / "checkpoints")[1]["progress"]["positions"]
+    assert saved == [["memory", 0, 250, -1, None]]
 
 
 def test_a_failed_last_save_is_an_error_and_acknowledges_nothing(tmp_path: Path) -> None:
@@ -468,8 +470,8 @@ def test_a_partition_without_records_keeps_its_first_position(tmp_path: Path) ->
     source = MemorySource(script)
     with pytest.raises(ScriptedCrash):
         run(_pipeline(tmp_path, source), stopping=lambda: False)
-    offsets = read_arrays(tmp_path / "checkpoints")[1]["progress"]["offsets"]
-    assert ["memory", 1, 0] in offsets
+    positions = read_arrays(tmp_path / "checkpoints")[1]["progress"]["positions"]
+    assert ["memory", 1, 0, -1, None] in positions
 
 
 def test_a_crash_before_the_first_checkpoint_repeats_no_prediction(tmp_path: Path) -> None:

@@ -22,14 +22,16 @@ import learnd
 from learnd.config.settings import Settings
 from learnd.core.errors import ConfigError, ExportDamagedError, ExportError, UsageError
 from learnd.core.types import PrequentialScores, Snapshot
-from learnd.export import audit, manifest, model_card
+from learnd.export import audit, manifest, manifest_schema, model_card
 from learnd.export.software import code_hashes
 from learnd.wiring.pipeline import check, make_pipeline
 from tests.support.exports import learned
 from tests.support.helpers import SAVED_MODEL, run_cli, settings
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 
-SCHEMA = json.loads(manifest.SCHEMA_FILE.read_text())
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
+SCHEMA = json.loads(manifest_schema.SCHEMA_FILE.read_text())
 
 
 def _write_key(path: Path, key: Any = None) -> Path:
@@ -83,8 +85,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def test_the_schema_file_is_what_the_classes_say() -> None:
-    """Whoever changes a class of the manifest publishes a new schema: `manifest.schema()` prints it."""
-    assert manifest.schema() == SCHEMA
+    """Whoever changes a class of the manifest publishes a new schema: `manifest_schema.schema()` prints it."""
+    assert manifest_schema.schema() == SCHEMA
     assert json.loads(run_cli("schema", "--manifest").stdout) == SCHEMA
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
@@ -407,3 +409,13 @@ def test_an_export_of_an_older_learnd_is_still_checked(copy: Path) -> None:
     assert audit.audit(copy).sound
     _flip(copy / "model.tflite")
     assert audit.audit(copy).changed == ("model.tflite",)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"formats": {}, "features": []}'])
+def test_predict_refuses_a_manifest_that_lacks_what_it_needs(tmp_path: Path, text: str) -> None:
+    """With the file and the fields, not with a traceback."""
+    (tmp_path / "learnd.json").write_text(text)
+    done = run_cli("predict", str(tmp_path))
+    assert done.returncode == 70
+    assert f"{tmp_path / 'learnd.json'} has no " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -94,23 +94,23 @@ def factory(name: str, **arguments: Any) -> dict[str, Any]:
     ("model", "message"),
     [
         (factory("missing"), r"model\.factory: .* has no missing"),
-        (factory("NOT_A_FUNCTION"), r"model\.factory: .* is no function but a int"),
+        (factory("NOT_A_FUNCTION"), r"model\.factory: .* is not a function but a int"),
         (factory("no_model"), r"model\.factory: .* returned a list; it must return a keras\.Model"),
         (factory("other_arguments"), r"model\.factory: .* cannot be called with input_shape, outputs"),
         (factory("dense", depth=3), r"model\.factory: .* cannot be called with input_shape, outputs, depth"),
         (factory("raises"), r"model\.factory: .*raises failed: RuntimeError: no licence"),
         (
             factory("of_five_features"),
-            r"model\.factory: takes rows of shape \(5,\); features and task\.window give \(3,\)",
+            r"model\.factory: the model takes rows of shape \(5,\); features and task\.window give \(3,\)",
         ),
         (factory("unbuildable"), r"model\.factory: the model fails on an input of shape \(1, 3\)"),
         (factory("many_outputs"), r"model\.factory: the model returns a dict; it must return one tensor"),
-        (factory("dense", width=4), r"model\.factory: gives 4 numbers, the task asks for 1; add `head: \{\}`"),
-        ({**factory("dense"), "head": {"units": 2}}, r"model\.head\.units: is 2; the task asks for 1"),
+        (factory("dense", width=4), r"model\.factory: the model has 4 outputs, the task needs 1; add `head: \{\}`"),
+        ({**factory("dense"), "head": {"units": 2}}, r"model\.head\.units: is 2; the task needs 1"),
         ({**factory("dense"), "head": {"replace": 3}}, r"model\.head\.replace: is 3; the model has 2 layers"),
         (
             {**factory("dense"), "head": {"at": "hiden"}},
-            r"model\.head\.at: no layer is called 'hiden'; there are .*hidden",
+            r"model\.head\.at: no layer is called 'hiden'; the model has .*hidden",
         ),
         ({**factory("dense"), "freeze": {"all_but_last": 2}}, r"model\.freeze\.all_but_last: is 2 of 2 layers"),
         ({"load": "nowhere.keras"}, r"model\.load: nowhere\.keras does not exist"),
@@ -226,7 +226,7 @@ def test_a_file_that_was_refused_can_be_put_right(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     dense((3,), 2).save(path)
     options = settings(tmp_path / "data", model={"load": str(path)}, learning={"compile": False})
-    with pytest.raises(ConfigError, match="gives 2 numbers, the task asks for 1"):
+    with pytest.raises(ConfigError, match="the model has 2 outputs, the task needs 1"):
         make_pipeline(options)
     right = dense((3,), 1)
     right.save(path)
@@ -248,8 +248,8 @@ def test_a_new_head_brings_the_loss_of_its_task(tmp_path: Path) -> None:
     model.save(tmp_path / "huber.keras")
     sections = {"task": {"kind": "classification", "classes": ["n", "y"]}, "learning": {"compile": False}}
     load = {"load": str(tmp_path / "huber.keras")}
-    kept = make_pipeline(settings(tmp_path / "1", model=load, **sections)).averaged._network
-    replaced = make_pipeline(settings(tmp_path / "2", model={**load, "head": {}}, **sections)).averaged._network
+    kept = make_pipeline(settings(tmp_path / "1", model=load, **sections)).model.averaged._network
+    replaced = make_pipeline(settings(tmp_path / "2", model={**load, "head": {}}, **sections)).model.averaged._network
     assert (kept.loss_name, replaced.loss_name) == ("huber_loss", "the task's own")
 
 
@@ -281,7 +281,7 @@ def test_an_export_goes_on_with_its_own_features_and_classes_alone(tmp_path: Pat
     sections: dict[str, Any] = {"model": {"load": str(tmp_path / "7")}, "learning": {"compile": False}}
     for classes in ({"classes": ["n", "y"]}, {"classes": "dynamic", "max_classes": 2}):
         task = {"kind": "classification", **classes}
-        assert make_pipeline(settings(tmp_path / "good", task=task, **sections)).classes() == ("n", "y")
+        assert make_pipeline(settings(tmp_path / "good", task=task, **sections)).model.classes() == ("n", "y")
     for changed, message in (
         ({"features": ["c", "b", "a"]}, r"learned from a, b, c, in this order"),
         ({"target": "z"}, r"predicts y, not z"),

@@ -39,14 +39,14 @@ def test_before_the_first_sample_there_is_no_error() -> None:
 def test_means_over_the_newest_samples_and_over_all(cuts: Sequence[int]) -> None:
     """To the last bit the same wherever the stream is cut, and after a restart amid it."""
     evaluator = _observed(cuts)
-    signal = evaluator.signal()
+    signal = evaluator.scores()
     newest = slice(COUNT - WINDOW, COUNT)
     assert signal.samples == COUNT
     assert signal.loss == pytest.approx(LOSSES[newest].mean())
     assert signal.averaged_loss == pytest.approx(2 * LOSSES[newest].mean())
     assert signal.absolute_error == pytest.approx(np.abs(PREDICTIONS - Y)[newest].mean())
     assert signal.mean_loss == pytest.approx(LOSSES.mean())
-    assert signal == _observed([]).signal()
+    assert signal == _observed([]).scores()
     again = Prequential(window_samples=WINDOW)
     again.restore(evaluator.state())
     assert again.observe(_result(slice(0, 5))) == evaluator.observe(_result(slice(0, 5)))

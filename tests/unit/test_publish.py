@@ -16,18 +16,22 @@ import pytest
 import tensorflow as tf
 
 from learnd.config.settings import ModelRecipe, Settings
+from learnd.core.errors import ExportAbandonedError, ExportWorkerError, VerificationError
 from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
 from learnd.export import versions
+from learnd.export.child_process import ChildProcess
 from learnd.export.formats import EXPORTERS
 from learnd.export.publisher import Exported, Exporter
 from learnd.export.settings import Format
-from learnd.export.verify import VerificationError, largest_difference, spread_of
+from learnd.export.verify import largest_difference, spread_of
 from learnd.export.versions import YOUNG_S, Versions
 from learnd.export_worker import worker
 from learnd.wiring.pipeline import describe, make_pipeline
 from tests.support.exports import hollow, learned
 from tests.support.helpers import settings, until
 from tests.unit.test_versions import Clock
+
+pytestmark = pytest.mark.usefixtures("shared_traces")
 
 
 class _Child:
@@ -185,7 +189,7 @@ def test_a_crashing_child_is_a_failed_export_and_nothing_more(
     killer.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killer))
     exporter = _exporter(tmp_path / "exports", chosen, pipeline)
-    assert "died of SIGSEGV over saved_model" in _export(exporter, _snapshot(chosen, pipeline)).error
+    assert "killed by SIGSEGV while it worked on saved_model" in _export(exporter, _snapshot(chosen, pipeline)).error
     assert exporter.numbers() == []
     assert not list((tmp_path / "exports").glob(".building-*"))
 
@@ -250,6 +254,39 @@ def test_a_child_that_just_starts_is_abandoned_too(
     outcome = exporter.outcome()
     assert outcome is not None
     assert outcome.given_up
+
+
+def test_a_child_process_that_was_killed_before_its_start_is_not_started(tmp_path: Path) -> None:
+    """Its error says that nothing failed; after `reset` it starts again."""
+    child = ChildProcess()
+    child.kill()
+    with pytest.raises(ExportAbandonedError):
+        child.run(tmp_path, urgent=True)
+    child.reset()
+    child.require_not_killed()
+
+
+def test_a_child_process_that_fails_without_a_word_is_named_by_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the tree, as every failed export has one."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ExportWorkerError, match="ended with status 1"):
+        ChildProcess().run(tmp_path, urgent=True)
+
+
+def test_an_export_is_published_although_its_loss_cannot_be_computed(
+    tmp_path: Path, chosen: Settings, pipeline: Any
+) -> None:
+    """A loss of the user's may fail, also with an exception that has no text."""
+
+    def fail(*_: Any) -> Any:
+        raise ValueError
+
+    exporter = _exporter(tmp_path, chosen, pipeline, hollow)
+    exporter._freeze = fail
+    outcome = _export(exporter, _snapshot(chosen, pipeline))
+    assert (outcome.error, outcome.losses) == ("", None)
 
 
 def test_a_version_that_cannot_be_pruned_is_no_failed_export(
@@ -354,4 +391,4 @@ def test_a_child_whose_parent_is_gone_ends_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "learnd.export_worker.bootstrap", "1", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the parent is gone" in done.stderr
+    assert "the parent process has ended" in done.stderr

@@ -22,6 +22,8 @@ from learnd.wiring.stream import make_transforms
 from tests.support.helpers import PARTITION, make_samples, readings, settings, transformed, until
 from tests.unit.test_loop import NoExports
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 NEVER = 10**9
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tests.support.exports import in_plain_python, learned, rows
 from tests.support.helpers import make_samples
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 
 def relative(y: Any, z: Any) -> Any:
     """A user's loss, which has no value where the target is 0."""
@@ -133,11 +135,18 @@ def test_a_class_that_the_export_does_not_know_is_refused(tmp_path: Path) -> Non
     assert float(serve(inputs=x)["probabilities"][0, 1]) > float(before[0, 1])
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SavedModel of a small regression, for tests that only load it."""
+    data_dir = tmp_path_factory.mktemp("exported")
+    learned(data_dir)
+    return data_dir / "exports" / "latest" / "saved_model"
+
+
 @pytest.mark.parametrize("harm", ["x is nan", "x is infinite", "y is nan", "no rows"])
-def test_what_would_spoil_the_model_for_good_is_refused(harm: str, tmp_path: Path) -> None:
+def test_what_would_spoil_the_model_for_good_is_refused(harm: str, exported: Path) -> None:
     """The decoders keep such numbers from the daemon; a caller of the signature has none. Not one variable changes."""
-    learned(tmp_path)
-    signatures = (loaded := tf.saved_model.load(str(tmp_path / "exports" / "latest" / "saved_model"))).signatures
+    signatures = (loaded := tf.saved_model.load(str(exported))).signatures
     x, y = rows(3)
     if harm == "no rows":
         x, y = x[:0], y[:0]

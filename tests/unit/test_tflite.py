@@ -9,13 +9,15 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from learnd.core.errors import FormatUnavailableError
+from learnd.core.errors import FormatUnavailableError, VerificationError
 from learnd.export.formats.tflite import DynamicRangeFormat, TFLiteReader
 from learnd.export.formats.tflite_int8 import Int8Format
 from learnd.export.formats.tflite_training import TrainingFormat
-from learnd.export.verify import VerificationError, largest_difference, spread_of
-from tests.support.exports import candidate_of, in_plain_python, learned, rows
+from learnd.export.verify import largest_difference, spread_of
+from tests.support.exports import NO_EXPORT, candidate_of, in_plain_python, learned, rows
 from tests.support.helpers import readings
+
+pytestmark = pytest.mark.usefixtures("shared_traces")
 
 ALL = ["tflite", "tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training"]
 
@@ -78,7 +80,7 @@ def test_training_on_the_device_is_the_daemons_own_update(kind: str, tmp_path: P
     model: dict[str, Any] = {"kind": kind} if window else {"kind": "mlp", "hidden": [8], "activation": "relu"}
     task = {"kind": "regression", **({"window": window} if window else {})}
     learning = {"mode": "micro_batch", "batch_size": 4, "optimizer": {"kind": "adam", "learning_rate": 0.01}}
-    pipeline = learned(tmp_path, model=model, task=task, learning=learning)
+    pipeline = learned(tmp_path, model=model, task=task, learning=learning, export=NO_EXPORT)
     x, y = rows(40, window=window)
     candidate = candidate_of(pipeline, x, unroll=True)
     target = tmp_path / "model.tflite"
@@ -109,7 +111,7 @@ def test_a_row_without_a_gradient_does_not_end_learning_on_the_device(row: str, 
 def test_an_anomaly_has_a_score_in_int8_too(tmp_path: Path) -> None:
     """Far beyond all that the file was fitted to."""
     sections = {"model": {"kind": "autoencoder"}, "task": {"kind": "reconstruction"}, "target": None}
-    pipeline = learned(tmp_path, records=600, **sections)
+    pipeline = learned(tmp_path, records=600, export=NO_EXPORT, **sections)
     candidate = candidate_of(pipeline, pipeline.probe.x(), unroll=True)
     Int8Format().write(candidate, tmp_path / "model.tflite")
     usual, _ = rows(30)
@@ -177,7 +179,8 @@ def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, c
 def test_a_file_in_which_nothing_was_quantised_is_found_out(tmp_path: Path) -> None:
     """The converter leaves small tensors alone, and says nothing: 8 units are too few, 40 are enough."""
     for units, quantised in ((8, False), (40, True)):
-        pipeline = learned(tmp_path / str(units), model={"kind": "mlp", "hidden": [units, units]})
+        model = {"kind": "mlp", "hidden": [units, units]}
+        pipeline = learned(tmp_path / str(units), model=model, export=NO_EXPORT)
         candidate = candidate_of(pipeline, rows(20)[0], unroll=True)
         target = tmp_path / "model.tflite"
         DynamicRangeFormat().write(candidate, target)
@@ -190,7 +193,7 @@ def test_a_file_in_which_nothing_was_quantised_is_found_out(tmp_path: Path) -> N
 
 def test_a_file_without_its_weights_is_found_out(tmp_path: Path) -> None:
     """Converting a bare concrete function writes such a file without an error; verification refuses it."""
-    pipeline = learned(tmp_path)
+    pipeline = learned(tmp_path, export=NO_EXPORT)
     network = pipeline.model.averaged._network
     serve = tf.function(lambda inputs: dict(network.call(inputs)), autograph=False)
     function = serve.get_concrete_function(tf.TensorSpec((1, 3), tf.float32, name="inputs"))

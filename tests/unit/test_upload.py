@@ -30,6 +30,8 @@ from tests.unit.test_loop import _learn_until
 from tests.unit.test_publish import _Child, _export, _exporter, _snapshot
 from tests.unit.test_versions import Clock
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 SECRET = "canary-51823-secret"
 
 
@@ -308,7 +310,7 @@ def test_no_secret_is_in_what_is_told_of_a_failure(
     ("upload", "expected"),
     [
         ({"url": f"s3://me:{SECRET}@bucket/x"}, "put them into options"),
-        ({"url": f"s3:/{SECRET}"}, "is no URL with a path"),
+        ({"url": f"s3:/{SECRET}"}, "is not a URL with a path"),
         ({"url": "s3://b/x", "options": {"secret": [SECRET]}}, "export.upload.options.secret"),
     ],
 )
@@ -327,7 +329,7 @@ def test_what_speaks_to_the_store_has_to_be_installed(monkeypatch: pytest.Monkey
     def missing(protocol: str) -> Any:
         raise ImportError("Install s3fs to access S3")
 
-    with pytest.raises(ConfigError, match="is no file system that fsspec knows"):
+    with pytest.raises(ConfigError, match="is not a file system that fsspec knows"):
         Uploader(UploadSettings(url="nonsense://b/x"))
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
     with pytest.raises(ConfigError, match=r"pip install 'learnd\[s3\]'") as caught:

@@ -1,4 +1,4 @@
-"""Averages of the weights over time."""
+"""Averages of the model's weights over time."""
 
 from learnd.averaging.settings import EmaSettings, NoneSettings, WindowSettings
 from learnd.core.registry import Registration
@@ -8,3 +8,4 @@ AVERAGERS = {
     "ema": Registration(EmaSettings, "learnd.averaging.ema:EmaAverager"),
     "none": Registration(NoneSettings, "learnd.averaging.none:NoAverager"),
 }
+"""Averagers by the value of ``averaging.kind``."""

@@ -1,30 +1,36 @@
 """No averaging."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+import tensorflow as tf
 
 from learnd.averaging.settings import NoneSettings
+from learnd.core.tensors import Tensor, TfVariable, Variable
 
 
 class NoAverager:
-    """The averaged weights are the live ones."""
+    """Averager without averages: the live weights stand in for them."""
 
     every_samples: int | None = None
 
     def __init__(self, settings: NoneSettings) -> None:
-        """There is nothing to set."""
+        """Accept the settings, which have no options."""
 
-    def build(self, weights: Sequence[Any]) -> None:
-        """No variables of its own."""
+    def build(self, weights: Sequence[Variable]) -> None:
+        """Create no variables."""
 
-    def observe(self, due: Any) -> None:
-        """No snapshots."""
+    def observe(self, due: Tensor) -> None:
+        """Take no snapshot."""
 
-    def ready(self) -> Any:
-        return False
+    def ready(self) -> Tensor:
+        """Return False: there is never an average."""
+        never: Tensor = tf.constant(False)
+        return never
 
-    def averages(self) -> Sequence[Any] | None:
+    def averages(self) -> Sequence[Tensor] | None:
+        """Return None, which stands for the live weights."""
         return None
 
-    def variables(self) -> Mapping[str, Any]:
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return an empty mapping: there is no state."""
         return {}

@@ -1,18 +1,18 @@
-"""The uniform mean of the last snapshots: a ring and a running sum."""
+"""Uniform mean of the last snapshots of the weights, kept as a ring of snapshots and a running sum."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from learnd.averaging.settings import WindowSettings
+from learnd.core.tensors import Tensor, TfVariable, Variable
 
 
 class WindowAverager:
-    """The mean of the last ``min(size, ceil(warmup * taken))`` snapshots.
+    """Mean of the last ``min(size, ceil(warmup * snapshots))`` snapshots.
 
-    The running sum is float64 and cannot drift: beside it a second sum adds up the snapshots since the ring last
-    began anew, and takes its place whenever the ring comes round, so rounding never outlives ``2 * size``
+    The running sum is float64 and does not drift. A second sum adds up the snapshots since the ring last started from
+    slot 0. It replaces the running sum each time the ring is full, so a rounding error lasts at most ``2 * size``
     snapshots.
     """
 
@@ -20,58 +20,68 @@ class WindowAverager:
         self.every_samples: int | None = settings.every_samples
         self._size = settings.size
         self._warmup = settings.warmup
-        self._weights: Sequence[Any] = ()
+        self._weights: Sequence[Variable] = ()
 
-    def build(self, weights: Sequence[Any]) -> None:
+    def build(self, weights: Sequence[Variable]) -> None:
+        """Create the ring, the sums and one mean per weight, equal to the weight's present value."""
         self._weights = weights
-        shapes = [tuple(w.shape) for w in weights]
-        self._ring = [_zeros((self._size, *shape), tf.float32) for shape in shapes]
-        self._sum = [_zeros(shape, tf.float64) for shape in shapes]
-        self._since_wrap = [_zeros(shape, tf.float64) for shape in shapes]
-        self._means = [tf.Variable(tf.convert_to_tensor(w.value), trainable=False) for w in weights]
-        self._taken = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._held = tf.Variable(0, dtype=tf.int64, trainable=False)
+        shapes = [tuple(weight.shape) for weight in weights]
+        self._ring = [_zeros((self._size, *shape), "float32") for shape in shapes]
+        self._sum = [_zeros(shape, "float64") for shape in shapes]
+        self._since_wrap = [_zeros(shape, "float64") for shape in shapes]
+        self._means: list[TfVariable] = [
+            tf.Variable(tf.convert_to_tensor(weight.value), trainable=False) for weight in weights
+        ]
+        self._snapshots: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._length: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def observe(self, due: Any) -> None:
+    def observe(self, due: Tensor) -> None:
+        """Add a snapshot of the weights to the window if the boolean scalar *due* is true."""
         size = tf.constant(self._size, tf.int64)
-        taken = self._taken + 1
-        slot = self._taken % size
-        wanted = tf.minimum(size, tf.cast(tf.math.ceil(self._warmup * tf.cast(taken, tf.float64)), tf.int64))
-        # The window grows by at most one a snapshot, so at most one old snapshot leaves it.
-        leaves = self._held + 1 > wanted
-        oldest = (self._taken - self._held) % size
-        held = self._held + 1 - tf.cast(leaves, tf.int64)
-        comes_round = (slot == size - 1) & (held == size)
+        snapshots = self._snapshots + 1
+        slot = self._snapshots % size
+        limit = tf.minimum(size, tf.cast(tf.math.ceil(self._warmup * tf.cast(snapshots, tf.float64)), tf.int64))
+        # The window grows by at most one per snapshot, so at most one old snapshot leaves it.
+        leaves = self._length + 1 > limit
+        oldest = (self._snapshots - self._length) % size
+        length = self._length + 1 - tf.cast(leaves, tf.int64)
+        wraps = (slot == size - 1) & (length == size)
         # tf.gather: a variable indexed by a computed number compiles to a padded slice, 1000 times slower.
         for weight, ring, total, since_wrap, mean in zip(
             self._weights, self._ring, self._sum, self._since_wrap, self._means, strict=True
         ):
-            new = tf.convert_to_tensor(weight.value)
-            out = tf.cast(tf.gather(ring, oldest), tf.float64)
-            kept = tf.where(due, new, tf.gather(ring, slot))
-            new64 = tf.cast(new, tf.float64)
-            fresh = since_wrap + new64
-            moved = total + new64 - tf.where(leaves, out, tf.zeros_like(out))
-            moved = tf.where(comes_round, fresh, moved)
-            fresh = tf.where(slot == size - 1, tf.zeros_like(fresh), fresh)
-            ring.scatter_nd_update([[slot]], kept[None])
-            total.assign(tf.where(due, moved, total))
-            since_wrap.assign(tf.where(due, fresh, since_wrap))
-            mean.assign(tf.where(due, tf.cast(moved / tf.cast(held, tf.float64), tf.float32), mean))
-        self._taken.assign(tf.where(due, taken, self._taken))
-        self._held.assign(tf.where(due, held, self._held))
+            snapshot = tf.convert_to_tensor(weight.value)
+            leaving = tf.cast(tf.gather(ring, oldest), tf.float64)
+            entry = tf.where(due, snapshot, tf.gather(ring, slot))
+            snapshot64 = tf.cast(snapshot, tf.float64)
+            new_since_wrap = since_wrap + snapshot64
+            new_total = total + snapshot64 - tf.where(leaves, leaving, tf.zeros_like(leaving))
+            new_total = tf.where(wraps, new_since_wrap, new_total)
+            new_since_wrap = tf.where(slot == size - 1, tf.zeros_like(new_since_wrap), new_since_wrap)
+            ring.scatter_nd_update([[slot]], entry[None])
+            total.assign(tf.where(due, new_total, total))
+            since_wrap.assign(tf.where(due, new_since_wrap, since_wrap))
+            mean.assign(tf.where(due, tf.cast(new_total / tf.cast(length, tf.float64), tf.float32), mean))
+        self._snapshots.assign(tf.where(due, snapshots, self._snapshots))
+        self._length.assign(tf.where(due, length, self._length))
 
-    def ready(self) -> Any:
-        return self._taken > 0
+    def ready(self) -> Tensor:
+        """Return a boolean scalar: true after the first snapshot."""
+        return self._snapshots > 0
 
-    def averages(self) -> Sequence[Any] | None:
+    def averages(self) -> Sequence[Tensor] | None:
+        """Return the means in the order of the weights."""
         return [tf.convert_to_tensor(mean) for mean in self._means]
 
-    def variables(self) -> Mapping[str, Any]:
-        named = {"ring": self._ring, "sum": self._sum, "since_wrap": self._since_wrap, "mean": self._means}
-        listed = {f"{name}/{i}": v for name, variables in named.items() for i, v in enumerate(variables)}
-        return {"taken": self._taken, "held": self._held, **listed}
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return the state by its name in the checkpoint."""
+        lists = {"ring": self._ring, "sum": self._sum, "since_wrap": self._since_wrap, "mean": self._means}
+        numbered = {
+            f"{name}/{i}": variable for name, variables in lists.items() for i, variable in enumerate(variables)
+        }
+        return {"taken": self._snapshots, "held": self._length, **numbered}
 
 
-def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
-    return tf.Variable(tf.zeros(shape, dtype), trainable=False)
+def _zeros(shape: tuple[int, ...], dtype: str) -> TfVariable:
+    variable: TfVariable = tf.Variable(tf.zeros(shape, dtype), trainable=False)
+    return variable

@@ -222,7 +222,9 @@ class Checkpoints:
             flush()
             for name, value in values.items():
                 self._shadow[name].assign(value)
-            self._host.data = state_codec.encode({"fingerprint": self._fingerprint, "state": state})
+            self._host.data = state_codec.encode(
+                {"form": reading.STATE_FORM, "fingerprint": self._fingerprint, "state": state}
+            )
             size_bytes = files.write(self._directory, number, _summary(state, offsets), self._write_arrays)
             crash_points.reached("checkpoint.after-save-before-commit")
             self._prune()

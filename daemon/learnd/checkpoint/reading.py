@@ -7,10 +7,15 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from learnd.checkpoint import files, state_codec
-from learnd.core.errors import StateDamagedError
+from learnd.core.errors import ConfigError, StateDamagedError
 from learnd.core.tensors import Array
 from learnd.core.types import State
 
+STATE_FORM = 2
+"""The form of the state in a checkpoint. It changes whenever an older state would be misread.
+
+2: positions in one value per partition, transforms by name, actions at a sample count.
+"""
 PREFIX = "variables/"
 """Start of the keys under which TensorFlow stores the variables."""
 
@@ -79,8 +84,20 @@ def open_reader(prefix: Path) -> CheckpointReader:
 
 
 def read_host(reader: CheckpointReader) -> dict[str, Any]:
-    """Return the part of a checkpoint that is not a variable: its ``fingerprint`` and ``state``."""
+    """Return the part of a checkpoint that is not a variable: its ``fingerprint`` and ``state``.
+
+    Raises
+    ------
+    ConfigError
+        if another version of learnd wrote it in another form.
+    """
     host: dict[str, Any] = state_codec.decode(bytes(reader.get_tensor("host/.ATTRIBUTES/py_state")))
+    form = host.get("form", 1)
+    if form != STATE_FORM:
+        raise ConfigError(
+            f"data_dir: its checkpoints have form {form}, and this version of learnd reads form {STATE_FORM}. Run the "
+            "version that wrote them; or set another data_dir, and model.load to the newest export in the old one"
+        )
     return host
 
 

@@ -23,7 +23,7 @@ def execute(options: argparse.Namespace) -> int:
         from learnd.export.audit import audit
 
         report = audit(options.path, options.public_key)
-        print(json.dumps(report.shown(), indent=2))
+        print(json.dumps(report.to_dict(), indent=2))
         if not report.sound:
             raise ExportDamagedError(f"{options.path} is not what was published: {report.findings()}")
         return 0

@@ -5,8 +5,7 @@ import contextlib
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -14,14 +13,12 @@ import numpy as np
 
 from learnd.cli.native_logs import silence_native_logs
 from learnd.config.settings import FeatureSettings
-from learnd.core.errors import ExportDamagedError, FormatUnavailableError, UsageError
 from learnd.core.registry import load_object
 from learnd.core.types import Float32Array, NamedArrays, Position, Records, TopicPartition
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.settings import JsonSettings
 from learnd.decoders.validation import fields_from
-from learnd.export import manifest
-from learnd.export.formats import READERS
+from learnd.export.reading import load_reader, read_manifest
 
 BAD_INPUT = 65
 _BLOCK_BYTES = 1 << 16
@@ -56,8 +53,8 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, format: str | None, *, key: str | None) -> None:
-        self._manifest = _read_manifest(folder)
-        self._answer = _load_reader(folder, self._manifest["formats"], format)
+        self._manifest = read_manifest(folder)
+        _, self._answer = load_reader(folder, self._manifest["formats"], format)
         features = {
             entry["name"]: FeatureSettings(missing=entry.get("missing")) for entry in self._manifest["features"]
         }
@@ -127,39 +124,6 @@ class Predictor:
             return dict(zip(names, np.ravel(value)[-len(names) :].tolist(), strict=True))
 
         return {name: by_name(value) for name, value in answer.items()}
-
-
-def _load_reader(
-    folder: Path, formats: Mapping[str, Mapping[str, str]], format: str | None
-) -> Callable[[Float32Array], NamedArrays]:
-    """Return the function that runs *format*; None stands for the first of *formats* that can be run."""
-    runnable = [name for name in formats if name in READERS]
-    chosen = format if format is not None else next(iter(runnable), "")
-    if chosen not in runnable:
-        raise UsageError(f"{folder} has no format {chosen!r} that can be run; it has {', '.join(runnable) or 'none'}")
-    module, _, name = READERS[chosen].partition(":")
-    load = getattr(import_module(module), name)
-    try:
-        reader: Callable[[Float32Array], NamedArrays] = load(folder / formats[chosen]["path"])
-    except FormatUnavailableError as error:
-        raise UsageError(f"{folder}: {chosen} cannot be loaded: {error} (import the code with --code)") from error
-    except Exception as error:  # each runtime raises its own error for a missing or truncated file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportDamagedError(
-            f"{folder}: {chosen} cannot be loaded: {reason}; learnd inspect {folder} --verify names the damaged files"
-        ) from error
-    return reader
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / manifest.FILE_NAME
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is not an export: it has no {manifest.FILE_NAME}") from None
-    except ValueError as error:
-        raise ExportDamagedError(f"{path} cannot be read: {error}") from error
-    return document
 
 
 def _blocks(lines: BinaryIO) -> Iterator[list[bytes]]:

@@ -9,7 +9,7 @@ from learnd.config.loader import json_schema
 def execute(options: argparse.Namespace) -> int:
     """Print the schema that *options* name; return the exit code."""
     if options.manifest:
-        from learnd.export.manifest import SCHEMA_FILE
+        from learnd.export.manifest_schema import SCHEMA_FILE
 
         print(SCHEMA_FILE.read_text(encoding="utf-8"), end="")
     elif options.markdown:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from learnd.config.cross_checks import contradictions
 from learnd.config.error_messages import translate
 from learnd.config.settings import Settings
-from learnd.config.yaml_document import parse
+from learnd.config.yaml_document import Document, parse
 from learnd.core.errors import ConfigError, Problem
 
 _DEFAULT_KINDS = (
@@ -42,8 +43,22 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
 
 def loads(text: str, *, file: str = "<configuration>", environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings in YAML *text*; see `load`."""
-    document = parse(text, file=file, environ=environ or {})
-    values = document.values
+    return _settings(parse(text, file=file, environ=environ or {}))
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    """Return the settings in *values*, which are what a YAML file would hold; see `load`.
+
+    Nested sections are dicts. Nothing is expanded: ``${VAR}`` is plain text. Problems name no file and no line.
+    """
+    try:
+        return _settings(Document("", dict(values)))
+    except ConfigError as error:
+        raise ConfigError(*(replace(problem, line=0) for problem in error.problems)) from None
+
+
+def _settings(document: Document) -> Settings:
+    values, file = document.values, document.file
     if not isinstance(values, dict):
         problems = document.problems or [Problem("", "must be a mapping of keys to values; see `learnd init`", file, 1)]
         raise ConfigError(*problems)

@@ -87,5 +87,17 @@ class FormatUnavailableError(ExportError):
     """An export format that this model cannot have. The other formats are published without it."""
 
 
+class VerificationError(ExportError):
+    """The export is not published: it does not answer as the live model does."""
+
+
+class ExportAbandonedError(ExportError):
+    """Nothing to do: the export was ended on purpose, for a newer one or for the shutdown."""
+
+
+class ExportWorkerError(ExportError):
+    """The child process that builds an export ended without one; the message repeats its last words, or its signal."""
+
+
 class ExportDamagedError(LearndError):
     """A damaged export. Way out: use the previous one, or copy it again. learnd publishes the next one as usual."""

@@ -191,8 +191,11 @@ class Network(Protocol):
     `row_shape`; learners, exports and exporters rely on that. Implemented by `learnd.tasks.network.TaskNetwork`.
     """
 
-    core: KerasModel
-    loss_name: str
+    @property
+    def core(self) -> KerasModel: ...
+
+    @property
+    def loss_name(self) -> str: ...
 
     @property
     def input_specs(self) -> Mapping[str, ArraySpec]: ...

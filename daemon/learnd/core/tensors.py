@@ -4,7 +4,8 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy.typing as npt
 
@@ -27,6 +28,9 @@ class Shape(Protocol):
 
 class Tensor(Protocol):
     """A TensorFlow tensor, eager, traced or symbolic, with the operators that learnd applies to it."""
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def shape(self) -> Shape: ...
@@ -132,16 +136,37 @@ class Layer(Protocol):
     trainable: bool
 
     @property
+    def built(self) -> bool: ...
+
+    @property
+    def input(self) -> Tensor: ...
+
+    @property
+    def output(self) -> Tensor: ...
+
+    @property
     def variables(self) -> Sequence[Variable]: ...
 
     @property
     def weights(self) -> Sequence[Variable]: ...
 
     @property
+    def trainable_weights(self) -> Sequence[Variable]: ...
+
+    @property
+    def non_trainable_weights(self) -> Sequence[Variable]: ...
+
+    @property
+    def _layers(self) -> Sequence["Layer"]: ...
+
+    @property
     def trainable_variables(self) -> Sequence[Variable]: ...
 
     @property
     def losses(self) -> Sequence[Tensor]: ...
+
+    @property
+    def call(self) -> Callable[..., Any]: ...
 
     def __call__(self, *inputs: Any, **options: Any) -> Any: ...
 
@@ -150,6 +175,8 @@ class Layer(Protocol):
 
 class KerasModel(Layer, Protocol):
     """A Keras model: a layer that has layers."""
+
+    loss: object
 
     @property
     def layers(self) -> Sequence[Layer]: ...
@@ -160,9 +187,28 @@ class KerasModel(Layer, Protocol):
     @property
     def outputs(self) -> Sequence[Tensor]: ...
 
+    def save(self, path: Path, /) -> None: ...
+
+    def save_weights(self, path: Path, /) -> None: ...
+
+    def load_weights(self, path: Path, /) -> None: ...
+
+    def get_build_config(self) -> dict[str, Any] | None: ...
+
+    def _flatten_layers(self, include_self: bool = True) -> Iterable[Layer]: ...
+
 
 class Optimizer(Protocol):
-    """A Keras optimizer."""
+    """A Keras optimizer, with the two private members that exports need to rebuild its step."""
+
+    _trainable_variables: Sequence[Variable]
+    _clip_gradients: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], /) -> Self: ...
+
+    @property
+    def built(self) -> bool: ...
 
     @property
     def variables(self) -> Sequence[Variable]: ...

@@ -1,4 +1,4 @@
-"""Whether an export is what its manifest says, to the last byte, and whether the manifest is its maker's."""
+"""Check of an export against its manifest, to the last byte, and of the manifest against its signature."""
 
 import json
 from dataclasses import dataclass
@@ -9,76 +9,84 @@ from pydantic import ValidationError
 
 from learnd.core.errors import UsageError
 from learnd.export import manifest, tf_serving
+from learnd.export.manifest_schema import FORMAT_VERSION, Manifest
 from learnd.export.signing import Verifier
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found, file by file; ``sound`` sums it up."""
+    """The result of a check, file by file; ``sound`` sums it up."""
 
     missing: tuple[str, ...]
     changed: tuple[str, ...]
     additional: tuple[str, ...]
     manifest: str
-    """Empty if it fits its schema, else what is wrong."""
+    """Empty if the manifest fits its schema; otherwise what is wrong with it."""
     signature: str
     """good | not signed | not checked | missing | wrong | of another key"""
-    key_wanted: bool
+    signature_required: bool
+    """A public key was given, so only a good signature is accepted."""
 
     @property
     def sound(self) -> bool:
-        """No file differs, and where a public key was given its holder signed."""
+        """True if no file differs and, if a public key was given, its owner signed the manifest."""
         tampered = self.missing or self.changed or self.additional or self.manifest
-        accepted = ("good",) if self.key_wanted else ("good", "not signed", "not checked")
+        accepted = ("good",) if self.signature_required else ("good", "not signed", "not checked")
         return not tampered and self.signature in accepted
 
     def findings(self) -> str:
-        """What is wrong, in words; empty where nothing is."""
-        said = [f"{what}: {', '.join(names)}" for what, names in self._lists().items() if names]
-        said += [f"{manifest.FILE_NAME}: {self.manifest}"] if self.manifest else []
-        return "; ".join([*said, f"signature: {self.signature}"]) if not self.sound else ""
+        """Return in words everything that is wrong; empty for a sound export."""
+        texts = [f"{kind}: {', '.join(names)}" for kind, names in self._differences().items() if names]
+        texts += [f"{manifest.FILE_NAME}: {self.manifest}"] if self.manifest else []
+        return "; ".join([*texts, f"signature: {self.signature}"]) if not self.sound else ""
 
-    def shown(self) -> dict[str, Any]:
-        """For people and programs."""
-        lists = {what: list(names) for what, names in self._lists().items()}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-serialisable values."""
+        lists = {kind: list(names) for kind, names in self._differences().items()}
         return {"sound": self.sound, **lists, "manifest": self.manifest or "good", "signature": self.signature}
 
-    def _lists(self) -> dict[str, tuple[str, ...]]:
+    def _differences(self) -> dict[str, tuple[str, ...]]:
         return {"missing": self.missing, "changed": self.changed, "additional": self.additional}
 
 
 def audit(folder: Path, public_key: Path | None = None) -> Audit:
-    """What differs between the export in *folder* and its manifest; and with *public_key* whether its holder signed.
+    """Compare the export in *folder* with its manifest; with *public_key*, also check the signature.
 
     Raises
     ------
     UsageError
-        if *folder* is no export, or *public_key* no key.
+        if *folder* is not an export, or *public_key* not a key.
     """
     if not (folder / manifest.FILE_NAME).is_file():
-        raise UsageError(f"{folder} is no export (no {manifest.FILE_NAME}); --verify checks one, say exports/latest")
+        raise UsageError(
+            f"{folder} is not an export (it has no {manifest.FILE_NAME}); --verify checks one export, such as "
+            "exports/latest"
+        )
     verifier = Verifier(public_key) if public_key is not None else None
     text = (folder / manifest.FILE_NAME).read_bytes()
-    document, wrong = _parsed(text)
-    named, links = (_mapping(document, key) for key in ("files", "links"))
-    found = manifest.hash_files(folder, durable=False)
-    there = _names(folder)
+    document, problem = _parse(text)
+    listed_files, links = (_mapping(document, key) for key in ("files", "links"))
+    hashes = manifest.hash_files(folder, durable=False)
+    names = _names(folder)
 
-    def another_name(name: str) -> bool:
-        """Whether *name* is one of the manifest's links, or what became of it where links were followed."""
-        target = tf_serving.stands_for(name, links)
+    def is_link(name: str) -> bool:
+        """Return whether *name* is a link in the manifest, or an identical copy of its target.
+
+        Tools that follow links while they copy turn them into such copies.
+        """
+        target = tf_serving.link_target(name, links)
         if target is None:
             return False
         path = folder / name
-        return str(path.readlink()) == target if path.is_symlink() else found.get(name) == named.get(target, {})
+        return str(path.readlink()) == target if path.is_symlink() else hashes.get(name) == listed_files.get(target, {})
 
     return Audit(
-        missing=tuple(sorted(named.keys() - there)),
-        changed=tuple(sorted(name for name in named.keys() & there if found.get(name) != named[name])),
-        additional=tuple(sorted(name for name in there - named.keys() if not another_name(name))),
-        manifest=wrong,
+        missing=tuple(sorted(listed_files.keys() - names)),
+        changed=tuple(sorted(name for name in listed_files.keys() & names if hashes.get(name) != listed_files[name])),
+        additional=tuple(sorted(name for name in names - listed_files.keys() if not is_link(name))),
+        manifest=problem,
         signature=_signature(folder, text, document, verifier),
-        key_wanted=verifier is not None,
+        signature_required=verifier is not None,
     )
 
 
@@ -88,23 +96,23 @@ def _mapping(document: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _names(folder: Path) -> set[str]:
-    """Whatever is in *folder* and no folder itself: links and pipes too."""
+    """Return the path of everything in *folder* that is not a folder, including links and pipes."""
     paths = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
     return paths - {manifest.FILE_NAME, manifest.SIGNATURE_NAME}
 
 
-def _parsed(text: bytes) -> tuple[dict[str, Any], str]:
-    """The manifest, and what is wrong with it."""
+def _parse(text: bytes) -> tuple[dict[str, Any], str]:
+    """Return the manifest, and what is wrong with it (empty if nothing is)."""
     try:
         document = json.loads(text)
     except ValueError as error:
         return {}, f"is not JSON ({error})"
     if not isinstance(document, dict) or not isinstance(document.get("files"), dict):
-        return {}, "names no files"
-    if document.get("format_version") != manifest.FORMAT_VERSION:
-        return document, ""  # of another learnd: the hashes are all that is known of it
+        return {}, "lists no files"
+    if document.get("format_version") != FORMAT_VERSION:
+        return document, ""  # written by another version of learnd; only its hashes can be checked
     try:
-        manifest.Manifest.model_validate(document)
+        Manifest.model_validate(document)
     except ValidationError as error:
         return document, manifest.first_problem(error)
     return document, ""
@@ -119,5 +127,5 @@ def _signature(folder: Path, text: bytes, document: dict[str, Any], verifier: Ve
         return "not checked"
     if verifier.accepts(path.read_bytes(), text):
         return "good"
-    own = key.get("id") if isinstance(key, dict) else None
-    return "wrong" if own == verifier.key_id else "of another key"
+    key_id = key.get("id") if isinstance(key, dict) else None
+    return "wrong" if key_id == verifier.key_id else "of another key"

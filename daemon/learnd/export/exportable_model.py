@@ -1,73 +1,123 @@
-"""What an exporter is given: a model with its state, and how it goes on learning."""
+"""The input of every exporter: a model with its state, and the function that trains it further."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from learnd.core.protocols import Network
+from learnd.core.tensors import Array, KerasModel, Layer, Optimizer, Tensor, TfVariable, Variable
 from learnd.core.types import Float32Array
 
 
+class ExportableLayer(Layer, Protocol):
+    """The members of a Keras layer that exporters use to rebuild it."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], /) -> Layer: ...
+
+
+class ExportableCore(KerasModel, Protocol):
+    """The members of a Keras model that exporters use to rebuild it."""
+
+    def _flatten_layers(self, include_self: bool = True) -> Iterable[ExportableLayer]: ...
+
+    def get_weights(self) -> Sequence[Array]: ...
+
+    def set_weights(self, weights: Sequence[Array], /) -> None: ...
+
+
+class ExportableNetwork(Network, Protocol):
+    """A network with the members that exporters use besides; `learnd.tasks.network.TaskNetwork` documents them."""
+
+    @property
+    def core(self) -> ExportableCore: ...
+
+    def answer(self, x: Tensor, /, *, training: bool) -> Tensor: ...
+
+    def scales(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def symbolic(
+        self, x: Tensor, core: KerasModel, /
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, object], Mapping[str, float]]: ...
+
+
+class LearnFunction(Protocol):
+    """One traced optimizer step on raw rows, (n, *row_shape), and their targets, (n, targets).
+
+    Returns the losses before the step, (n,). With ``observe=False`` the scales do not change.
+    """
+
+    def __call__(self, x: Tensor, y: Tensor, /, *, observe: bool = True) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that may become an export.
+class ExportableModel:
+    """A model with its state, ready to be written in any format.
 
     Attributes
     ----------
-    network : see `learnd.tasks.network.Network`; holds the averaged weights
-    learn : one optimizer step on raw rows, (n, *row_shape), and their targets, (n, targets); returns the losses from
-        before, (n,). With ``observe=False`` the scales stay as they are. Traced.
-    optimizer : Keras', with the slots of the live model
-    state : every variable that `learn` reads or writes, by the names that a checkpoint gives them
+    network : a `learnd.core.protocols.Network` with the averaged weights
+    learn : one optimizer step, see `LearnFunction`
+    optimizer : a Keras optimizer with the slots of the live model
+    state : every variable that `learn` reads or writes, by its name in a checkpoint
     features : names, in the order of the model's inputs
-    targets : numbers in one target row; 0 where the inputs are their own targets
-    classes : how many there are, of a classification
-    batch_rows : rows of one update of the daemon's
-    examples : recent raw inputs, (m, *row_shape), others than those that the export is judged on
+    targets : numbers in one target row; 0 if the inputs are their own targets
+    classes : number of classes; None unless the task is a classification
+    batch_rows : rows in one update of the daemon
+    examples : recent raw inputs, (m, *row_shape); none of the rows that verification compares
     """
 
-    network: Any
-    learn: Callable[..., Any]
-    optimizer: Any
-    state: Mapping[str, Any]
+    network: ExportableNetwork
+    learn: LearnFunction
+    optimizer: Optimizer
+    state: Mapping[str, Variable | TfVariable]
     features: Sequence[str]
     targets: int
     classes: int | None
     batch_rows: int
     examples: Float32Array
 
-    def changing(self) -> tuple[list[str], list[Any]]:
-        """Names and TensorFlow's own variables of `state`, in the order of the names."""
+    def state_variables(self) -> tuple[list[str], list[TfVariable]]:
+        """Return the names in `state`, sorted, and their TensorFlow variables in the same order."""
         names = sorted(self.state)
-        return names, [raw(self.state[name]) for name in names]
+        return names, [tf_variable(self.state[name]) for name in names]
 
-    def every_variable(self) -> list[Any]:
-        """TensorFlow's own variables of all that the functions read: a module must hold them to be saved."""
-        return [raw(v) for v in (*self.network.variables, *self.optimizer.variables, *self.state.values())]
+    def all_variables(self) -> list[TfVariable]:
+        """Return the TensorFlow variables of everything that the functions read.
+
+        A `tf.Module` must hold them, because `tf.saved_model.save` saves no variable that it cannot reach.
+        """
+        variables = (*self.network.variables, *self.optimizer.variables, *self.state.values())
+        return [tf_variable(v) for v in variables]
 
 
-def raw(variable: Any) -> Any:
-    """The TensorFlow variable inside a Keras one; TensorFlow's own as it is."""
-    return getattr(variable, "value", variable) if hasattr(variable, "path") else variable
+def tf_variable(variable: Any) -> TfVariable:
+    """Return the TensorFlow variable inside a Keras variable, or *variable* itself if it is TensorFlow's already."""
+    unwrapped: TfVariable = variable.value if hasattr(variable, "path") else variable
+    return unwrapped
 
 
-def argument_names(wanted: Sequence[str]) -> dict[str, str]:
-    """What a signature calls its arguments: names that every runtime takes, each once; TensorFlow tells no case.
+def argument_names(names: Sequence[str]) -> dict[str, str]:
+    """Return for each of *names* the argument name that signatures use for it.
+
+    Every runtime accepts these names, and no two of them are equal. They differ by more than upper and lower case,
+    which TensorFlow does not distinguish.
 
     >>> argument_names(["t", "temp C", "temp.C", "1st", "ä", "T"])
     {'t': 't', 'temp C': 'temp_C', 'temp.C': 'temp_C_2', '1st': 'f_1st', 'ä': 'f__', 'T': 'T_2'}
     """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for one in wanted:
-        plain = re.sub(r"[^A-Za-z0-9_]", "_", one)
+    arguments: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
         if not plain[:1].isalpha() or plain == "self":
             plain = f"f_{plain}"
         number = 1
-        name = plain
-        while name.lower() in taken:
+        argument = plain
+        while argument.lower() in used:
             number += 1
-            name = f"{plain}_{number}"
-        taken.add(name.lower())
-        names[one] = name
-    return names
+            argument = f"{plain}_{number}"
+        used.add(argument.lower())
+        arguments[name] = argument
+    return arguments

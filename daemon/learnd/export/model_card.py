@@ -1,4 +1,4 @@
-"""``MODEL_CARD.md``: an export in words, for the person who finds the folder. Made from the manifest alone."""
+"""``MODEL_CARD.md``: the manifest in words, for a person who opens the folder. Nothing else goes into it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _LOADING = {
     "saved_model": """\
 ```python
 import tensorflow as tf
-loaded = tf.saved_model.load("{path}")  # keep it: it owns the variables of its signatures
+loaded = tf.saved_model.load("{path}")  # keep this object: it owns the variables of its signatures
 answers = loaded.signatures["serving_default"](inputs=tf.constant(rows, tf.float32))
 ```""",
     "tflite": _LITERT,
@@ -30,19 +30,19 @@ from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter("{path}")
 answers = interpreter.get_signature_runner("infer")(inputs=row)  # float32, a batch of one
 train = interpreter.get_signature_runner("train")
-shapes = {{name: detail["shape"] for name, detail in train.get_input_details().items()}}  # of one step: x, and y
+shapes = {{name: detail["shape"] for name, detail in train.get_input_details().items()}}  # x, and y, of one step
 batch = {{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}}  # your rows and their targets
 loss = train(**batch)["loss"]
-state = interpreter.get_signature_runner("get")()  # all that changes
-interpreter.get_signature_runner("set")(**state)  # takes it back
+state = interpreter.get_signature_runner("get")()  # every variable that training changes
+interpreter.get_signature_runner("set")(**state)  # restores them
 ```""",
     "keras": """\
 ```python
 import keras
-model = keras.models.load_model("{path}")  # compiled: model.fit goes on
+model = keras.models.load_model("{path}")  # compiled: model.fit continues the training
 answers = model(rows, training=False)
 ```""",
-    "hdf5": "Weights alone: for `load_weights` of a model of the same layers, as the format `keras` holds one.",
+    "hdf5": "Weights only, for `load_weights` of a model with the same layers, such as the one in the format `keras`.",
     "onnx": """\
 ```python
 import onnxruntime
@@ -50,32 +50,33 @@ session = onnxruntime.InferenceSession("{path}")
 answers = dict(zip((port.name for port in session.get_outputs()), session.run(None, {{"inputs": rows}})))
 ```""",
 }
-"""How to load each format; one that is not here is named with its path alone."""
+"""Instructions for loading each format. The card names a format that is not listed here by its path only."""
 
 
 def write(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write the card of what *document*, a manifest that may still lack its files, describes."""
+    """Write the card of the export that *document* describes: a manifest, which may still lack its ``files``."""
     (folder / FILE_NAME).write_text(card(document), encoding="utf-8")
 
 
 def card(document: Mapping[str, Any]) -> str:
-    """The card in Markdown."""
+    """Return the card in Markdown."""
     parts = [
         f"# {document['name']}, export {document['number']}",
-        f"A snapshot of a model (`{document['model']}`, for {document['task']}) that goes on learning from a stream, "
-        f"published by learnd on {document['created_at']}. `learnd.json` holds what is here, and more, for programs.",
-        "## What goes in",
+        f"A snapshot of a model (`{document['model']}`, for {document['task']}) that learns continuously from a "
+        f"stream, published by learnd on {document['created_at']}. `learnd.json` describes the export for programs, in "
+        "more detail.",
+        "## Inputs",
         _inputs(document),
-        "## What comes out",
+        "## Outputs",
         _outputs(document),
-        "## How to load it",
+        "## Loading",
         *_loading(document),
-        "## What it learned from",
+        "## Training data",
         _origin(document),
-        "## How good it is",
+        "## Quality",
         _quality(document),
-        "## How to check it",
-        _checking(document),
+        "## Verification",
+        _verification(document),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -83,27 +84,27 @@ def card(document: Mapping[str, Any]) -> str:
 def _inputs(document: Mapping[str, Any]) -> str:
     ports = "; ".join(_port(port) for port in document["inputs"])
     window = document["window"]
-    each = f"The last {window} readings of one key, the oldest first" if window else "One reading"
-    scaling = "The model scales them itself." if _scaled(document, "inputs") else "They are not scaled."
+    row = f"The last {window} readings of one key, the oldest first" if window else "One reading"
+    scaling = "The model scales them internally." if _scaled(document, "inputs") else "The model does not scale them."
     ranges = any(feature[bound] is not None for feature in document["features"] for bound in ("min", "max"))
-    faults = " Readings outside of their range were taken for faults." if ranges else ""
+    faults = " Readings outside their range counted as sensor faults." if ranges else ""
     rows = [
         [str(i), f"`{_plain(feature['name'])}`", _bound(feature["min"]), _bound(feature["max"])]
         for i, feature in enumerate(document["features"])
     ]
-    table = _table(["position", "feature", "least", "most"], rows)
-    return f"{ports}. {each}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
+    table = _table(["position", "feature", "minimum", "maximum"], rows)
+    return f"{ports}. {row}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
 
 
 def _outputs(document: Mapping[str, Any]) -> str:
     ports = "\n".join(f"- {_port(port)}" for port in document["outputs"])
     if document["classes"]:
-        named = _names(document["classes"])
-        return f"{ports}\n\nProbabilities of {_plain(document['predicts'][0])}, in this order: {named}."
-    units = f"{ports}\n\nIn the units of the stream, in this order: {_names(document['predicts'])}."
+        classes = _names(document["classes"])
+        return f"{ports}\n\nProbabilities of {_plain(document['predicts'][0])}, in this order: {classes}."
+    text = f"{ports}\n\nIn the units of the stream, in this order: {_names(document['predicts'])}."
     if any(port["name"] == "score" for port in document["outputs"]):
-        units += f" `score` is the mean squared error of all of them in {_units(document)}: the larger, the stranger."
-    return units
+        text += f" `score` is the mean squared error over all of them, in {_units(document)}: larger is more anomalous."
+    return text
 
 
 def _loading(document: Mapping[str, Any]) -> list[str]:
@@ -113,8 +114,8 @@ def _loading(document: Mapping[str, Any]) -> list[str]:
         else f"`{entry['path']}` ({name})."
         for name, entry in document["formats"].items()
     ]
-    without = [f"No {name}: {_plain(reason)}." for name, reason in document.get("unavailable", {}).items()]
-    return [*loading, *without]
+    unavailable = [f"No {name}: {_plain(reason)}." for name, reason in document.get("unavailable", {}).items()]
+    return [*loading, *unavailable]
 
 
 def _origin(document: Mapping[str, Any]) -> str:
@@ -123,54 +124,58 @@ def _origin(document: Mapping[str, Any]) -> str:
         [f"`{_plain(offset['topic'])}`", str(offset["partition"]), str(offset["next_offset"])]
         for offset in document["offsets"]
     ]
-    table = _table(["topic", "partition", "read up to, not including, offset"], rows)
-    before = f"The export before it was {parent['number']}." if parent else "It is the first export of its folder."
+    table = _table(["topic", "partition", "next offset (not yet read)"], rows)
+    order = f"The previous export was {parent['number']}." if parent else "This is the first export in its folder."
     when = f", from {times['first']} to {times['last']}" if times else ""
     batches = document["updates"] != document["samples"]
-    waiting = " Of what was read, the newest may still wait for their micro-batch to be full." if batches else ""
+    waiting = " The newest records that were read may still be waiting for a full micro-batch." if batches else ""
     counts = f"{document['samples']:,} samples in {document['updates']:,} updates{when}."
-    return f"{counts}{waiting} {before}\n\n{table}"
+    return f"{counts}{waiting} {order}\n\n{table}"
 
 
 def _quality(document: Mapping[str, Any]) -> str:
-    judged = document["prequential"]
+    scores = document["prequential"]
     rows = [
-        [name, *(_figure(judged[key][figure]) for figure in ("loss", "absolute_error", "mean_loss"))]
-        for name, key in (("averaged, which are in this export", "averaged"), ("live, which go on learning", "live"))
+        [name, *(_figure(scores[key][figure]) for figure in ("loss", "absolute_error", "mean_loss"))]
+        for name, key in (("averaged (in this export)", "averaged"), ("live (still learning)", "live"))
     ]
     error = "share of wrong classes" if document["classes"] else "absolute error"
-    table = _table(["weights", "loss, lately", f"{error}, lately", "loss, since the first sample"], rows)
+    table = _table(["weights", "recent loss", f"recent {error}", "loss since the first sample"], rows)
     checks = "; ".join(
-        f"{name}: {entry['difference_of_allowed']:.2g} of the allowed difference on {entry['verified_rows']} rows"
+        f"{name}: {entry['difference_of_allowed']:.2g} times the allowed difference on {entry['verified_rows']} rows"
         for name, entry in document["formats"].items()
         if "difference_of_allowed" in entry and "verified_rows" in entry
     )
     return (
-        f"Every sample was predicted before it was learned; these are the errors of those predictions. Lately: over at "
-        f"most 1000 samples. The loss is {_loss(document)}. Weights that "
-        f"go on learning have just seen what came before, so these errors are smaller than those of an export, which "
-        f"stands still. {_forward(document['parent'])}\n\n{table}\n\nBefore it was published, each file was "
-        f"loaded and compared with the learning model on recent inputs ({checks or 'see learnd.json'})."
+        "Every sample was predicted before it was learned, and these are the errors of those predictions. *Recent* "
+        f"means over the last 1000 samples at most. The loss is {_loss(document)}. Weights that are still learning "
+        "have just seen the samples before, so these errors are smaller than those of an export, whose weights do not "
+        "change. "
+        f"{_later_loss(document['parent'])}\n\n{table}\n\nBefore publication, each file was loaded and compared with "
+        f"the live model on recent inputs ({checks or 'see learnd.json'})."
     )
 
 
-def _forward(parent: Mapping[str, Any] | None) -> str:
+def _later_loss(parent: Mapping[str, Any] | None) -> str:
     if parent is None or parent["loss_since"] is None:
-        return "How exports of this model do on what comes after them is not known yet."
+        return "The error of this model's exports on later samples has not been measured yet."
     return (
-        f"The export before this one did so on {parent['samples_since']:,} samples that came after it: its loss was "
-        f"{_figure(parent['loss_since'])}. Expect as much of this one."
+        f"The previous export had a loss of {_figure(parent['loss_since'])} on {parent['samples_since']:,} samples "
+        "that arrived after it. Expect about the same of this one."
     )
 
 
-def _checking(document: Mapping[str, Any]) -> str:
+def _verification(document: Mapping[str, Any]) -> str:
     key = document["signing_key"]
     if key is None:
-        return "`learnd inspect . --verify` compares every file with its SHA-256 in `learnd.json`. It is not signed."
+        return (
+            "`learnd inspect . --verify` compares every file with its SHA-256 in `learnd.json`. The export is not "
+            "signed."
+        )
     return (
-        "`learnd inspect . --verify --public-key FILE` compares every file with its SHA-256 in `learnd.json`, and that "
-        f"with its signature. The key's id is `{key['id']}`. Without learnd: `openssl pkeyutl -verify -pubin -inkey "
-        "FILE -rawin -in learnd.json -sigfile learnd.json.sig`."
+        "`learnd inspect . --verify --public-key FILE` compares every file with its SHA-256 in `learnd.json`, and "
+        f"checks the signature of `learnd.json`. The key's id is `{key['id']}`. Without learnd: `openssl pkeyutl "
+        "-verify -pubin -inkey FILE -rawin -in learnd.json -sigfile learnd.json.sig`."
     )
 
 
@@ -181,7 +186,7 @@ def _loss(document: Mapping[str, Any]) -> str:
 
 
 def _units(document: Mapping[str, Any]) -> str:
-    """Those of a loss: what comes out has the scale of the target, of its change, or of what came in."""
+    """Return the units of the loss: outputs have the scale of the target, of its change, or of the inputs."""
     name = next((name for name in ("target", "change") if name in document["scaling"]), "inputs")
     return "standard deviations" if _scaled(document, name) else "the units of the stream"
 
@@ -200,7 +205,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name from the stream or the configuration, without what Markdown or a table would take for its own.
+    """Return a name from the stream or the configuration without characters that Markdown or a table interprets.
 
     >>> _plain("a|b`c\\nd<x>")
     'a b c d x '
@@ -217,7 +222,8 @@ def _figure(figure: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """
+    """Return a table in Markdown.
+
     >>> print(_table(["a", "b"], [["1", "2"]]))
     | a | b |
     |---|---|

@@ -25,22 +25,23 @@ Format = Literal[
 
 
 class UploadSettings(Section):
-    """Object storage, or another folder, that gets a copy of the newest export."""
+    """Object storage, or another folder, that receives a copy of the newest export."""
 
     url: str
-    """`s3://bucket/path`, `gs://...`, `az://...`, `file:///...`, or any other that fsspec knows."""
+    """`s3://bucket/path`, `gs://...`, `az://...`, `file:///...`, or any other URL that fsspec supports."""
     options: dict[str, Secret[str | int | float | bool]] = {}
-    """Arguments of fsspec's file system; any of them may be a secret. Absent: what the environment says."""
+    """Arguments of fsspec's file system. Any of them may be a secret. By default the file system reads its credentials
+    from the environment."""
 
     @field_validator("url")
     @classmethod
-    def _place_without_secret(cls, url: str) -> str:
-        # What was written is not repeated: it may hold a password.
+    def _location_without_secret(cls, url: str) -> str:
+        # The messages do not repeat the URL, because it may contain a password.
         parts = urlsplit(url)
         if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", url):
-            raise ValueError("is no URL with a path, such as s3://bucket/exports")
+            raise ValueError("is not a URL with a path, such as s3://bucket/exports")
         if parts.username or parts.password or parts.query:
-            raise ValueError("holds a name, a password or a query; put them into options, or into the environment")
+            raise ValueError("contains a name, a password or a query; put them into options, or into the environment")
         return url
 
 
@@ -48,23 +49,24 @@ class ExportSettings(Section):
     """When and what to publish under ``data_dir/exports/<number>/``."""
 
     every_seconds: Positive | None = 300.0
-    """Whichever of the two comes first; null: that one never."""
+    """Seconds from one export to the next; null: no limit in time. An export starts at whichever limit comes first."""
     every_samples: Count | None = None
-    """Learned samples from one export to the next."""
+    """Learned samples from one export to the next; null: no limit in samples."""
     formats: list[Format] = ["saved_model", "tflite"]
-    """`[]`: nothing is ever published. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
-    `tflite_training`, `keras`, `hdf5` (weights alone), and `onnx` (pip install 'learnd[onnx]')."""
+    """`[]`: never publish. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
+    `tflite_training`, `keras`, `hdf5` (weights only), and `onnx` (pip install 'learnd[onnx]')."""
     keep: Count = 5
-    """The newest so many; besides, whatever was the newest within the last 60 s, or is named by `latest`."""
+    """Number of newest exports to keep. Exports that were the newest within the last 60 s, and the one that `latest`
+    names, stay as well."""
     tolerance: Positive = 1e-4
-    """Largest difference to the live averaged model, relative to the spread of its outputs."""
+    """Largest allowed difference from the live averaged model, relative to the spread of its outputs."""
     tolerances: dict[Format, Positive] = {}
-    """The same for single formats. By default, of the root mean square over the rows: 0.01 for tflite_float16, 0.05 for
-    tflite_dynamic, 0.2 for tflite_int8."""
+    """Tolerances for single formats. The formats that round weights are compared by the root mean square over the rows;
+    their defaults are 0.01 for tflite_float16, 0.05 for tflite_dynamic and 0.2 for tflite_int8."""
     signing_key_file: Path | None = None
-    """A private Ed25519 key, PEM without a password; every export's manifest is signed with it."""
+    """A private Ed25519 key in PEM without a password, which signs the manifest of every export."""
     upload: UploadSettings | None = None
-    """Copies every export elsewhere once it is published here."""
+    """Where to copy every export after it is published here."""
 
     @field_validator("formats")
     @classmethod
@@ -72,6 +74,7 @@ class ExportSettings(Section):
         missing = [name for name in _ONNX_MODULES if find_spec(name) is None]
         if "onnx" in formats and missing:
             raise ValueError(f"onnx needs {' and '.join(missing)}: pip install 'learnd[onnx]'")
-        if len(set(formats)) < len(formats):
-            raise ValueError("a format stands twice")
+        repeated = sorted({name for name in formats if formats.count(name) > 1})
+        if repeated:
+            raise ValueError(f"lists {', '.join(repeated)} more than once")
         return formats

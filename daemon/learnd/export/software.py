@@ -1,4 +1,4 @@
-"""What made an export: the versions of the libraries, and the hashes of the code."""
+"""The software that made an export: versions of the libraries, and hashes of the code."""
 
 import hashlib
 import platform
@@ -10,12 +10,12 @@ from pathlib import Path
 import learnd
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "ai-edge-litert")
-"""Those that write the files, and those that decide what is in them."""
+"""Libraries that write the files, or decide what is in them."""
 _OPTIONAL = ("tf2onnx", "onnx", "onnxruntime")
 
 
 def versions() -> dict[str, str]:
-    """Of learnd, Python and every library that an export depends on."""
+    """Return the versions of learnd, Python and every library that an export depends on."""
     return {
         "learnd": learnd.__version__,
         "python": platform.python_version(),
@@ -25,9 +25,10 @@ def versions() -> dict[str, str]:
 
 
 def code_hashes(addresses: Iterable[str]) -> dict[str, str]:
-    """SHA-256 over the Python files of learnd, and of each package that *addresses* (``package.module:name``) are in.
+    """Return by package a SHA-256 over its Python files: for learnd, and for the package of each of *addresses*.
 
-    Two exports with the same hash were made by the same code, whatever it calls its version.
+    An address is ``package.module:name``. Two exports with the same hashes were made by the same code, whatever version
+    it claims to be.
 
     >>> sorted(code_hashes(["json.decoder:JSONDecoder"]))
     ['json', 'learnd']
@@ -37,7 +38,7 @@ def code_hashes(addresses: Iterable[str]) -> dict[str, str]:
 
 
 def _files(package: str) -> list[tuple[str, Path]]:
-    """The Python files of *package* with their paths in it; empty where it has none."""
+    """Return the Python files of *package*, each with its path inside the package; empty if it has none."""
     spec = find_spec(package)
     if spec is None:
         return []

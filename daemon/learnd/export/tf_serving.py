@@ -1,4 +1,4 @@
-"""What TensorFlow Serving and its clients look for in a version's own folder: a SavedModel, by links, and a request."""
+"""Files that TensorFlow Serving and its clients expect in a version's folder: links to a SavedModel, and a request."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ EXAMPLE = "example_request.json"
 
 
 def link(folder: Path) -> dict[str, str]:
-    """Link whatever is in ``saved_model/`` beside it; returns name and target of each, relative to *folder*."""
+    """Link everything in ``saved_model/`` into *folder*; return each link's name and target, relative to *folder*."""
     inside = folder / FOLDER
     names = sorted(path.name for path in inside.iterdir()) if inside.is_dir() else []
     links = {name: f"{FOLDER}/{name}" for name in names if not (folder / name).exists()}
@@ -21,19 +21,19 @@ def link(folder: Path) -> dict[str, str]:
 
 
 def write_example(folder: Path, row: Float32Array, inputs: Sequence[str]) -> None:
-    """Write a request with one recent input as a client of TensorFlow Serving's REST interface posts it.
+    """Write one recent input as the body of a request to TensorFlow Serving's REST interface.
 
-    *inputs* are what the signature ``records`` calls the features.
+    *inputs* are the argument names of the features in the signature ``records``.
     """
     columns = {name: [row[..., i].tolist()] for i, name in enumerate(inputs)}
     body = {"signature_name": "records", "inputs": columns}
     (folder / EXAMPLE).write_text(json.dumps(body) + "\n", encoding="utf-8")
 
 
-def stands_for(name: str, links: Mapping[str, str]) -> str | None:
-    """Of which file *name* is another name, by way of one of *links*; None if it is its own.
+def link_target(name: str, links: Mapping[str, str]) -> str | None:
+    """Return the file that *name* leads to through one of *links*; None if its path contains no link.
 
-    >>> stands_for("variables/variables.index", {"variables": "saved_model/variables"})
+    >>> link_target("variables/variables.index", {"variables": "saved_model/variables"})
     'saved_model/variables/variables.index'
     """
     first, _, rest = name.partition("/")
@@ -43,8 +43,11 @@ def stands_for(name: str, links: Mapping[str, str]) -> str | None:
 
 
 def names(folder: Path, links: Iterable[str]) -> list[str]:
-    """Every file of a version by its path, also by those that lead through *links*: stores know no links."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Return the path of every file of a version, including the paths through *links*.
+
+    Object stores have no links, so an upload copies those files twice.
+    """
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for name in links:
-        found |= {path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()}
-    return sorted(found)
+        paths |= {path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()}
+    return sorted(paths)

@@ -1,26 +1,24 @@
-"""Whether an export answers as the live model does."""
+"""Comparison of an export's answers with those of the live model."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from learnd.core.errors import LearndError
+from learnd.core.errors import VerificationError
 from learnd.core.types import Float32Array, Float64Array
 
 _ROUNDING = 1e-6
 _UNIT = {"prediction": 0.0, "reconstruction": 0.0}
-"""Of what size answers are small, however small they are. Those in the units of the stream have none: a target may be a
-millionth. Scores and probabilities are rounded as what they were made of, whose size is about 1."""
+"""Smallest size, by output, that float32 rounding is relative to; 1 for outputs that are not listed.
 
-
-class VerificationError(LearndError):
-    """The export is not what it should be; it is not published."""
+Outputs in the units of the stream have no smallest size, because a target may be a millionth. Scores and probabilities
+are rounded like the numbers that they were computed from, whose size is about 1."""
 
 
 def spread_of(answers: Mapping[str, Float32Array]) -> dict[str, Float64Array]:
-    """The standard deviation of every number of an answer over the rows; its size, for fewer than 8 rows.
+    """Return the standard deviation over the rows of every number of an answer; its size, for fewer than 8 rows.
 
-    float64, in which the squares of no float32 are infinite.
+    Computes in float64, because the square of a large float32 is infinite in float32.
 
     >>> f"{spread_of({'y': np.array([1e30, 3e30] * 4, np.float32)})['y']:.3g}"
     '1e+30'
@@ -34,48 +32,63 @@ def spread_of(answers: Mapping[str, Float32Array]) -> dict[str, Float64Array]:
 
 def largest_difference(
     what: str,
-    got: Mapping[str, Float32Array],
-    wanted: Mapping[str, Float32Array],
+    actual: Mapping[str, Float32Array],
+    expected: Mapping[str, Float32Array],
     spreads: Mapping[str, Float64Array],
     *,
     tolerance: float,
     mean: bool = False,
 ) -> float:
-    """The largest difference between two sets of answers, in units of what is allowed (1.0 would just pass).
+    """Return the largest difference between two sets of answers, in units of the limit (1.0 just passes).
 
-    Allowed is *tolerance* times the spread of that number of the answer (`spread_of`), plus the rounding of float32:
-    to every single answer, or with *mean* to the root mean square over the rows, where rounding is coarse on purpose.
+    The limit for each number of an answer is *tolerance* times its spread (`spread_of`), plus the rounding of float32.
+    It applies to every single answer. With *mean* it applies to the root mean square over the rows, for formats that
+    round on purpose.
 
     Raises
     ------
     VerificationError
-        if an output is missing, not finite, or differs by more than that.
+        if an output is missing, not finite, or differs by more than the limit; the message begins with *what*.
 
     >>> same = {"y": np.ones((9, 1), np.float32)}
     >>> largest_difference("here", same, same, spread_of(same), tolerance=1e-4)
     0.0
     """
-    if sorted(got) != sorted(wanted):
-        raise VerificationError(f"{what}: outputs are {sorted(got)}, expected {sorted(wanted)}")
-    worst = 0.0
-    for name, expected in wanted.items():
-        answer = got[name]
-        if answer.shape != expected.shape:
-            raise VerificationError(f"{what}: {name} has shape {answer.shape}, expected {expected.shape}")
-        if not np.isfinite(answer).all() or not np.isfinite(expected).all():
-            raise VerificationError(f"{what}: {name} is not finite")
-        size = np.abs(expected).max(axis=0)
-        allowed = tolerance * spreads[name] + _ROUNDING * np.maximum(size, _UNIT.get(name, 1.0))
-        errors = np.abs(answer.astype(np.float64) - expected)
-        difference = np.sqrt(np.square(errors).mean(axis=0)) if mean else errors.max(axis=0)
-        ratios = np.atleast_1d(np.divide(difference, allowed, out=np.zeros_like(difference), where=difference > 0))
-        ratio = float(ratios.max())
-        if ratio > 1.0:
-            place = np.unravel_index(int(ratios.argmax()), ratios.shape)
-            there = f"[{', '.join(map(str, place))}]" if difference.ndim else ""
-            raise VerificationError(
-                f"{what}: {name}{there} differs from the live model by {np.atleast_1d(difference)[place]:.3g}, allowed "
-                f"are {np.atleast_1d(allowed)[place]:.3g} (export.tolerance, export.tolerances)"
-            )
-        worst = max(worst, ratio)
-    return worst
+    if sorted(actual) != sorted(expected):
+        raise VerificationError(f"{what}: outputs are {sorted(actual)}, expected {sorted(expected)}")
+    largest = 0.0
+    for name, values in expected.items():
+        unit = _UNIT.get(name, 1.0)
+        ratio = _largest_ratio(f"{what}: {name}", actual[name], values, spreads[name], tolerance, unit, mean)
+        largest = max(largest, ratio)
+    return largest
+
+
+def _largest_ratio(
+    what: str,
+    actual: Float32Array,
+    expected: Float32Array,
+    spread: Float64Array,
+    tolerance: float,
+    unit: float,
+    mean: bool,
+) -> float:
+    """Return the largest difference in one output, in units of the limit; see `largest_difference`."""
+    if actual.shape != expected.shape:
+        raise VerificationError(f"{what} has shape {actual.shape}, expected {expected.shape}")
+    if not np.isfinite(actual).all() or not np.isfinite(expected).all():
+        raise VerificationError(f"{what} is not finite")
+    size = np.abs(expected).max(axis=0)
+    limit = tolerance * spread + _ROUNDING * np.maximum(size, unit)
+    errors = np.abs(actual.astype(np.float64) - expected)
+    difference = np.sqrt(np.square(errors).mean(axis=0)) if mean else errors.max(axis=0)
+    ratios = np.atleast_1d(np.divide(difference, limit, out=np.zeros_like(difference), where=difference > 0))
+    ratio = float(ratios.max())
+    if ratio > 1.0:
+        place = np.unravel_index(int(ratios.argmax()), ratios.shape)
+        index = f"[{', '.join(map(str, place))}]" if difference.ndim else ""
+        raise VerificationError(
+            f"{what}{index} differs from the live model by {np.atleast_1d(difference)[place]:.3g}; the limit is "
+            f"{np.atleast_1d(limit)[place]:.3g} (export.tolerance, export.tolerances)"
+        )
+    return ratio

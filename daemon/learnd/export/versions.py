@@ -1,4 +1,4 @@
-"""The folder of published exports: ascending whole numbers as names, and ``latest`` for those who do not list."""
+"""The folder of published exports: ascending whole numbers as names, and a link ``latest`` to the newest."""
 
 import math
 import re
@@ -18,17 +18,17 @@ log = structlog.get_logger()
 
 LATEST = "latest"
 YOUNG_S = 60.0
-"""Whoever found a version as the newest, or by ``latest``, may take so long from then on to read all of it."""
+"""Time that a reader has to read a whole version, from when the version was last the newest or last in ``latest``."""
 MOST_YOUNG = 60
-"""Versions that can have been the newest within that time: an export takes more than a second."""
-_UNSEEN = ".building-"
-"""Begins every name that is half made or half removed; no reader's pattern matches it, and a start sweeps it."""
+"""Largest number of versions that can have been the newest within `YOUNG_S`: an export takes more than a second."""
+_HIDDEN = ".building-"
+"""Prefix of versions that are being built or removed. No reader's pattern matches it, and a start removes them."""
 _LAST_NUMBER = ".last-number"
 _NEW_POINTER = f".{LATEST}.new"
 
 
 def numbers(directory: Path) -> list[int]:
-    """The published numbers in *directory*, ascending; empty if it does not exist.
+    """Return the published numbers in *directory*, ascending; empty if it does not exist.
 
     >>> numbers(Path("nowhere"))
     []
@@ -39,13 +39,15 @@ def numbers(directory: Path) -> list[int]:
 
 
 class Versions:
-    """Every name that is ever seen here is a whole export: made elsewhere, synced, then renamed; removed likewise.
+    """Publishes and prunes versions so that every visible number is a complete export.
+
+    A version is built under a hidden name, flushed, then renamed. Pruning renames it back before it deletes.
 
     Parameters
     ----------
-    keep : the newest so many stay
-    clock : measures how long ago somebody could last find a version; never goes back
-    now : seconds since 1970, the floor of new numbers
+    keep : number of newest versions to keep
+    clock : measures how long ago a reader could last find a version; must never go back
+    now : seconds since 1970, the lower bound of new numbers
     """
 
     def __init__(
@@ -56,40 +58,40 @@ class Versions:
         self._clock = clock
         self._now = now
         self._opened_s = 0.0
-        self._found_s: dict[int, float] = {}
-        """When a version could last be found as the newest, or by `latest`."""
+        self._last_visible_s: dict[int, float] = {}
+        """When a reader could last find a version as the newest, or by `latest`."""
 
     def open(self) -> None:
-        """Make the folder, sweep what a crash left behind, and point at the newest version."""
+        """Make the folder, remove what a crash left behind, and point ``latest`` at the newest version."""
         make_folder(self._directory)
-        for left in self._directory.glob(f"{_UNSEEN}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in self._directory.glob(f"{_HIDDEN}*"):
+            shutil.rmtree(remains, ignore_errors=True)
         (self._directory / _NEW_POINTER).unlink(missing_ok=True)
         self._opened_s = self._clock()
-        found = self.numbers()
-        if not found and self.latest() is not None:
+        published = self.numbers()
+        if not published and self.latest() is not None:
             (self._directory / LATEST).unlink()
-        if found and self.latest() != found[-1]:  # the crash came between the two names
+        if published and self.latest() != published[-1]:  # a crash between the two renames
             try:
-                self._point(found[-1])
+                self._point(published[-1])
             except ExportError as error:
                 log.error("pointer_failed", error=str(error))
 
     def numbers(self) -> list[int]:
-        """The published numbers, ascending."""
+        """Return the published numbers, ascending."""
         return numbers(self._directory)
 
     def path(self, number: int) -> Path:
-        """Where version *number* is."""
+        """Return the folder of version *number*."""
         return self._directory / str(number)
 
     def newest(self) -> Path | None:
-        """The newest version's folder; None where nothing is published."""
-        found = self.numbers()
-        return self.path(found[-1]) if found else None
+        """Return the newest version's folder; None if nothing is published."""
+        published = self.numbers()
+        return self.path(published[-1]) if published else None
 
     def latest(self) -> int | None:
-        """The number that the pointer names: the champion; None without one."""
+        """Return the number that ``latest`` names (the champion); None without one."""
         try:
             name = str((self._directory / LATEST).readlink())
         except OSError:
@@ -97,10 +99,10 @@ class Versions:
         return int(name) if re.fullmatch("[1-9][0-9]*", name) else None
 
     def take_number(self, *, above: int = 0) -> int:
-        """A number that was never used, durable before it is; greater than *above*.
+        """Return a number that was never used, greater than *above*; it is recorded durably before it is returned.
 
-        Not below the seconds since 1970: a ``data_dir`` that comes out of a backup knows nothing of the numbers that
-        were published after the backup was made, and time alone has gone on since then.
+        It is not below the seconds since 1970. A ``data_dir`` restored from a backup does not know the numbers that
+        were published after the backup, but the time has advanced since then.
         """
         record = self._directory / _LAST_NUMBER
         try:
@@ -110,25 +112,26 @@ class Versions:
         except ValueError:
             log.warning("number_record_damaged", path=str(record))
             last = 0
-        number = max(last + 1, above + 1, *(found + 1 for found in self.numbers()[-1:]), int(self._now()))
+        number = max(last + 1, above + 1, *(newest + 1 for newest in self.numbers()[-1:]), int(self._now()))
         write_text(record, str(number))
         return number
 
     def building(self, number: int) -> Path:
-        """Where version *number* is made, unseen."""
-        return self._directory / f"{_UNSEEN}{number}"
+        """Return the hidden folder in which version *number* is built."""
+        return self._directory / f"{_HIDDEN}{number}"
 
     def publish(self, number: int) -> None:
-        """Make what was built appear under its number, then under ``latest``; durable in this order.
+        """Rename the built version to its number, then move ``latest`` to it; both durably, in this order.
 
         Raises
         ------
         ExportError
-            if ``latest`` cannot be moved; the version is out under its number all the same.
+            if ``latest`` cannot be moved. The version is published under its number in spite of that.
         """
         building = self.building(number)
         _fsync_folders(building)
-        before = self.numbers()[-1:] + [found for found in [self.latest()] if found is not None]
+        latest = self.latest()
+        superseded = {*self.numbers()[-1:], *([latest] if latest is not None else [])}
         crash_points.reached("export.before-rename")
         building.rename(self.path(number))
         try:
@@ -136,31 +139,35 @@ class Versions:
             fsync(self._directory)
             self._point(number)
         finally:
-            self._found_s |= dict.fromkeys({number, *before}, self._clock())
+            self._last_visible_s |= dict.fromkeys({number, *superseded}, self._clock())
 
     def discard(self, number: int) -> None:
-        """Take away what was built of *number* and not published."""
+        """Delete the files built for *number*, if it was not published."""
         shutil.rmtree(self.building(number), ignore_errors=True)
 
     def prune(self, *, needed: Collection[int | None] = ()) -> None:
-        """Remove all but the newest, the young, the one that ``latest`` names, and those *needed*."""
-        spared = {self.latest(), *needed}
+        """Remove old versions, except the newest, the young, the one that ``latest`` names, and those in *needed*."""
+        protected = {self.latest(), *needed}
         beyond = self.numbers()[: -self._keep]
         for number in beyond:
-            # Those from before this process may have been found until it began (the system's time could have been set,
-            # and tells nothing); but no more of them: a daemon that ends again and again must not fill the disk.
-            found_s = self._found_s.get(number, self._opened_s if number in beyond[-MOST_YOUNG:] else -math.inf)
-            if number in spared or self._clock() - found_s < YOUNG_S:
+            # A version published before this process started counts as visible until the start: file times prove
+            # nothing, because the system's clock may have been set. That holds for at most MOST_YOUNG of them, so that
+            # a daemon that restarts again and again does not fill the disk.
+            last_visible_s = self._last_visible_s.get(
+                number, self._opened_s if number in beyond[-MOST_YOUNG:] else -math.inf
+            )
+            if number in protected or self._clock() - last_visible_s < YOUNG_S:
                 continue
-            doomed = self._directory / f"{_UNSEEN}pruned-{number}"
-            self.path(number).rename(doomed)
-            # Else the loss of its files could be on the disk before the loss of its name: a version that does not load.
+            hidden = self._directory / f"{_HIDDEN}pruned-{number}"
+            self.path(number).rename(hidden)
+            # Without this, the disk could lose the files before the name, and show a version that does not load.
             fsync(self._directory)
             crash_points.reached("export.half-pruned")
-            shutil.rmtree(doomed, ignore_errors=True)
-            self._found_s.pop(number, None)
+            shutil.rmtree(hidden, ignore_errors=True)
+            self._last_visible_s.pop(number, None)
 
     def _point(self, number: int) -> None:
+        """Point ``latest`` at *number*, atomically and durably."""
         pointer = self._directory / LATEST
         temporary = self._directory / _NEW_POINTER
         temporary.unlink(missing_ok=True)
@@ -178,7 +185,7 @@ class Versions:
 
 
 def _fsync_folders(folder: Path) -> None:
-    """Make the names in *folder* and below durable; the files themselves were flushed as they were hashed."""
+    """Flush the names in *folder* and below it; `manifest.hash_files` has flushed the files themselves."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir() and not path.is_symlink():
             fsync(path)

@@ -1,11 +1,10 @@
-"""Requests that TensorFlow Serving answers before it lets a version take traffic, so that no caller waits for it.
+"""Warm-up requests: TensorFlow Serving answers them before a version gets traffic, so that no caller waits for it.
 
-The place and the form are TensorFlow Serving's ("SavedModel Warmup"): a TFRecord of PredictionLog messages.
+Place and form are TensorFlow Serving's ("SavedModel Warmup"): a TFRecord of PredictionLog messages.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
@@ -14,13 +13,13 @@ from learnd.core.types import Float32Array
 
 PLACE = Path("assets.extra", "tf_serving_warmup_requests")
 _ROWS = (1, 32)
-"""A single request, and one batch as Serving's own batching may form it."""
+"""Rows per request: a single one, and a batch as Serving's own batching may form it."""
 
 
 def write(saved_model: Path, inputs: Float32Array, names: list[str]) -> None:
     """Write requests with recent inputs, (m, *row_shape), for both signatures that predict.
 
-    *names* are what the signature ``records`` calls the features.
+    *names* are the argument names of the features in the signature ``records``.
     """
     path = saved_model / PLACE
     path.parent.mkdir()
@@ -38,5 +37,4 @@ def _request(signature: str, tensors: Mapping[str, Float32Array]) -> bytes:
     request.model_spec.signature_name = signature
     for name, values in tensors.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
-    written: Any = log.SerializeToString()
-    return bytes(written)
+    return bytes(log.SerializeToString())

@@ -1,34 +1,38 @@
-"""The model that an exporting process was asked for: the live one's state in a network of its own."""
+"""Rebuilds the model of a request for an export: the live model's state in a new network."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from learnd.averaging.none import NoAverager
 from learnd.averaging.settings import NoneSettings
 from learnd.config.settings import LearningRecipe
-from learnd.export.exportable_model import Candidate
+from learnd.core.tensors import Array, Tensor
+from learnd.export.exportable_model import ExportableModel
 from learnd.learners.averaged import AveragedModel
 from learnd.wiring.model import make_model, make_update, named_variables
 
 
-def make_candidate(
-    recipe: LearningRecipe, names: Sequence[str], arrays: Mapping[str, Any], *, unroll: bool
-) -> Candidate:
-    """The model of *recipe* with the averaged weights, and with all that it needs to go on learning.
+def restore_model(
+    recipe: LearningRecipe, names: Sequence[str], arrays: Mapping[str, Array], *, unroll: bool
+) -> ExportableModel:
+    """Return the model of *recipe* with the averaged weights, and with the state from which it continues to learn.
 
-    *arrays* holds ``weight_<i>`` in the order of `Network.served_state`, ``learning_<i>`` in the order of *names*, and
-    ``examples``, recent inputs.
+    Parameters
+    ----------
+    names : the names of the variables that an update changes, as in a checkpoint
+    arrays : ``weight_<i>`` in the order of `Network.served_state`, ``learning_<i>`` in the order of *names*, and
+        ``examples``, recent inputs
+    unroll : build loops over time unrolled
     """
-    made = make_model(recipe, unroll=unroll, loss=recipe.learning.loss)
-    network = made.network
-    # On its own it has nothing to average with: it learns as the live model of a daemon without averaging does.
+    model = make_model(recipe, unroll=unroll, loss=recipe.learning.loss)
+    network = model.network
+    # An export has nothing to average with, so it learns like the live model of a daemon without averaging.
     averaged = AveragedModel(network, NoAverager(NoneSettings(kind="none")))
-    update = make_update(made, recipe.learning, averaged)
+    update = make_update(model, recipe.learning, averaged)
     learning = {name: arrays[f"learning_{i}"] for i, name in enumerate(names)}
-    if made.thaw_at is not None and int(learning.pop("learned", 0)) >= made.thaw_at:
-        made.freeze.thaw()
+    if model.thaw_at is not None and int(learning.pop("learned", 0)) >= model.thaw_at:
+        model.freeze.thaw()
     state = named_variables(network, update.optimizer)
     for i, variable in enumerate(network.served_state()):
         variable.assign(arrays[f"weight_{i}"])
@@ -36,19 +40,19 @@ def make_candidate(
         if name in learning:
             variable.assign(learning[name])
     network.fix_output_count()
-    guarded = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
+    guard = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
-    def learn(x: Any, y: Any, *, observe: bool = True) -> Any:
+    def learn(x: Tensor, y: Tensor, /, *, observe: bool = True) -> Tensor:
         return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe).losses
 
-    return Candidate(
-        network,
-        learn,
-        update.optimizer,
-        {**state, **guarded},
-        tuple(recipe.features),
-        recipe.target_count,
-        int(network.class_count.numpy()) if network.class_count is not None else None,
-        recipe.learning.batch_rows,
-        arrays["examples"],
+    return ExportableModel(
+        network=network,
+        learn=learn,
+        optimizer=update.optimizer,
+        state={**state, **guard},
+        features=tuple(recipe.features),
+        targets=recipe.target_count,
+        classes=int(network.class_count.numpy()) if network.class_count is not None else None,
+        batch_rows=recipe.learning.batch_rows,
+        examples=arrays["examples"],
     )

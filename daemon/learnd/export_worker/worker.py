@@ -1,8 +1,8 @@
-"""The work of the child process that builds and verifies one export; `learnd.export_worker.bootstrap` is its beginning.
+"""Builds and verifies one export in a child process, which `learnd.export_worker.bootstrap` starts.
 
-It reads ``FOLDER/.request`` and writes the formats and the manifest beside it. On success it ends with status 0;
-otherwise its last line on standard error says why. ``FOLDER/.request/format`` names the format in hand, for whoever
-finds that the process died of it.
+It reads the request in ``FOLDER/.request`` (`learnd.export.request`), and writes the formats and the manifest to
+FOLDER. On success it exits with status 0; otherwise the last line on standard error is the reason. While it works on a
+format, ``FOLDER/.request/format`` holds that format's name, for the parent to read if this process is killed.
 """
 
 import functools
@@ -10,29 +10,59 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from learnd.config.settings import LearningRecipe
 from learnd.core.errors import ExportError, FormatUnavailableError, LearndError
 from learnd.core.fsync import fsync
+from learnd.core.types import Float32Array, Float64Array
 from learnd.export import manifest, model_card, software, tf_serving
-from learnd.export.exportable_model import Candidate
+from learnd.export.exportable_model import ExportableModel
 from learnd.export.formats import EXPORTERS
-from learnd.export.publisher import IN_HAND, REQUEST
+from learnd.export.request import ARRAYS, CURRENT_FORMAT, DOCUMENT, REQUEST
 from learnd.export.signing import Signer
 from learnd.export.verify import largest_difference
-from learnd.export_worker.restore_model import make_candidate
+from learnd.export_worker.restore_model import restore_model
 
 _LOWEST_PRIORITY = 19
 
 
+class Reader(Protocol):
+    """A written format, loaded again."""
+
+    def __call__(self, x: Float32Array, /) -> Mapping[str, Float32Array]:
+        """Return the outputs by name for raw inputs, (n, *row_shape)."""
+        ...
+
+    def check(self, x: Float32Array, /) -> None:
+        """Raise ExportError if anything besides predicting does not work."""
+        ...
+
+
+class Writer(Protocol):
+    """One format of `EXPORTERS`."""
+
+    file_name: str
+    unroll: bool
+    """Build the model with loops over time unrolled."""
+
+    @property
+    def tolerance(self) -> float | None:
+        """Default tolerance of a format that rounds on purpose; None for a format that does not."""
+        ...
+
+    def write(self, model: ExportableModel, target: Path, /) -> None: ...
+
+    def reader(self, target: Path, /) -> Reader: ...
+
+
 def main(arguments: list[str]) -> int:
-    """Build one export in the folder that is named first; ``--nice`` does it at the lowest priority."""
+    """Build one export in the folder that is the first argument; with ``--nice``, at the lowest priority."""
     if "--nice" in arguments:
         os.nice(_LOWEST_PRIORITY)
     try:
@@ -44,36 +74,46 @@ def main(arguments: list[str]) -> int:
 
 
 def build_export(folder: Path) -> None:
-    """Write every format asked for, load each back, compare, and write the manifest."""
+    """Write every requested format, load each again, compare its answers, and write the manifest.
+
+    Raises
+    ------
+    ExportError
+        if a format cannot be written, loaded or run, or no format is available.
+    VerificationError
+        if a format gives other answers than the live model.
+    """
     job = _Job(folder)
-    formats: dict[str, Any] = {}
+    formats: dict[str, dict[str, Any]] = {}
     unavailable: dict[str, str] = {}
-    for name in job.asked["formats"]:
-        (folder / REQUEST / IN_HAND).write_text(name, encoding="utf-8")
+    for name in job.request["formats"]:
+        (folder / REQUEST / CURRENT_FORMAT).write_text(name, encoding="utf-8")
+        writer: Writer = EXPORTERS[name].load()()
         try:
-            formats[name] = _build(name, job)
+            formats[name] = _build(name, writer, job)
         except FormatUnavailableError as error:
-            (folder / EXPORTERS[name].load().file_name).unlink(missing_ok=True)
+            (folder / writer.file_name).unlink(missing_ok=True)
             unavailable[name] = str(error)
     if not formats:
         raise ExportError("; ".join(f"{name} is unavailable: {reason}" for name, reason in unavailable.items()))
-    key = job.asked["signing_key_file"]
-    described = job.asked["manifest"]
+    key = job.request["signing_key_file"]
+    description = job.request["manifest"]
     if tf_serving.FOLDER in formats:
-        tf_serving.write_example(folder, job.inputs[-1], [feature["input"] for feature in described["features"]])
+        tf_serving.write_example(folder, job.inputs[-1], [feature["input"] for feature in description["features"]])
+    network = job.model(unroll=False).network
     _seal(
         folder,
         {
-            **described,
+            **description,
             "inputs": [{"name": "inputs", "dtype": "float32", "shape": [None, *job.inputs.shape[1:]]}],
             "outputs": [
                 {"name": name, "dtype": str(value.dtype), "shape": [None, *value.shape[1:]]}
-                for name, value in job.wanted.items()
+                for name, value in job.expected.items()
             ],
-            "scaling": job.candidate(unroll=False).network.scales(),
-            "loss": job.candidate(unroll=False).network.loss_name,
+            "scaling": network.scales(),
+            "loss": network.loss_name,
             "versions": software.versions(),
-            "code_sha256": software.code_hashes(_packages(job.recipe)),
+            "code_sha256": software.code_hashes(_addresses(job.recipe)),
             "formats": formats,
             "unavailable": unavailable,
         },
@@ -82,74 +122,74 @@ def build_export(folder: Path) -> None:
 
 
 class _Job:
-    """What was asked for, as files below *folder*, and the models that are made of it."""
+    """The request in *folder*, and the models that are restored from it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: dict[str, Any] = json.loads((folder / REQUEST / "request.json").read_text(encoding="utf-8"))
-        self.recipe = LearningRecipe.model_validate(self.asked["recipe"])
-        self._arrays = np.load(folder / REQUEST / "arrays.npz", allow_pickle=False)
-        self.inputs = self._arrays["inputs"]
-        self.wanted = self._named("output_")
-        self._candidates: dict[bool, Candidate] = {}
+        self.request: dict[str, Any] = json.loads((folder / REQUEST / DOCUMENT).read_text(encoding="utf-8"))
+        self.recipe = LearningRecipe.model_validate(self.request["recipe"])
+        self._arrays = np.load(folder / REQUEST / ARRAYS, allow_pickle=False)
+        self.inputs: Float32Array = self._arrays["inputs"]
+        self.expected: dict[str, Float32Array] = self._with_prefix("output_")
+        """The live model's answers to `inputs`."""
+        self._models: dict[bool, ExportableModel] = {}
 
-    def candidate(self, *, unroll: bool) -> Candidate:
-        """The model, its loops written out or not; the same one at every call."""
-        if unroll not in self._candidates:
-            names = self.asked["learning"]
-            self._candidates[unroll] = make_candidate(self.recipe, names, self._arrays, unroll=unroll)
-        return self._candidates[unroll]
+    def model(self, *, unroll: bool) -> ExportableModel:
+        """Return the model, with its loops over time unrolled or not; the same object at every call."""
+        if unroll not in self._models:
+            names = self.request["learning"]
+            self._models[unroll] = restore_model(self.recipe, names, self._arrays, unroll=unroll)
+        return self._models[unroll]
 
     @functools.cached_property
-    def spreads(self) -> dict[str, Any]:
-        """What counts as a standard deviation of the answers: that of the recent ones, or what the model knows."""
-        least = self.candidate(unroll=False).network.least_spreads(self.wanted)
-        return {name: np.maximum(spread, least[name]) for name, spread in self._named("spread_").items()}
+    def spreads(self) -> dict[str, Float64Array]:
+        """Standard deviations of the answers: of the recent ones, but at least those that the network knows."""
+        least = self.model(unroll=False).network.least_spreads(self.expected)
+        return {name: np.maximum(spread, least[name]) for name, spread in self._with_prefix("spread_").items()}
 
-    def _named(self, prefix: str) -> dict[str, Any]:
+    def _with_prefix(self, prefix: str) -> dict[str, Any]:
         return {name.removeprefix(prefix): self._arrays[name] for name in self._arrays if name.startswith(prefix)}
 
 
-def _packages(recipe: LearningRecipe) -> list[str]:
-    """Where the user's code that the model is made of is."""
+def _addresses(recipe: LearningRecipe) -> list[str]:
+    """Return the addresses of the user's code that the model is made of."""
     model = recipe.model
     return [*model.code, *([model.factory] if model.kind == "factory" else [])]
 
 
 def _seal(folder: Path, document: dict[str, Any], signer: Signer | None) -> None:
-    """Add what is made from all that is there: the card, the hashes, the manifest, its signature; in this order."""
+    """Write the files that describe the others: links, model card, manifest with hashes, signature; in this order."""
     key = {"algorithm": "Ed25519", "id": signer.key_id} if signer is not None else None
     document = {**document, "links": tf_serving.link(folder), "signing_key": key}
     model_card.write(folder, document)
     files = {p: f for p, f in manifest.hash_files(folder).items() if not p.startswith(f"{REQUEST}/")}
-    written = manifest.write(folder, {**document, "files": files})
+    text = manifest.write(folder, {**document, "files": files})
     if signer is not None:
         path = folder / manifest.SIGNATURE_NAME
-        path.write_bytes(signer.sign(written))
+        path.write_bytes(signer.sign(text))
         fsync(path)
 
 
-def _build(name: str, job: _Job) -> dict[str, Any]:
-    """One format, written, loaded back and compared; returns what the manifest says of it."""
-    implementation = EXPORTERS[name].load()()
-    candidate = job.candidate(unroll=implementation.unroll)
-    target = job.folder / implementation.file_name
+def _build(name: str, writer: Writer, job: _Job) -> dict[str, Any]:
+    """Write one format, load it again, compare its answers, and return its entry in the manifest."""
+    model = job.model(unroll=writer.unroll)
+    target = job.folder / writer.file_name
     started_s = time.monotonic()
-    with _named(name, "written"):
-        implementation.write(candidate, target)
+    with _error_of(name, "written"):
+        writer.write(model, target)
     written_s = time.monotonic()
-    with _named(name, "loaded"):
-        reader = implementation.reader(target)
+    with _error_of(name, "loaded"):
+        reader = writer.reader(target)
     loaded_s = time.monotonic()
-    with _named(name, "run"):
+    with _error_of(name, "run"):
         answers = reader(job.inputs)
-    tolerance = job.asked["tolerances"].get(name) or implementation.tolerance or job.asked["tolerance"]
-    rounded = implementation.tolerance is not None
-    ratio = largest_difference(name, answers, job.wanted, job.spreads, tolerance=tolerance, mean=rounded)
-    with _named(name, "used"):
+    tolerance = job.request["tolerances"].get(name) or writer.tolerance or job.request["tolerance"]
+    rounded = writer.tolerance is not None
+    ratio = largest_difference(name, answers, job.expected, job.spreads, tolerance=tolerance, mean=rounded)
+    with _error_of(name, "used"):
         reader.check(job.inputs)
     return {
-        "path": implementation.file_name,
+        "path": writer.file_name,
         "tolerance": tolerance,
         "measure": "root mean square" if rounded else "largest",
         "difference_of_allowed": ratio,
@@ -161,14 +201,15 @@ def _build(name: str, job: _Job) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(name: str, done: str) -> Iterator[None]:
-    """What somebody else's library says is told with the format's name, and with what could not be done to it."""
+def _error_of(name: str, action: str) -> Iterator[None]:
+    """Turn another library's exception into an ExportError that names the format and the failed action."""
     try:
         yield
     except LearndError:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0][:300] if lines else type(error).__name__
-        way_out = f"export.formats without {name} publishes the rest"
-        raise ExportError(f"{name} cannot be {done}: {said}; {way_out}") from error
+        text = lines[0][:300] if lines else type(error).__name__
+        raise ExportError(
+            f"{name} cannot be {action}: {text}; remove {name} from export.formats to publish the other formats"
+        ) from error

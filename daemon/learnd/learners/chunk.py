@@ -48,6 +48,12 @@ class Groups:
     weights: Float32Array
     hold: BoolArray
 
+    @staticmethod
+    def of_single_rows(x: Float32Array, y: Float32Array) -> "Groups":
+        """Return one group per row, all of which are learned with weight 1."""
+        count = len(x)
+        return Groups(x[:, None], y[:, None], np.ones((count, 1), np.float32), np.zeros(count, np.bool_))
+
     def __len__(self) -> int:
         return len(self.hold)
 

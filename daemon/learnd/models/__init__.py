@@ -1,7 +1,7 @@
-"""Architectures from inputs to outputs: built in, the user's, or loaded; and any of them as bytes."""
+"""Model architectures: built in, the user's own, or loaded; and conversion of any Keras model to bytes and back."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from learnd.core.registry import Registration, load_object
 from learnd.models.settings import (
@@ -15,6 +15,7 @@ from learnd.models.settings import (
 )
 
 if TYPE_CHECKING:
+    from learnd.core.tensors import KerasModel, Optimizer
     from learnd.models.stored.model import StoredModel
 
 MODELS = {
@@ -26,26 +27,29 @@ MODELS = {
     "conv1d": Registration(Conv1dSettings, "learnd.models.conv1d:conv1d"),
     "tcn": Registration(TcnSettings, "learnd.models.tcn:tcn"),
 }
+"""Built-in models by the value of ``model.kind``."""
 
 _SERIALIZED = "learnd.models.stored.serialized"
 
 
-def to_bytes(model: Any, optimizer: Any = None) -> bytes:
-    """A Keras model with its optimizer's state, to be sent anywhere; `model.load` takes a file of them too.
+def to_bytes(model: "KerasModel", optimizer: "Optimizer | None" = None) -> bytes:
+    """Return *model* and the state of its optimizer as bytes. A file of these bytes can be loaded by `model.load`.
 
-    *optimizer* is built for the model's trainable variables; absent, the one that the model was compiled with.
+    *optimizer* must be built for the model's trainable variables. None: the optimizer that the model was compiled with.
     """
     data: bytes = load_object(f"{_SERIALIZED}:to_bytes", "")(model, optimizer)
     return data
 
 
 def from_bytes(data: bytes, *, code: Sequence[str] = (), allow_lambda: Sequence[str] = ()) -> "StoredModel":
-    """The inverse: the model, the optimizer's configuration and its state.
+    """Return the model, the optimizer's configuration and the optimizer's state from bytes that `to_bytes` made.
+
+    *code* and *allow_lambda* mean what the options of the same name in `learnd.models.settings.ModelSettings` mean.
 
     Raises
     ------
     ConfigError
-        for bytes that hold no such model, or code that is not allowed.
+        if the bytes hold no such model, or if they hold code that is not allowed.
     """
     stored: StoredModel = load_object(f"{_SERIALIZED}:from_bytes", "")(data, code=code, allow_lambda=allow_lambda)
     return stored

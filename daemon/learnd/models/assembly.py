@@ -1,21 +1,21 @@
-"""A core from its settings: built in, the user's code, or loaded; then cut, widened and checked."""
+"""Assembly of a core from its settings: built in, the user's code, or loaded; then cut, widened and checked."""
 
 import inspect
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.registry import load_object
+from learnd.core.tensors import KerasModel
 from learnd.models import MODELS
 from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head
-from learnd.models.settings import FactorySettings, LoadSettings
+from learnd.models.settings import AnyModel, FactorySettings, LoadSettings
 from learnd.models.stored.activation import output_activation
-from learnd.models.stored.model import StoredModel
+from learnd.models.stored.model import Loss, StoredModel, first_line
 from learnd.models.stored.open import open_stored
 
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -27,30 +27,30 @@ class Core:
 
     Attributes
     ----------
-    model : from rows of the asked shape to ``outputs`` numbers
-    stored : what was loaded, with the optimizer's state; None for a model that starts afresh
-    outputs : numbers that it gives: as asked for, or 1 for two classes
-    probabilities : its outputs are probabilities already
-    loss : the one that it was compiled with, if any
+    model : maps rows of the requested shape to ``outputs`` numbers
+    stored : the loaded model, with the optimizer's state; None for a model with fresh weights
+    outputs : numbers per row: as requested, or 1 for two classes
+    probabilities : the outputs are already probabilities
+    loss : the loss that the model was compiled with, if there is one
     """
 
-    model: Any
+    model: KerasModel
     stored: StoredModel | None
     outputs: int
     probabilities: bool
-    loss: Any = None
+    loss: Loss | None = None
 
 
-def make_core(settings: Any, spec: CoreSpec) -> Core:
-    """The core that *settings* (one of `learnd.models.settings.AnyModel`) describe.
+def make_core(settings: AnyModel, spec: CoreSpec) -> Core:
+    """Return the core that *settings* describe.
 
     Raises
     ------
     ConfigError
-        if it cannot be made, loaded or cut, or does not fit the task, with the way out.
+        if it cannot be made, loaded or cut, or does not fit the task. The message says how to correct that.
     """
     stored = None
-    settings, of_own = _own_export(settings)
+    settings, exported_task = _own_export(settings)
     if isinstance(settings, LoadSettings):
         stored = open_stored(settings, architecture=None)
     elif settings.load is not None:
@@ -60,56 +60,65 @@ def make_core(settings: Any, spec: CoreSpec) -> Core:
     if spec.unroll:
         _unroll(model)
     place = "model.factory" if isinstance(settings, FactorySettings) else "model.load"
-    given = _try(model, spec, place)
+    outputs = _count_outputs(model, spec, place)
     loss = stored.loss if stored is not None else getattr(model, "loss", None)
     probabilities = False
     if settings.head is not None:
         model = with_head(model, settings.head, spec.row_shape, spec.outputs)
-        given = spec.outputs
-    elif spec.known is not None and given == spec.known < spec.outputs:
-        model, given = widened(model, spec.outputs), spec.outputs
+        outputs = spec.outputs
+    elif spec.known is not None and outputs == spec.known < spec.outputs:
+        model, outputs = widened(model, spec.outputs), spec.outputs
     else:
-        probabilities = of_own == "classification" or output_activation(model) in _PROBABILITIES
-    if given != spec.outputs and not (spec.classify and given == 1 and spec.outputs == 2):
+        probabilities = exported_task == "classification" or output_activation(model) in _PROBABILITIES
+    if outputs != spec.outputs and not (spec.classify and outputs == 1 and spec.outputs == 2):
         hint = "add `head: {}` to replace its last layer" if settings.head is None else "change model.head"
-        raise ConfigError(Problem(place, f"gives {given} numbers, the task asks for {spec.outputs}; {hint}"))
-    return Core(model, stored, given, probabilities, loss)
+        raise ConfigError(Problem(place, f"the model has {outputs} outputs, the task needs {spec.outputs}; {hint}"))
+    return Core(model, stored, outputs, probabilities, loss)
 
 
-def _with_one_output(model: Any) -> Any:
-    """*model*, without the name of its only output, where it has one: as in the .keras files that learnd exports."""
+def _with_one_output(model: KerasModel) -> KerasModel:
+    """Return *model* without the name of its output, if it has exactly one.
+
+    The .keras files that learnd exports have such a named output.
+    """
     output = getattr(model, "output", None) if getattr(model, "built", False) else None
     if not (isinstance(output, dict) and len(output) == 1):
         return model
-    again = keras.Model(model.inputs, next(iter(output.values())), name=model.name)
-    again.loss = getattr(model, "loss", None)
-    return again
+    unnamed: KerasModel = keras.Model(model.inputs, next(iter(output.values())), name=model.name)
+    unnamed.loss = getattr(model, "loss", None)
+    return unnamed
 
 
-def _before_the_head(settings: Any, spec: CoreSpec) -> CoreSpec:
+def _before_the_head(settings: AnyModel, spec: CoreSpec) -> CoreSpec:
+    """Return the requirements on the model whose head is about to be replaced."""
     old = settings.head.old_units if settings.head is not None else None
     return spec if old is None else replace(spec, outputs=old)
 
 
-def _own_export(settings: Any) -> tuple[Any, str | None]:
-    """Where *settings* load an export of learnd's own: its SavedModel instead, and the task that it was made for."""
-    manifest = settings.load / "learnd.json" if settings.load is not None else None
-    if manifest is None or not manifest.is_file():
+def _own_export(settings: AnyModel) -> tuple[AnyModel, str | None]:
+    """Return settings that load the SavedModel of an export of learnd's own, and the task of that export.
+
+    Settings that load anything else are returned as they are, with None.
+    """
+    folder = settings.load
+    if folder is None or not (folder / "learnd.json").is_file():
         return settings, None
-    task = json.loads(manifest.read_text(encoding="utf-8"))["task"]
-    return settings.model_copy(update={"load": settings.load / "saved_model"}), task
+    task = json.loads((folder / "learnd.json").read_text(encoding="utf-8"))["task"]
+    return settings.model_copy(update={"load": folder / "saved_model"}), task
 
 
-def _architecture(settings: Any, spec: CoreSpec) -> Any:
-    if not isinstance(settings, FactorySettings):
-        return MODELS[settings.kind].load()(settings, spec)
-    return _from_factory(settings, spec)
+def _architecture(settings: AnyModel, spec: CoreSpec) -> KerasModel:
+    if isinstance(settings, FactorySettings):
+        return _from_factory(settings, spec)
+    model: KerasModel = MODELS[settings.kind].load()(settings, spec)
+    return model
 
 
-def _from_factory(settings: FactorySettings, spec: CoreSpec) -> Any:
+def _from_factory(settings: FactorySettings, spec: CoreSpec) -> KerasModel:
     factory = load_object(settings.factory, "model.factory")
     if not callable(factory):
-        raise ConfigError(Problem("model.factory", f"{settings.factory} is no function but a {type(factory).__name__}"))
+        message = f"{settings.factory} is not a function but a {type(factory).__name__}"
+        raise ConfigError(Problem("model.factory", message))
     arguments = {"input_shape": spec.row_shape, "outputs": spec.outputs, **settings.arguments}
     try:
         inspect.signature(factory).bind(**arguments)
@@ -117,51 +126,54 @@ def _from_factory(settings: FactorySettings, spec: CoreSpec) -> Any:
         message = f"{settings.factory} cannot be called with {', '.join(arguments)} ({error})"
         raise ConfigError(Problem("model.factory", message)) from None
     try:
-        model = factory(**arguments)
+        result = factory(**arguments)
     except Exception as error:
-        message = f"{settings.factory} failed: {type(error).__name__}: {_short(error)}"
+        message = f"{settings.factory} failed: {first_line(error)}"
         raise ConfigError(Problem("model.factory", message)) from error
-    if not isinstance(model, keras.Model):
-        message = f"{settings.factory} returned a {type(model).__name__}; it must return a keras.Model"
+    if not isinstance(result, keras.Model):
+        message = f"{settings.factory} returned a {type(result).__name__}; it must return a keras.Model"
         raise ConfigError(Problem("model.factory", message))
+    model: KerasModel = result
     return model
 
 
-def _try(model: Any, spec: CoreSpec, place: str) -> int:
-    """How many numbers *model* gives for one row, which builds it too."""
+def _count_outputs(model: KerasModel, spec: CoreSpec, place: str) -> int:
+    """Return the number of outputs of *model* per row. Calls the model, which also builds it.
+
+    Raises
+    ------
+    ConfigError
+        with *place* in the configuration, if the model does not take such rows or does not return one float tensor.
+    """
     expected = getattr(model, "input_shape", None) if getattr(model, "built", False) else None
     if isinstance(expected, tuple) and not _fits(expected[1:], spec.row_shape):
-        message = f"takes rows of shape {expected[1:]}; features and task.window give {spec.row_shape}"
+        message = f"the model takes rows of shape {expected[1:]}; features and task.window give {spec.row_shape}"
         raise ConfigError(Problem(place, message))
     try:
-        answer = model(tf.zeros((1, *spec.row_shape)), training=False)
+        outputs = model(tf.zeros((1, *spec.row_shape)), training=False)
     except Exception as error:
-        message = f"the model fails on an input of shape (1, {', '.join(map(str, spec.row_shape))}): {_short(error)}"
-        raise ConfigError(Problem(place, message)) from error
-    if not isinstance(answer, tf.Tensor):
-        raise ConfigError(Problem(place, f"the model returns a {type(answer).__name__}; it must return one tensor"))
-    if not answer.dtype.is_floating or answer.shape.rank < 2:
         message = (
-            f"the model returns {answer.dtype.name} of shape {tuple(answer.shape)}; it must be float32, (n, outputs)"
+            f"the model fails on an input of shape (1, {', '.join(map(str, spec.row_shape))}): {first_line(error)}"
+        )
+        raise ConfigError(Problem(place, message)) from error
+    if not isinstance(outputs, tf.Tensor):
+        raise ConfigError(Problem(place, f"the model returns a {type(outputs).__name__}; it must return one tensor"))
+    if not outputs.dtype.is_floating or outputs.shape.rank < 2:
+        message = (
+            f"the model returns {outputs.dtype.name} of shape {tuple(outputs.shape)}; it must be float32, (n, outputs)"
         )
         raise ConfigError(Problem(place, message))
     if not model.trainable_variables and not model.built:
         raise ConfigError(Problem(place, "the model has no weights; build it, or give it layers"))
-    return int(tf.size(answer))
+    return int(tf.size(outputs))
 
 
-def _unroll(model: Any) -> None:
-    """Write out the loops over time of a model that somebody else built."""
+def _unroll(model: KerasModel) -> None:
+    """Unroll the loops over time of a model that learnd did not build."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.RNN):
             layer.unroll = True
 
 
-def _fits(expected: tuple[Any, ...], given: tuple[int, ...]) -> bool:
-    return len(expected) == len(given) and all(e in (None, g) for e, g in zip(expected, given, strict=True))
-
-
-def _short(error: Exception) -> str:
-    """The line of an error that says something: Keras wraps its own in several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+def _fits(expected: tuple[int | None, ...], row_shape: tuple[int, ...]) -> bool:
+    return len(expected) == len(row_shape) and all(e in (None, n) for e, n in zip(expected, row_shape, strict=True))

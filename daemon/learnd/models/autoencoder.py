@@ -1,16 +1,16 @@
-"""A bottleneck of dense layers."""
+"""Autoencoder of dense layers with a bottleneck."""
 
 from functools import partial
-from typing import Any
 
 import keras
 
+from learnd.core.tensors import KerasModel
 from learnd.models.core import CoreSpec, core, flat, hidden, output
 from learnd.models.settings import AutoencoderSettings
 
 
-def autoencoder(settings: AutoencoderSettings, spec: CoreSpec) -> Any:
-    """Down through ``hidden`` to its last width, the code, and up through the same widths again."""
+def autoencoder(settings: AutoencoderSettings, spec: CoreSpec) -> KerasModel:
+    """Return dense layers of the widths in ``hidden``, down to the last one (the code), and back up mirrored."""
     inputs = keras.Input(spec.row_shape)
     features = flat(inputs, spec)
     widths = [*settings.hidden, *reversed(settings.hidden[:-1])]

@@ -1,17 +1,17 @@
-"""Convolutions over the window."""
+"""Causal convolutions over the window."""
 
 from functools import partial
-from typing import Any
 
 import keras
 
+from learnd.core.tensors import KerasModel
 from learnd.models.core import CoreSpec, core, hidden, output
 from learnd.models.layers import CausalConv, Newest
 from learnd.models.settings import Conv1dSettings
 
 
-def conv1d(settings: Conv1dSettings, spec: CoreSpec) -> Any:
-    """Causal convolutions; then the newest step and the mean over time, side by side, and an affine map."""
+def conv1d(settings: Conv1dSettings, spec: CoreSpec) -> KerasModel:
+    """Return causal convolutions and an affine map of their newest step and their mean over time, concatenated."""
     inputs = keras.Input(spec.row_shape)
     features = inputs
     for index, filters in enumerate(settings.filters):

@@ -1,19 +1,30 @@
-"""What a built-in architecture is asked for, and the pieces that several of them use."""
+"""The specification of a model's core, and the pieces that several built-in architectures share.
+
+The core is the part of a network that maps standardised inputs to standardised outputs.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import keras
+
+from learnd.core.tensors import KerasModel, Layer, Tensor
+from learnd.models.settings import HiddenLayerSettings, LinearSettings, RegularizedSettings
 
 
 @dataclass(frozen=True, slots=True)
 class CoreSpec:
-    """From standardised rows of *row_shape* to *outputs* standardised numbers.
+    """Requirements on a core.
 
-    *unroll* writes loops over time out, for formats that have none. *classify*: the numbers stand for classes, of which
-    *known* are there at the start, where there may come more.
+    Attributes
+    ----------
+    row_shape : shape of one standardised input row
+    outputs : standardised numbers per row
+    seed : seed of the initial weights and of dropout
+    unroll : unroll loops over time, for export formats that have no loops
+    classify : the outputs stand for classes
+    known : classes known at the start, where more may come later; None for a task without classes
     """
 
     row_shape: tuple[int, ...]
@@ -24,31 +35,36 @@ class CoreSpec:
     known: int | None = None
 
 
-def flat(inputs: Any, spec: CoreSpec) -> Any:
-    """The inputs as one row of numbers."""
+def flat(inputs: Tensor, spec: CoreSpec) -> Tensor:
+    """Return *inputs* as one vector per row, shape (n, product of the row shape)."""
     if len(spec.row_shape) == 1:
         return inputs
-    return keras.layers.Reshape((prod(spec.row_shape),), name="flat")(inputs)
+    rows: Tensor = keras.layers.Reshape((prod(spec.row_shape),), name="flat")(inputs)
+    return rows
 
 
-def initializer(spec: CoreSpec, index: int) -> Any:
-    """Glorot's uniform draw from the seed and *index*, which tells the layers apart."""
-    return keras.initializers.GlorotUniform(seed=spec.seed * 1000 + index)
+def initializer(spec: CoreSpec, index: int) -> Callable[..., Tensor]:
+    """Return Glorot's uniform initializer, seeded by the seed of *spec* and by *index*, which differs per layer."""
+    draw: Callable[..., Tensor] = keras.initializers.GlorotUniform(seed=spec.seed * 1000 + index)
+    return draw
 
 
-def penalty(settings: Any) -> Any:
-    """``l1 * sum(|w|) + l2 * sum(w ** 2)`` for one kernel; None where the settings ask for neither."""
+def penalty(settings: LinearSettings | RegularizedSettings) -> Callable[[Tensor], Tensor] | None:
+    """Return the penalty ``l1 * sum(|w|) + l2 * sum(w ** 2)`` for one kernel, or None if both factors are zero."""
     if not settings.l1 and not settings.l2:
         return None
-    return keras.regularizers.L1L2(settings.l1, settings.l2)
+    regularizer: Callable[[Tensor], Tensor] = keras.regularizers.L1L2(settings.l1, settings.l2)
+    return regularizer
 
 
-def hidden(make: Callable[..., Any], features: Any, settings: Any, spec: CoreSpec, index: int, name: str) -> Any:
-    """*features* through one hidden layer: its kernel, then normalised, activated and dropped out as set.
+def hidden(
+    make: Callable[..., Layer], features: Tensor, settings: HiddenLayerSettings, spec: CoreSpec, index: int, name: str
+) -> Tensor:
+    """Return *features* after one hidden layer: its kernel, then normalisation, activation and dropout.
 
-    *make* is called with ``activation``, ``kernel_initializer``, ``kernel_regularizer`` and ``name``. Layers that the
-    settings do not ask for are not there, and the others are called the same with or without them: checkpoints go by
-    these names.
+    *make* is called with ``activation``, ``kernel_initializer``, ``kernel_regularizer`` and ``name``. A layer that the
+    settings do not ask for is not created. The other layers have the same names with and without it, because
+    checkpoints identify weights by these names.
     """
     layer = make(
         activation=None if settings.normalization else settings.activation,
@@ -62,30 +78,37 @@ def hidden(make: Callable[..., Any], features: Any, settings: Any, spec: CoreSpe
     return with_dropout(features, settings, spec, index, name)
 
 
-def normalized(features: Any, settings: Any, name: str) -> Any:
-    """*features* of the layer *name* over the batch or over themselves, as the settings say."""
+def normalized(features: Tensor, settings: RegularizedSettings, name: str) -> Tensor:
+    """Return *features* of the layer *name* after the normalisation in *settings*, if there is one."""
     kinds = {"batch": keras.layers.BatchNormalization, "layer": keras.layers.LayerNormalization}
     if settings.normalization is None:
         return features
-    return kinds[settings.normalization](name=f"{name}_normalization")(features)
+    scaled: Tensor = kinds[settings.normalization](name=f"{name}_normalization")(features)
+    return scaled
 
 
-def with_dropout(features: Any, settings: Any, spec: CoreSpec, index: int, name: str) -> Any:
-    """*features* of the layer *name* with the share that the settings name dropped while learning."""
+def with_dropout(features: Tensor, settings: RegularizedSettings, spec: CoreSpec, index: int, name: str) -> Tensor:
+    """Return *features* of the layer *name* after the dropout in *settings*, if there is one."""
     if not settings.dropout:
         return features
-    seed = spec.seed * 1000 + index
-    return keras.layers.Dropout(settings.dropout, seed=seed, name=f"{name}_dropout")(features)
+    layer = keras.layers.Dropout(settings.dropout, seed=spec.seed * 1000 + index, name=f"{name}_dropout")
+    remaining: Tensor = layer(features)
+    return remaining
 
 
-def output(features: Any, settings: Any, spec: CoreSpec) -> Any:
-    """The last layer. It starts at zero, so that an untrained model predicts the mean (no change, for a forecast)."""
+def output(features: Tensor, settings: LinearSettings | RegularizedSettings, spec: CoreSpec) -> Tensor:
+    """Return the outputs of the last layer, which is dense and without activation.
+
+    Its weights start at zero. An untrained model therefore predicts the mean, and for a forecast no change.
+    """
     layer = keras.layers.Dense(
         spec.outputs, kernel_initializer="zeros", kernel_regularizer=penalty(settings), name="output"
     )
-    return layer(features)
+    outputs: Tensor = layer(features)
+    return outputs
 
 
-def core(inputs: Any, outputs: Any) -> keras.Model:
-    """The finished core."""
-    return keras.Model(inputs, outputs, name="core")
+def core(inputs: Tensor, outputs: Tensor) -> KerasModel:
+    """Return the functional model from *inputs* to *outputs*."""
+    model: KerasModel = keras.Model(inputs, outputs, name="core")
+    return model

@@ -1,161 +1,167 @@
-"""New ends for models that exist."""
+"""New output ends for existing models."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from learnd.core.errors import ConfigError, Problem
+from learnd.core.tensors import KerasModel, Layer, Tensor
 from learnd.models.settings import HeadSettings
 from learnd.models.stored.features import features_of
 from learnd.models.stored.graph_layer import GraphLayer
 
 
-def with_head(model: Any, settings: HeadSettings, row_shape: tuple[int, ...], outputs: int) -> Any:
-    """*model* with its end taken off and a dense one of *outputs* numbers in its place; the rest is the same objects.
+def with_head(model: KerasModel, settings: HeadSettings, row_shape: tuple[int, ...], outputs: int) -> KerasModel:
+    """Return *model* with its last layers replaced by dense ones that end in *outputs* numbers.
+
+    The remaining layers are the same objects as in *model*.
 
     Raises
     ------
     ConfigError
-        where the model cannot be cut as asked, or the head does not give what the task asks for.
+        if the model cannot be cut where *settings* say, or if the head does not have the outputs that the task needs.
     """
     if settings.units is not None and settings.units != outputs:
-        raise ConfigError(
-            Problem("model.head.units", f"is {settings.units}; the task asks for {outputs} (leave it out to follow it)")
-        )
+        message = f"is {settings.units}; the task needs {outputs} (omit it to follow the task)"
+        raise ConfigError(Problem("model.head.units", message))
     body = _body(model, settings, row_shape)
-    taken = {layer.name for layer in model._flatten_layers()}
+    names = {layer.name for layer in model._flatten_layers()}
     features = _flat(body.output)
     for index, width in enumerate(settings.hidden):
-        name = _free(f"head_{index}", taken)
+        name = _unused(f"head_{index}", names)
         features = keras.layers.Dense(width, activation=settings.activation, name=name)(features)
-    last = keras.layers.Dense(outputs, kernel_initializer="zeros", name=_free("head", taken))
-    return keras.Model(body.inputs, last(features), name="core")
+    last = keras.layers.Dense(outputs, kernel_initializer="zeros", name=_unused("head", names))
+    return _model(body.inputs, last(features), name="core")
 
 
-def widened(model: Any, outputs: int) -> Any:
-    """*model* with a last dense layer of *outputs* numbers, the first of which are the ones that it had.
+def widened(model: KerasModel, outputs: int) -> KerasModel:
+    """Return *model* with its last dense layer widened to *outputs* numbers.
+
+    The first outputs keep their weights; the weights of the new ones are zero.
 
     Raises
     ------
     ConfigError
-        if it does not end with a dense layer.
+        if the model does not end with a dense layer.
     """
     last = next((layer for layer in reversed(getattr(model, "layers", [])) if layer.weights), None)
     if not isinstance(last, keras.layers.Dense) or not is_functional(model):
-        raise ConfigError(
-            Problem(
-                "task.classes",
-                "dynamic needs a model that ends with a dense layer; add model.head, or list the classes",
-            )
-        )
+        message = "dynamic needs a model that ends with a dense layer; add model.head, or list the classes"
+        raise ConfigError(Problem("task.classes", message))
     wide = keras.layers.Dense(outputs, kernel_initializer="zeros", use_bias=last.use_bias, name=last.name)
-    grown = keras.Model(model.inputs, wide(last.input), name="core")
+    wider_model = _model(model.inputs, wide(last.input), name="core")
     for variable, old in zip(wide.weights, last.weights, strict=True):
         value = variable.numpy()
         value[..., : last.units] = old.numpy()
         variable.assign(value)
-    return grown
+    return wider_model
 
 
-def is_functional(model: Any) -> bool:
-    """Whether Keras knows the graph of *model*: functional, or sequential and built."""
+def is_functional(model: KerasModel) -> bool:
+    """Return whether Keras knows the graph of *model*: it is functional, or sequential and built."""
     if isinstance(model, keras.Sequential):
         return bool(model.built)
-    # Keras' own test; a subclass of Model that was made from inputs and outputs counts too.
+    # Keras' own test. It includes subclasses of Model that were made from inputs and outputs.
     return hasattr(model, "_nodes_by_depth") or hasattr(model, "_operations")
 
 
-def _body(model: Any, settings: HeadSettings, row_shape: tuple[int, ...]) -> Any:
-    """The part of *model* that stays, up to its features."""
-    graph = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
-    if graph:
+def _body(model: KerasModel, settings: HeadSettings, row_shape: tuple[int, ...]) -> KerasModel:
+    """Return the part of *model* that remains, up to the features that the new head takes."""
+    if any(isinstance(layer, GraphLayer) for layer in model.layers):
         if settings.replace > 1 and settings.at is None:
-            message = f"is {settings.replace}; the layers of a SavedModel are not known: name a tensor in model.head.at"
+            message = f"is {settings.replace}; the layers of a SavedModel are unknown: name a tensor in model.head.at"
             raise ConfigError(Problem("model.head.replace", message))
         return features_of(model, settings.at)
     if not is_functional(model):
         return _tapped(model, settings, row_shape)
     if settings.at is not None:
-        return keras.Model(model.inputs, _named(model, settings.at).output)
+        return _model(model.inputs, _layer(model, settings.at).output)
     weighted = [layer for layer in model.layers if layer.weights]
     if len(weighted) == 1 and isinstance(weighted[0], keras.Model):
-        return _body(weighted[0], settings, row_shape)  # a wrapper around what was meant
+        return _body(weighted[0], settings, row_shape)  # a wrapper around the model to cut
+    return _model(model.inputs, _first_replaced(weighted, settings).input)
+
+
+def _model(inputs: Sequence[Tensor] | Tensor, outputs: Tensor, **options: str) -> KerasModel:
+    model: KerasModel = keras.Model(inputs, outputs, **options)
+    return model
+
+
+def _first_replaced(weighted: Sequence[Layer], settings: HeadSettings) -> Layer:
+    """Return the first of the layers that the head replaces; *weighted* are the layers with weights, in order."""
     if settings.replace > len(weighted):
-        raise _too_many(settings, len(weighted))
-    return keras.Model(model.inputs, weighted[-settings.replace].input)
+        message = f"is {settings.replace}; the model has {len(weighted)} layers with weights"
+        raise ConfigError(Problem("model.head.replace", message))
+    return weighted[-settings.replace]
 
 
-def _too_many(settings: HeadSettings, count: int) -> ConfigError:
-    return ConfigError(
-        Problem("model.head.replace", f"is {settings.replace}; the model has {count} layers with weights")
-    )
+def _layer(model: KerasModel, name: str) -> Layer:
+    layer = next((layer for layer in model.layers if layer.name == name), None)
+    if layer is None:
+        names = ", ".join(layer.name for layer in model.layers)
+        raise ConfigError(Problem("model.head.at", f"no layer is called {name!r}; the model has {names}"))
+    return layer
 
 
-def _named(model: Any, name: str) -> Any:
-    found = [layer for layer in model.layers if layer.name == name]
-    if not found:
-        there = ", ".join(layer.name for layer in model.layers)
-        raise ConfigError(Problem("model.head.at", f"no layer is called {name!r}; there are {there}"))
-    return found[0]
-
-
-def _flat(features: Any) -> Any:
+def _flat(features: Tensor) -> Tensor:
     if len(features.shape) == 2:
         return features
-    if any(size is None for size in features.shape[1:]):
-        raise ConfigError(
-            Problem(
-                "model.head.at", f"its features have shape {features.shape}; name a layer whose sizes are all known"
-            )
-        )
-    return keras.layers.Flatten(name="head_flat")(features)
+    if any(size is None for size in tuple(features.shape)[1:]):
+        message = f"its features have shape {features.shape}; name a layer whose output sizes are all known"
+        raise ConfigError(Problem("model.head.at", message))
+    vectors: Tensor = keras.layers.Flatten(name="head_flat")(features)
+    return vectors
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _unused(name: str, names: set[str]) -> str:
+    """Return *name*, with as many ``_new`` at its end as make it differ from *names*, and add it to them."""
+    while name in names:
         name += "_new"
-    taken.add(name)
+    names.add(name)
     return name
 
 
-def _tapped(model: Any, settings: HeadSettings, row_shape: tuple[int, ...]) -> Any:
-    """A subclassed model up to the input of the layer that goes: its code runs, its last result is left."""
+def _tapped(model: KerasModel, settings: HeadSettings, row_shape: tuple[int, ...]) -> KerasModel:
+    """Return a subclassed *model* up to the input of the first replaced layer.
+
+    The model's code runs as a whole. What it computes after the tapped layer is ignored.
+    """
     if settings.at is not None:
-        tap = Tap(model, _named(model, settings.at), before=False)
+        tap = Tap(model, _layer(model, settings.at), before=False)
     else:
         weighted = [layer for layer in model.layers if layer.weights]
-        if settings.replace > len(weighted):
-            raise _too_many(settings, len(weighted))
+        first = _first_replaced(weighted, settings)
         for layer in weighted[-settings.replace :]:
-            layer.trainable = False  # they are still run by the user's code, for nobody
-        tap = Tap(model, weighted[-settings.replace], before=True)
+            layer.trainable = False  # the user's code still runs them, but nothing uses their outputs
+        tap = Tap(model, first, before=True)
     inputs = keras.Input(row_shape)
-    return keras.Model(inputs, tap(inputs))
+    return _model(inputs, tap(inputs))
 
 
 class Tap(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """What one layer inside a subclassed model is given, or gives."""
+    """A layer that returns the input or the output of one layer inside a subclassed model."""
 
-    def __init__(self, model: Any, layer: Any, *, before: bool) -> None:
+    def __init__(self, model: KerasModel, layer: Layer, *, before: bool) -> None:
         super().__init__(name="body")
         self.model = model
         self._tapped = [layer.name]
         self._before = before
 
-    def call(self, x: Any, training: bool = False) -> Any:
-        """The tapped value for inputs of the model."""
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """Run the model on *x* and return the tapped tensor."""
         layer = next(layer for layer in self.model.layers if layer.name == self._tapped[0])
-        seen: list[Any] = []
-        original = layer.call
+        tensors: list[Tensor] = []
+        original: Callable[..., Tensor] = layer.call
 
-        def listening(inputs: Any, *arguments: Any, **options: Any) -> Any:
+        def recording(inputs: Tensor, *arguments: Any, **options: Any) -> Tensor:
             outputs = original(inputs, *arguments, **options)
-            seen.append(inputs if self._before else outputs)
+            tensors.append(inputs if self._before else outputs)
             return outputs
 
-        object.__setattr__(layer, "call", listening)
+        object.__setattr__(layer, "call", recording)
         try:
             self.model(x, training=training)
         finally:
             object.__setattr__(layer, "call", original)
-        return seen[-1]
+        return tensors[-1]

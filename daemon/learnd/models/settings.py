@@ -1,7 +1,7 @@
-"""Options of the models: built in, made by the user's code, or loaded; and how any of them is reshaped."""
+"""Settings of the models: built in, made by the user's code, or loaded from a file."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -14,31 +14,33 @@ Strength = Annotated[float, Field(ge=0)]
 
 
 class HeadSettings(Section):
-    """A new end: the last layers are taken off and one dense layer takes their place."""
+    """A new output end: removes the last layers of the model and puts new dense layers in their place."""
 
     replace: Count = 1
-    """So many of the last layers with weights go, and whatever stands behind them."""
+    """Number of layers to remove, counted from the end. Only layers with weights count; layers without weights after
+    them are removed too."""
     at: str | None = None
-    """Keep up to this layer (a SavedModel: up to this tensor), rather than counting."""
+    """Last layer to keep, by name, instead of a count in `replace`. For a SavedModel: the last tensor to keep."""
     units: Count | None = None
-    """Outputs; absent: what the task asks for, one per target or class."""
+    """Outputs of the new last layer. Absent: what the task needs, one per target or class."""
     old_units: Count | None = None
-    """Outputs of the one that goes, where `load` holds weights alone and the architecture must be made to fit them."""
+    """Outputs of the layer that is removed. Needed only if the file in `load` holds weights without an architecture:
+    the model is first built with this many outputs, so that the weights fit."""
     hidden: list[Count] = []
-    """Widths of dense layers before the last one."""
+    """Widths of additional dense layers before the new last one."""
     activation: Activation = "relu"
-    """Of the hidden ones. The last one is affine: the task knows what its numbers mean."""
+    """Activation of the `hidden` layers. The last layer has none: the task interprets its outputs."""
 
 
 class FreezeSettings(Section):
-    """Which layers do not learn, and for how long. Frozen batch-normalisation statistics stay still."""
+    """Layers that do not learn. Statistics of frozen batch-normalisation layers do not change either."""
 
     all_but_last: Count | None = None
-    """Only the last so many layers with weights learn."""
+    """Freeze everything except the last N layers with weights."""
     layers: list[str] = []
-    """Layers by name; `*` and `?` stand for any letters, as in file names."""
+    """Names of layers to freeze. `*` and `?` are wildcards, as in file names."""
     until_samples: Count | None = None
-    """They learn once the model has learned so many samples; absent: never."""
+    """Number of learned samples after which the frozen layers start to learn. Absent: they never do."""
 
 
 class ModelSettings(Section):
@@ -55,15 +57,20 @@ class ModelSettings(Section):
     """Whether the outputs stand for classes that the configuration has to name."""
 
     load: Path | None = None
-    """Weights to begin with: a file or folder of one of the formats in the README."""
+    """Pretrained weights to start from: a `.keras`, `.h5` or `.weights.h5` file, a SavedModel folder, the prefix of a
+    `tf.train.Checkpoint`, or the `data_dir` or an export of another learnd. Copied into `data_dir` at the first
+    start."""
     head: HeadSettings | None = None
-    """Takes the last layers off and puts new ones in their place; `{}` is one dense layer, as the task wants it."""
+    """Replace the last layers by new ones. `{}` replaces the last layer by one dense layer with the outputs that the
+    task needs."""
     freeze: FreezeSettings | None = None
-    """Which layers do not learn."""
+    """Keep some layers from learning."""
     code: list[Address] = []
-    """Modules, or classes as `package.module:Class`, that the loaded file needs."""
+    """Python modules, or classes as `package.module:Class`, that define the custom layers, losses and functions of the
+    file in `load`."""
     allow_lambda: list[str] = []
-    """Lambda layers of the loaded file by name; they are code that runs, so none is loaded unless named here."""
+    """Names of Lambda layers in the file in `load` that may be loaded. Lambda layers run code from the file, so any
+    that is not listed here is refused."""
 
     @property
     def normalizes_batches(self) -> bool:
@@ -76,15 +83,17 @@ class ModelSettings(Section):
         return None
 
 
-class _Regularized(ModelSettings):
+class RegularizedSettings(ModelSettings):
+    """Options that every model with hidden layers has."""
+
     l1: Strength = 0.0
-    """Penalty on the sum of the kernels' absolute values."""
+    """Strength of the L1 penalty: this times the sum of the kernels' absolute values is added to the loss."""
     l2: Strength = 0.0
-    """Penalty on the sum of the kernels' squares."""
+    """Strength of the L2 penalty: this times the sum of the kernels' squares is added to the loss."""
     dropout: Share = 0.0
-    """Share of each hidden layer's outputs that is dropped while learning."""
+    """Share of each hidden layer's outputs that is dropped during learning."""
     normalization: Literal["batch", "layer"] | None = None
-    """Behind each hidden layer, before its activation."""
+    """Normalisation after each hidden layer and before its activation."""
 
     @property
     def normalizes_batches(self) -> bool:
@@ -96,109 +105,113 @@ class LinearSettings(ModelSettings):
 
     kind: Literal["linear"]
     l1: Strength = 0.0
-    """Penalty on the sum of the kernel's absolute values."""
+    """Strength of the L1 penalty: this times the sum of the kernels' absolute values is added to the loss."""
     l2: Strength = 0.0
-    """Penalty on the sum of the kernel's squares."""
+    """Strength of the L2 penalty: this times the sum of the kernels' squares is added to the loss."""
 
 
-class MlpSettings(_Regularized):
-    """Dense layers of the given widths."""
+class MlpSettings(RegularizedSettings):
+    """A stack of dense layers."""
 
     kind: Literal["mlp"]
     hidden: Widths = [32, 16]
-    """Widths of the layers."""
+    """Widths of the hidden layers."""
     activation: Activation = "relu"
-    """Behind each of them."""
+    """Activation of each hidden layer."""
 
 
-class AutoencoderSettings(_Regularized):
-    """Dense layers down to the last width and up again, mirrored."""
+class AutoencoderSettings(RegularizedSettings):
+    """Dense layers that narrow down to a bottleneck and widen again, mirrored."""
 
     kind: Literal["autoencoder"]
     only_task: ClassVar[str | None] = "reconstruction"
     hidden: Widths = [16, 4]
-    """Widths on the way down; the last is the bottleneck."""
+    """Widths of the encoder's layers. The last one is the bottleneck; the decoder mirrors the others."""
     activation: Activation = "tanh"
-    """Behind each of them."""
+    """Activation of each hidden layer."""
 
 
-class LstmSettings(_Regularized):
+class LstmSettings(RegularizedSettings):
     """One LSTM layer over the window, then an affine map."""
 
     kind: Literal["lstm"]
     needs_window: ClassVar[bool] = True
     units: Count = 32
-    """Width of its state."""
+    """Width of the layer's state."""
 
 
-class GruSettings(_Regularized):
+class GruSettings(RegularizedSettings):
     """One GRU layer over the window, then an affine map."""
 
     kind: Literal["gru"]
     needs_window: ClassVar[bool] = True
     units: Count = 32
-    """Width of its state."""
+    """Width of the layer's state."""
 
 
-class Conv1dSettings(_Regularized):
-    """Causal convolutions over the window; its newest step and its mean over time, then an affine map."""
+class Conv1dSettings(RegularizedSettings):
+    """Causal convolutions over the window. An affine map takes their newest step and their mean over time."""
 
     kind: Literal["conv1d"]
     needs_window: ClassVar[bool] = True
     filters: Widths = [16]
-    """Of each convolution."""
+    """Number of filters of each convolution, one entry per layer."""
     kernel_size: Count = 5
-    """Steps that one looks back over."""
+    """Steps that each convolution sees, the newest included."""
     activation: Activation = "relu"
-    """Behind each of them."""
+    """Activation of each convolution."""
 
 
-class TcnSettings(_Regularized):
-    """A temporal convolutional network: residual blocks of causal convolutions, each dilated twice the one before."""
+class TcnSettings(RegularizedSettings):
+    """A temporal convolutional network: residual blocks of causal convolutions, with doubled dilation at each block."""
 
     kind: Literal["tcn"]
     needs_window: ClassVar[bool] = True
     filters: Count = 16
-    """Of every convolution."""
+    """Number of filters of every convolution."""
     kernel_size: Annotated[int, Field(ge=2)] = 3
-    """Steps that one looks back over."""
+    """Steps that each convolution sees, the newest included."""
     blocks: Count | None = None
-    """Absent: as many as it takes to see the whole window."""
+    """Number of residual blocks. Absent: the fewest that see the whole window."""
     activation: Activation = "relu"
-    """Behind each convolution."""
+    """Activation of each convolution."""
 
 
 class FactorySettings(ModelSettings):
-    """The user's own code: a function that is called with ``input_shape`` and ``outputs`` and returns a Keras model."""
+    """The user's own code: a function that takes ``input_shape`` and ``outputs`` and returns a Keras model."""
 
     kind: Literal["factory"]
     has_end: ClassVar[bool] = True
     factory: Address
-    """`package.module:function`, on the Python path."""
+    """The function, as `package.module:function`. The module must be on the Python path."""
     arguments: dict[str, Any] = {}
-    """Further keyword arguments for it."""
+    """Further keyword arguments for the function."""
 
 
 class LoadSettings(ModelSettings):
-    """A model whose architecture is in what is loaded, or in a JSON file beside it."""
+    """A model whose architecture comes from the file in `load`, or from a JSON file in `architecture`."""
 
     kind: Literal["load"]
     has_end: ClassVar[bool] = True
     brings_classes: ClassVar[bool] = True
     load: Path
-    """A file or folder of one of the formats in the README; it is copied into the `data_dir` at the first start."""
+    """The model: a `.keras`, `.h5` or `.weights.h5` file, a SavedModel folder, the prefix of a `tf.train.Checkpoint`,
+    or the `data_dir` or an export of another learnd. Copied into `data_dir` at the first start."""
     architecture: Path | None = None
-    """A Keras architecture as JSON (`model.to_json()`), where `load` holds weights alone."""
+    """Keras architecture as JSON, as `model.to_json()` writes it. Needed only if the file in `load` holds weights
+    without an architecture."""
     signature: str = "serving_default"
-    """Of a SavedModel."""
+    """Signature of the SavedModel to load."""
     output: str | None = None
-    """Of the signature, where it has several."""
+    """Output of the signature that the model returns. Needed only if the signature has several outputs."""
 
     @property
     def architecture_file(self) -> Path | None:
         return self.architecture
 
 
+HiddenLayerSettings: TypeAlias = MlpSettings | AutoencoderSettings | Conv1dSettings | TcnSettings
+"""Settings of the models whose hidden layers have an activation to choose."""
 AnyModel = Annotated[
     LinearSettings
     | MlpSettings

@@ -1,21 +1,21 @@
-"""A temporal convolutional network over the window (Bai, Kolter and Koltun, 2018)."""
+"""Temporal convolutional network over the window (Bai, Kolter and Koltun, 2018)."""
 
 from functools import partial
-from typing import Any
 
 import keras
 
+from learnd.core.tensors import KerasModel, Tensor
 from learnd.models.core import CoreSpec, core, hidden, initializer, output, penalty
 from learnd.models.layers import CausalConv, Newest
 from learnd.models.settings import TcnSettings
 
 
-def tcn(settings: TcnSettings, spec: CoreSpec) -> Any:
-    """Residual blocks of causal convolutions dilated 1, 2, 4 and so on; their newest step, an affine map.
+def tcn(settings: TcnSettings, spec: CoreSpec) -> KerasModel:
+    """Return residual blocks of causal convolutions, dilated 1, 2, 4 and so on, then an affine map of the newest step.
 
-    The newest step reads every second step of the last block's input, every fourth of the block's before it, and so
-    on. Only those are computed: each block hands on every second of its steps, and so needs no dilation. The answer is
-    the same as with it; batch normalisation takes its statistics over these steps alone.
+    The newest step depends on every second step of the last block's input, on every fourth step of the block before,
+    and so on. Only those steps are computed: each block passes on every second of its steps, and so needs no dilation.
+    The outputs are the same as with dilation. Batch normalisation takes its statistics over the computed steps only.
     """
     inputs = keras.Input(spec.row_shape)
     window = spec.row_shape[0]
@@ -29,7 +29,7 @@ def tcn(settings: TcnSettings, spec: CoreSpec) -> Any:
 
 
 def receptive_field(blocks: int, kernel_size: int) -> int:
-    """How many steps the newest output sees: ``1 + 2 (kernel_size - 1) (2 ** blocks - 1)``.
+    """Return the number of steps that the newest output depends on: ``1 + 2 (kernel_size - 1) (2 ** blocks - 1)``.
 
     Block i has two convolutions of dilation ``2 ** i``, and each of them reaches ``(kernel_size - 1) 2 ** i`` back.
 
@@ -40,7 +40,7 @@ def receptive_field(blocks: int, kernel_size: int) -> int:
 
 
 def blocks_for(window: int, kernel_size: int) -> int:
-    """The fewest blocks whose receptive field covers *window* steps.
+    """Return the fewest blocks whose receptive field covers *window* steps.
 
     >>> [blocks_for(window, 3) for window in (1, 5, 6, 29, 30, 61)]
     [1, 1, 2, 3, 4, 4]
@@ -51,20 +51,21 @@ def blocks_for(window: int, kernel_size: int) -> int:
     return blocks
 
 
-def _block(features: Any, settings: TcnSettings, spec: CoreSpec, index: int) -> Any:
-    """Two convolutions and the way round them, at every second step counted back from the newest."""
+def _block(features: Tensor, settings: TcnSettings, spec: CoreSpec, index: int) -> Tensor:
+    """Return two convolutions and their residual connection, at every second step counted back from the newest."""
     name = f"block_{index}"
     change = features
     for place, strides in enumerate((1, 2)):
         make = partial(CausalConv, settings.filters, settings.kernel_size, strides=strides)
         change = hidden(make, change, settings, spec, 3 * index + place, f"{name}_conv_{place}")
-    kept = Newest(2, unroll=spec.unroll, name=f"{name}_kept")(features)
-    if kept.shape[-1] != settings.filters:
-        kept = keras.layers.Dense(
+    residual = Newest(2, unroll=spec.unroll, name=f"{name}_kept")(features)
+    if residual.shape[-1] != settings.filters:
+        residual = keras.layers.Dense(
             settings.filters,
             kernel_initializer=initializer(spec, 3 * index + 2),
             kernel_regularizer=penalty(settings),
             name=f"{name}_projection",
-        )(kept)
-    total = keras.layers.Add(name=f"{name}_sum")([kept, change])
-    return keras.layers.Activation(settings.activation, name=name)(total)
+        )(residual)
+    total = keras.layers.Add(name=f"{name}_sum")([residual, change])
+    outputs: Tensor = keras.layers.Activation(settings.activation, name=name)(total)
+    return outputs

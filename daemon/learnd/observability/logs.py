@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -63,6 +63,28 @@ def configure_logs(*, terminal: bool, name: str, stream: TextIO | None = None) -
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(name=name)
+
+
+@contextlib.contextmanager
+def warnings_only() -> Iterator[None]:
+    """Send warnings and errors to standard error as plain text, and drop the rest, until the block ends.
+
+    Where structlog is configured already, by the user's program, nothing changes.
+    """
+    if structlog.is_configured():
+        yield
+        return
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), logger_factory=_LoggerFactory(None)
+    )
+    tensorflow = logging.getLogger("tensorflow")
+    level = tensorflow.level
+    tensorflow.setLevel(logging.ERROR)  # it warns of deprecations that the user cannot change
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        tensorflow.setLevel(level)
 
 
 class _LoggerFactory:

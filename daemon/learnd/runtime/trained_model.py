@@ -16,6 +16,7 @@ class TrainedModel:
     ----------
     classes : returns the names of the classes so far, by number; empty if there are none
     refusals : returns the numbers of refused updates and of rollbacks since the model began
+    weights : returns the served state by its names in a checkpoint, with averaged weights; the arrays never change
     continuation : returns the arrays that an export needs, besides weights, for further training; they never change
     retraces : returns the number of unexpected compilations of the update
     """
@@ -24,5 +25,6 @@ class TrainedModel:
     averaged: AveragedModel
     classes: Callable[[], tuple[str, ...]]
     refusals: Callable[[], tuple[int, int]]
+    weights: Callable[[], Mapping[str, Array]]
     continuation: Callable[[], Mapping[str, Array]]
     retraces: Callable[[], int]

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from learnd.core.kinds import EvaluatedOn
+from learnd.core.protocols import Predictions
 from learnd.core.types import State, StepResult
 from learnd.sinks.files import LinesFile, log_dropped
 from learnd.sinks.topics import TopicSink
@@ -92,6 +93,29 @@ class NoPredictions:
 
     def restore(self, state: State) -> None:
         log_dropped(state, "predictions")
+
+
+class CollectedPredictions:
+    """A sink that appends each prediction to a list in memory, and passes it on to the configured sink.
+
+    Its state is that of the configured sink: the list belongs to one run and is never restored.
+
+    Parameters
+    ----------
+    into : receives one object per sample, as `Lines` describes it
+    """
+
+    def __init__(self, sink: Predictions, lines: Lines, into: list[dict[str, Any]]) -> None:
+        self._sink = sink
+        self._describe = lines
+        self._into = into
+        self.open, self.flush, self.close = sink.open, sink.flush, sink.close
+        self.state, self.restore = sink.state, sink.restore
+
+    def put(self, result: StepResult) -> None:
+        self._sink.put(result)
+        if len(result.samples):
+            self._into.extend(self._describe(result))
 
 
 class FilePredictions:

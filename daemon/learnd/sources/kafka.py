@@ -180,8 +180,9 @@ class KafkaSource:
                 time.sleep(0.2)
             partitions += [TopicPartition(topic, number) for number in self._owned(numbers)]
         if not partitions:
+            topics = ", ".join(self._settings.topics)
             raise ConfigError(
-                f"source.shard: no partition of {', '.join(self._settings.topics)} belongs to it ({self._settings.shard}); "
+                f"source.shard: no partition of {topics} belongs to this shard ({self._settings.shard}); "
                 "use at most as many shards as there are partitions"
             )
         return partitions

@@ -1,7 +1,8 @@
-"""A source that plays a script, for tests and notebooks."""
+"""Sources in memory: one plays a script, so that recovery tests read like stories; one continues a stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from learnd.core.types import Offsets, Position, Positions, Records, TopicPartition, offsets_of
 
@@ -137,6 +138,61 @@ class MemorySource:
 
     def close(self) -> None:
         """Do nothing; the script can be opened again."""
+
+
+class NextRecords:
+    """Records that continue a stream: the first one gets the offset at which the last run stopped.
+
+    They are partition 0 of *topic*. An iterator is read as far ahead as the reader polls (a few batches), so it may be
+    longer than memory. Unlike other sources, this one cannot be read again: it can be opened once.
+
+    >>> source = NextRecords([b"a", b"b"], topic="t")
+    >>> source.open({TopicPartition("t", 0): Position(7)})
+    >>> [(block.offsets, block.values) for block in source.poll(10, 0.0)]
+    [([7, 8], [b'a', b'b'])]
+    >>> source.exhausted(), source.positions()[TopicPartition("t", 0)].offset
+    (True, 9)
+    """
+
+    def __init__(self, values: Iterable[bytes | None], *, topic: str) -> None:
+        self._values = iter(values)
+        self._partition = TopicPartition(topic, 0)
+        self._next = 0
+        self._exhausted = False
+
+    def open(self, positions: Positions) -> None:
+        self._next = positions.get(self._partition, Position(0)).offset
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
+        values = list(islice(self._values, max_records))
+        self._exhausted = len(values) < max_records
+        if not values:
+            return []
+        first, count = self._next, len(values)
+        self._next += count
+        offsets, none, times_ms = list(range(first, self._next)), [None] * count, [0] * count
+        return [Records(self._partition, offsets, values, none, times_ms, Position(self._next))]
+
+    def ends(self) -> Offsets:
+        return {}
+
+    def positions(self) -> Positions:
+        return {self._partition: Position(self._next)}
+
+    def lags(self) -> Mapping[TopicPartition, int]:
+        return {}
+
+    def connected(self) -> bool:
+        return True
+
+    def exhausted(self) -> bool:
+        return self._exhausted
+
+    def acknowledge(self, offsets: Offsets) -> None:
+        """Do nothing: there is no broker."""
+
+    def close(self) -> None:
+        """Do nothing: the iterator belongs to the caller."""
 
 
 def _item(entry: object) -> Item | None:

@@ -225,8 +225,8 @@ def mean_square(targets: Tensor, outputs: Tensor) -> Tensor:
 
 
 def flat_layers(model: KerasModel) -> Sequence[Layer]:
-    """Return the layers of *model* that have no layers inside, in order."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]  # type: ignore[attr-defined]
+    """Return every layer inside *model* that has no layers of its own, in order."""
+    return [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
 
 
 @contextmanager

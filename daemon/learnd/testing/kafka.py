@@ -308,7 +308,7 @@ def _jars() -> list[str]:
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaCluster]:
-    """A running broker, shared by all tests of a session."""
+    """Start a broker that all tests of a session share."""
     try:
         with running_cluster() as cluster:
             yield cluster

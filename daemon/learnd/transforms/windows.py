@@ -89,7 +89,7 @@ class Windows:
         if self._horizon:
             ahead = whole[:, self._window :].reshape(len(whole), self._targets)
             learned = replace(samples, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
-        return Transformed(learned, skipped=skipped)
+        return Transformed(learned, skipped=+skipped)
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
         """Return a mask of the readings that are newer than all before them; all without *drop_duplicates*."""

@@ -14,6 +14,7 @@ from learnd.core.errors import ConfigError, Problem
 from learnd.core.protocols import Network
 from learnd.core.registry import load_object
 from learnd.core.tensors import Optimizer, Variable
+from learnd.export.exportable_model import ExportableNetwork
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.losses import make_loss
@@ -49,7 +50,7 @@ class Model:
     labels : the known classes
     """
 
-    network: Network
+    network: ExportableNetwork
     stored: StoredModel | None
     warm_start: WarmStart | None
     freeze: Freeze

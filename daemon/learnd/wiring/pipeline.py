@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 import learnd
 from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import LearningRecipe, Settings
-from learnd.core.protocols import Predictions, Source
+from learnd.core.protocols import Source
 from learnd.core.schedule import Clock, IntervalTrigger
 from learnd.evaluation.prequential import Prequential
 from learnd.export.exportable_model import argument_names
@@ -34,7 +35,7 @@ def make_pipeline(
     settings: Settings,
     *,
     source: Source | None = None,
-    predictions: Predictions | None = None,
+    collected: list[dict[str, Any]] | None = None,
     once: bool = False,
     max_records: int | None = None,
     clock: Clock = time.monotonic,
@@ -43,8 +44,8 @@ def make_pipeline(
 
     Parameters
     ----------
-    source, predictions : replacements of the configured ones, for tests and notebooks, for example
-        `learnd.sources.memory.MemorySource`
+    source : replaces the configured one, for tests and notebooks (`learnd.sources.memory`)
+    collected : if given, each prediction is also appended to this list, as the predictions sink describes it
     once : stop at the current end of the stream
     max_records : stop after exactly this many records
 
@@ -60,8 +61,6 @@ def make_pipeline(
     metrics = Metrics()
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     _require_key(settings.export)
-    if predictions is None:
-        predictions = make_predictions(settings, lambda: settings.output_names if labels is None else labels.names)
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -74,7 +73,9 @@ def make_pipeline(
         model=core.model,
         evaluator=Prequential(of=settings.task.evaluated_on),
         dead_letters=make_dead_letters(settings),
-        predictions=predictions,
+        predictions=make_predictions(
+            settings, lambda: settings.output_names if labels is None else labels.names, collected=collected
+        ),
         saving=_saving(settings, core, metrics, clock),
         publishing=_publishing(settings, recipe, core, metrics, clock),
         metrics=metrics,

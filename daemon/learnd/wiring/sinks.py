@@ -1,11 +1,18 @@
 """The wiring of the sinks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from learnd.config.settings import Settings
 from learnd.core.protocols import DeadLetters, Predictions
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
-from learnd.sinks.predictions import FilePredictions, Lines, NoPredictions, TopicPredictions
+from learnd.sinks.predictions import (
+    CollectedPredictions,
+    FilePredictions,
+    Lines,
+    NoPredictions,
+    TopicPredictions,
+)
 from learnd.sinks.topics import TopicSink
 from learnd.sources.kafka_auth import client_options
 
@@ -20,12 +27,25 @@ def make_dead_letters(settings: Settings) -> DeadLetters:
     return TopicDeadLetters(_topic_sink(settings, sink.topic, "dead_letter"), settings.name)
 
 
-def make_predictions(settings: Settings, names: Callable[[], Sequence[str]]) -> Predictions:
-    """Return the configured sink for predictions, or none; *names* returns the names of the outputs so far."""
+def make_predictions(
+    settings: Settings, names: Callable[[], Sequence[str]], *, collected: list[dict[str, Any]] | None = None
+) -> Predictions:
+    """Return the configured sink for predictions, or none.
+
+    Parameters
+    ----------
+    names : returns the names of the outputs so far
+    collected : if given, each prediction is also appended to this list
+    """
+    lines = Lines(settings.task.evaluated_on, names)
+    sink = _configured_predictions(settings, lines)
+    return sink if collected is None else CollectedPredictions(sink, lines, collected)
+
+
+def _configured_predictions(settings: Settings, lines: Lines) -> Predictions:
     sink = settings.predictions
     if sink is None:
         return NoPredictions()
-    lines = Lines(settings.task.evaluated_on, names)
     if sink.path is not None:
         return FilePredictions(sink.path, lines)
     return TopicPredictions(_topic_sink(settings, sink.topic, "predictions"), lines)

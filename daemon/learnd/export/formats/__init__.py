@@ -1,4 +1,4 @@
-"""Writers of the published formats; `publish` verifies and renames."""
+"""Writers and readers of the published formats; `learnd.export_worker` verifies what they write."""
 
 from learnd.core.registry import Registration
 from learnd.export.settings import ExportSettings
@@ -25,4 +25,4 @@ READERS = {
     "keras": "learnd.export.formats.keras_file:KerasReader",
     "onnx": "learnd.export.formats.onnx:OnnxReader",
 }
-"""What runs a file of each format that can be run by itself, without what wrote it."""
+"""Readers of the formats whose file alone is enough to predict; ``hdf5`` holds only weights."""

@@ -1,8 +1,7 @@
-"""Runs TensorFlow Lite files with LiteRT, the interpreter that edge devices have; knows no TensorFlow."""
+"""Runs TensorFlow Lite files with LiteRT, the interpreter of edge devices, without TensorFlow."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -11,7 +10,7 @@ from learnd.core.types import Float32Array
 
 
 class TFLiteReader:
-    """Answers from a TensorFlow Lite file on disk, by the signature that serves."""
+    """Predicts with a TensorFlow Lite file, through the signature ``infer`` or else ``serving_default``."""
 
     def __init__(self, target: Path) -> None:
         self.interpreter = Interpreter(model_path=str(target), num_threads=1)
@@ -23,14 +22,14 @@ class TFLiteReader:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     def check(self, x: Float32Array) -> None:
-        """It can do nothing else."""
+        """Do nothing: the file has no other function to check."""
 
-    def dtypes(self) -> set[Any]:
-        """What its tensors are made of."""
+    def dtypes(self) -> set[type[np.generic]]:
+        """Return the dtypes of the file's tensors."""
         return {detail["dtype"] for detail in self.interpreter.get_tensor_details()}
 
     def float_operators(self) -> set[str]:
-        """The operators that answer in floating point."""
+        """Return the names of the operators whose output is floating point."""
         dtypes = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
         operators = self.interpreter._get_ops_details()
         return {

@@ -1,87 +1,116 @@
-"""TensorFlow Lite (LiteRT): what edge devices load. One row a call, built-in operators alone."""
+"""TensorFlow Lite (LiteRT) for edge devices: one row per call, built-in operators only."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from learnd.core.errors import FormatUnavailableError
-from learnd.export.exportable_model import Candidate
+from learnd.core.tensors import NamedTensors, Tensor
+from learnd.export.exportable_model import ExportableModel, ExportableNetwork
 from learnd.export.formats.litert import TFLiteReader
+from learnd.export.formats.tracing import TracedFunction, float32_spec, trace
+
+
+class TargetSpec(Protocol):
+    """The member of a converter's target specification that is used here."""
+
+    supported_ops: Iterable[object]
+
+
+class Converter(Protocol):
+    """The members of `tf.lite.TFLiteConverter` that are used here."""
+
+    optimizations: Iterable[object]
+    target_spec: TargetSpec
+    representative_dataset: Callable[[], Iterable[object]]
+    experimental_enable_resource_variables: bool
+
+    def convert(self) -> bytes: ...
 
 
 class TFLiteFormat:
     """``model.tflite``, float32, with the signature ``serving_default`` of a fixed batch of one.
 
-    The network should be built with its loops over time written out: TensorFlow Lite runs them faster, and a rolled
-    loop would need a fixed batch anyway.
+    The network should be built with its loops over time unrolled. TensorFlow Lite runs unrolled loops faster, and a
+    loop that is not unrolled would need a fixed batch anyway.
     """
 
     file_name = "model.tflite"
     unroll = True
     tolerance: ClassVar[float | None] = None
-    """What rounding on purpose may cost, by default; None where there is none."""
+    """Default tolerance of a format that rounds on purpose; None for a format that does not."""
 
-    def write(self, candidate: Candidate, target: Path) -> None:
-        """Write *candidate* to the file *target*."""
-        rows = self._rows(candidate)
-        signatures = {"serving_default": rows.function}
-        target.write_bytes(converted(target.parent, rows.module, signatures, lambda c: self._converted(c, candidate)))
+    def write(self, model: ExportableModel, target: Path) -> None:
+        """Write *model* to the file *target*."""
+        served = self._served(model)
+        signatures = {"serving_default": served.function}
+        target.write_bytes(converted(target.parent, served.module, signatures, lambda c: self._convert(c, model)))
 
     def reader(self, target: Path) -> "TFLiteReader":
-        """The written model, run by the interpreter that edge devices use."""
+        """Return the written model, run by the interpreter of edge devices."""
         return TFLiteReader(target)
 
-    def _rows(self, candidate: Candidate) -> "Served":
-        return Served(candidate.network)
+    def _served(self, model: ExportableModel) -> "ServedNetwork":
+        return ServedNetwork(model.network)
 
-    def _converted(self, converter: Any, candidate: Candidate) -> bytes:
-        written: bytes = converter.convert()
-        return written
+    def _convert(self, converter: Converter, model: ExportableModel) -> bytes:
+        return converter.convert()
 
 
 class DynamicRangeFormat(TFLiteFormat):
     """``model_dynamic.tflite``: weights as int8, activations in float32.
 
-    The converter leaves tensors of fewer than 1024 numbers alone, and says nothing where that is all of them.
+    The converter does not quantise tensors of fewer than 1024 numbers, and does not report it if that is all of them.
     """
 
     file_name = "model_dynamic.tflite"
     tolerance = 0.05
 
-    def _converted(self, converter: Any, candidate: Candidate) -> bytes:
+    def _convert(self, converter: Converter, model: ExportableModel) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return super()._converted(converter, candidate)
+        return super()._convert(converter, model)
 
     def reader(self, target: Path) -> "TFLiteReader":
+        """Return the written model.
+
+        Raises
+        ------
+        FormatUnavailableError
+            if none of its weights were quantised.
+        """
         reader = TFLiteReader(target)
         if np.int8 not in reader.dtypes():
-            raise FormatUnavailableError("no weight of the model has the 1024 numbers from which on it is quantised")
+            raise FormatUnavailableError(
+                "no weight of the model has the 1024 numbers that the converter needs in order to quantise it"
+            )
         return reader
 
 
-class Served:
-    """A network's serving function for one row, with the raw variables that it reads."""
+class ServedNetwork:
+    """A network's serving function for one row, with the TensorFlow variables that it reads."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: ExportableNetwork) -> None:
         self.network = network
         self.module = tf.Module()
         self.module.weights = [variable.value for variable in network.served_state()]
-        spec = tf.TensorSpec((1, *network.row_shape), tf.float32, name="inputs")
-        self.module.serve = self.function = tf.function(self.serve, autograph=False).get_concrete_function(spec)
+        self.function = trace(self.serve, float32_spec((1, *network.row_shape), "inputs"))
+        self.module.serve = self.function
 
-    def serve(self, inputs: Any) -> Any:
-        """What is traced."""
+    def serve(self, inputs: Tensor) -> NamedTensors:
+        """Return the served outputs by name; this function is traced."""
         return dict(self.network.call(inputs))
 
 
-def converted(folder: Path, module: Any, signatures: Mapping[str, Any], convert: Callable[[Any], bytes]) -> bytes:
-    """*module* as a TensorFlow Lite file, by way of a SavedModel below *folder*; *convert* is given the converter.
+def converted(
+    folder: Path, module: object, signatures: Mapping[str, TracedFunction], convert: Callable[[Converter], bytes]
+) -> bytes:
+    """Return the TensorFlow Lite file that *convert* makes of *module*, through a SavedModel below *folder*.
 
-    The way round, because converting a bare concrete function can write a file without its weights.
+    The SavedModel is needed, because converting a bare concrete function can write a file without its weights.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".convert-") as path:
         tf.saved_model.save(module, path, signatures=dict(signatures))

@@ -1,4 +1,4 @@
-"""Models that somebody trained once, opened from whatever format they were written in; `stored.open` is the way in.
+"""Loaders of pretrained models in every supported format. The entry point is `learnd.models.stored.open`.
 
-Nothing is imported here: TensorFlow must not be, where only the settings are wanted.
+This package imports nothing by itself, so that reading the settings does not import TensorFlow.
 """

@@ -1,9 +1,10 @@
-"""What the numbers that a model returns mean, as far as its last operation tells."""
+"""The meaning of a model's outputs, as far as its last operation reveals it."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 
+from learnd.core.tensors import KerasModel, Layer, Tensor
 from learnd.models.stored import graph as graphs
 from learnd.models.stored.graph_layer import GraphLayer
 
@@ -24,15 +25,15 @@ _OPERATIONS = {
     "MatMul": "linear",
     "BatchMatMulV2": "linear",
 }
-_SHAPES_ONLY = frozenset({"Reshape", "Squeeze", "ExpandDims"})
-_LAYERS_PASSING_ON = (keras.layers.Dropout, keras.layers.Reshape, keras.layers.Flatten, keras.layers.Identity)
+_RESHAPING_OPERATIONS = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+_PASSING_LAYERS = (keras.layers.Dropout, keras.layers.Reshape, keras.layers.Flatten, keras.layers.Identity)
 
 
-def output_activation(model: Any) -> str | None:
-    """``softmax``, ``sigmoid``, ``linear`` and so on, as Keras calls them; None where it cannot be told."""
-    layer = last_layer(model)
+def output_activation(model: KerasModel) -> str | None:
+    """Return the activation of the outputs by Keras' name, such as ``softmax`` or ``linear``; None if it is unknown."""
+    layer = _last_layer(model)
     if isinstance(layer, GraphLayer):
-        return _of_graph(layer)
+        return _activation_of_graph(layer)
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     if isinstance(layer, keras.layers.ReLU):
@@ -44,37 +45,42 @@ def output_activation(model: Any) -> str | None:
     return None
 
 
-def last_layer(model: Any) -> Any:
-    """The layer whose numbers come out of *model*, at any depth; None where the model is not made of layers."""
-    layer = model
+def _last_layer(model: KerasModel) -> Layer | None:
+    """Return the layer that computes the outputs of *model*, at any depth; None if Keras does not know its layers."""
+    layer: Layer | None = model
     while isinstance(layer, keras.Model):
-        layer = _before(layer.outputs[0]) if getattr(layer, "outputs", None) else None
+        layer = _maker(layer.outputs[0]) if getattr(layer, "outputs", None) else None
     return layer
 
 
-def _before(tensor: Any) -> Any:
-    """The operation that made a symbolic tensor, past those that only hand it on."""
-    operation, _, _ = tensor._keras_history
-    while isinstance(operation, _LAYERS_PASSING_ON) or _is_linear_activation(operation):
-        operation, _, _ = operation.input._keras_history
+def _maker(tensor: Tensor) -> Layer:
+    """Return the operation that computed a symbolic tensor. Operations that do not change the values are skipped."""
+    operation = _operation(tensor)
+    while isinstance(operation, _PASSING_LAYERS) or _is_linear_activation(operation):
+        operation = _operation(operation.input)
     return operation
 
 
-def _is_linear_activation(operation: Any) -> bool:
+def _operation(tensor: Tensor) -> Layer:
+    operation: Layer = tensor._keras_history[0]  # type: ignore[attr-defined]  # Keras keeps it on symbolic tensors alone
+    return operation
+
+
+def _is_linear_activation(operation: Layer) -> bool:
     return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
 
 
-def _of_graph(layer: GraphLayer) -> str | None:
+def _activation_of_graph(layer: GraphLayer) -> str | None:
     nodes = graphs.by_name(layer.definition)
     node = nodes[graphs.node_name(layer.result)]
-    while node.op in graphs.PASSES_ON | _SHAPES_ONLY and node.input:
+    while node.op in graphs.PASSES_ON | _RESHAPING_OPERATIONS and node.input:
         node = nodes[graphs.node_name(node.input[0])]
     if node.op in ("AddV2", "Add"):
-        return _of_sum(nodes, node)
+        return _activation_of_sum(nodes, node)
     return _OPERATIONS.get(node.op)
 
 
-def _of_sum(nodes: Any, node: Any) -> str | None:
-    """Adding a weight to a matrix product is a dense layer; any other sum may mean anything."""
-    makers = {nodes[graphs.node_name(name)].op for name in node.input}
-    return "linear" if makers & {"MatMul", "BatchMatMulV2"} else None
+def _activation_of_sum(nodes: Mapping[str, graphs.Node], node: graphs.Node) -> str | None:
+    """Return ``linear`` for a matrix product plus a bias, as in a dense layer. Any other sum may mean anything."""
+    operations = {nodes[graphs.node_name(name)].op for name in node.input}
+    return "linear" if operations & {"MatMul", "BatchMatMulV2"} else None

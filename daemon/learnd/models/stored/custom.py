@@ -1,4 +1,4 @@
-"""The user's own classes, made known to Keras before a file is read."""
+"""Registration of the user's own classes with Keras while a file is read."""
 
 import inspect
 import re
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
 
 import keras
 
@@ -19,13 +18,19 @@ _MODULE = re.compile(r"'module': '([\w.]+)'")
 
 
 @contextmanager
-def known(code: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Inside, Keras finds what the addresses in *code* hold; a class that it does not find is a `ConfigError`."""
-    # Ours, so that an archive that was made from a SavedModel opens wherever this module is imported.
+def custom_code(code: Sequence[str]) -> Iterator[None]:
+    """Let Keras find the classes and functions at the addresses in *code* inside the ``with`` block.
+
+    Raises
+    ------
+    ConfigError
+        for a class that Keras needs and does not find, or an address that cannot be imported.
+    """
+    # GraphLayer is included so that an archive made from a SavedModel opens wherever this module is imported.
     objects = {"learnd>GraphLayer": GraphLayer, **custom_objects(code)}
     with keras.saving.custom_object_scope(objects):
         try:
-            yield objects
+            yield
         except ConfigError:
             raise
         except (TypeError, ValueError, ImportError) as error:
@@ -33,42 +38,45 @@ def known(code: Sequence[str]) -> Iterator[dict[str, Any]]:
             raise
 
 
-def custom_objects(code: Sequence[str]) -> dict[str, Any]:
-    """Classes and functions by name: those named, or all that the named modules define.
+def custom_objects(code: Sequence[str]) -> dict[str, object]:
+    """Return the classes and functions at the addresses in *code* by name.
+
+    An address without a name stands for all that its module defines.
 
     >>> sorted(custom_objects(["colorsys"]))[:2]
     ['hls_to_rgb', 'hsv_to_rgb']
     """
-    objects: dict[str, Any] = {}
+    objects: dict[str, object] = {}
     for address in code:
-        objects.update(_of_address(address))
+        objects.update(_objects_at(address))
     return objects
 
 
-def _of_address(address: str) -> dict[str, Any]:
+def _objects_at(address: str) -> dict[str, object]:
     module_name, _, name = address.partition(":")
     try:
         module = import_module(module_name)
     except Exception as error:
-        problem = Problem(CODE, f"{module_name} cannot be imported: {first_line(error)} (Python looks in {_places()})")
-        raise ConfigError(problem) from error
+        message = f"{module_name} cannot be imported: {first_line(error)} (Python looks in {_import_path()})"
+        raise ConfigError(Problem(CODE, f"{message}; install it, or set PYTHONPATH")) from error
     if not name:
-        return {key: value for key, value in vars(module).items() if _defined_in(module_name, key, value)}
+        return {key: value for key, value in vars(module).items() if _is_defined_in(module_name, key, value)}
     if not hasattr(module, name):
         refuse(f"{module_name} has no {name}", CODE)
     return {name: getattr(module, name)}
 
 
-def _defined_in(module_name: str, key: str, value: Any) -> bool:
+def _is_defined_in(module_name: str, key: str, value: object) -> bool:
     ours = getattr(value, "__module__", None) == module_name
     return ours and not key.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
 
 
 def _explain_unknown(error: Exception) -> None:
-    found = _UNKNOWN.search(str(error))
-    if found is None:
+    """Raise a `ConfigError` that says how to name the missing code, if that is what *error* is about."""
+    match = _UNKNOWN.search(str(error))
+    if match is None:
         return
-    name = found.group(1)
+    name = match.group(1)
     modules = [module for module in _MODULE.findall(str(error)) if not module.startswith(("keras", "builtins"))]
     origin = f" (it was defined in {modules[0]})" if modules else ""
     message = (
@@ -78,5 +86,5 @@ def _explain_unknown(error: Exception) -> None:
     raise ConfigError(Problem(CODE, message)) from error
 
 
-def _places() -> str:
-    return ", ".join(place or "the current folder" for place in sys.path[:2]) + ", ..."
+def _import_path() -> str:
+    return ", ".join(folder or "the current folder" for folder in sys.path[:2]) + ", ..."

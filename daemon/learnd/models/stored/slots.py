@@ -1,29 +1,32 @@
-"""An optimizer's state by name, so that it outlives the optimizer object and survives a change of the model's end."""
+"""An optimizer's state by name, so that it outlives the optimizer object and a replacement of the model's head."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from learnd.core.tensors import Array, Optimizer, Variable
+
 ITERATION = "iteration"
+"""Name of the count of steps."""
 
 
-def slots_of(optimizer: Any, variables: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Every variable of the built *optimizer* but its learning rate, copied.
+def slots_of(optimizer: Optimizer, variables: Sequence[Variable]) -> dict[str, Array]:
+    """Return copies of all variables of the built *optimizer*, except its learning rate.
 
-    Keys are ``iteration`` and ``<variable.path>/<slot>``, as ``dense/kernel/momentum``. A variable whose name Keras
+    Keys are ``iteration`` and ``<variable.path>/<slot>``, such as ``dense/kernel/momentum``. A slot whose name Keras
     does not derive from one of *variables* (Adafactor's factors, Nadam's product) is called ``optimizer/<position>``.
     """
-    return {name: np.array(slot.numpy()) for name, slot in _named(optimizer, variables)}
+    return {name: np.array(slot.numpy()) for name, slot in _by_name(optimizer, variables)}
 
 
-def assign_slots(optimizer: Any, variables: Sequence[Any], slots: Mapping[str, np.ndarray]) -> list[str]:
-    """Give *slots* to the built *optimizer*; return the names that it has and *slots* lacks, or has in another shape.
+def assign_slots(optimizer: Optimizer, variables: Sequence[Variable], slots: Mapping[str, Array]) -> list[str]:
+    """Assign *slots* to the built *optimizer*: the inverse of `slots_of`.
 
-    The inverse of `slots_of`. What is returned keeps the value that it had; *slots* may hold more.
+    Returns the names that *slots* lacks or has in another shape. Those keep their present value. Names that the
+    optimizer does not have are ignored.
     """
     missing = []
-    for name, slot in _named(optimizer, variables):
+    for name, slot in _by_name(optimizer, variables):
         value = slots.get(name)
         if value is None or tuple(value.shape) != tuple(slot.shape):
             missing.append(name)
@@ -32,8 +35,8 @@ def assign_slots(optimizer: Any, variables: Sequence[Any], slots: Mapping[str, n
     return missing
 
 
-def unique_paths(variables: Sequence[Any]) -> list[str]:
-    """The variables' paths; a repeated one gets ``#2`` and so on, for users may name two layers alike."""
+def unique_paths(variables: Sequence[Variable]) -> list[str]:
+    """Return the variables' paths. A repeated one gets ``#2`` and so on, because two layers may have the same name."""
     seen: dict[str, int] = {}
     paths = []
     for variable in variables:
@@ -42,30 +45,32 @@ def unique_paths(variables: Sequence[Any]) -> list[str]:
     return paths
 
 
-def attributed(name: str, shape: Sequence[int], variables: Mapping[str, Sequence[int]], taken: set[str]) -> str | None:
-    """The key of the slot that Keras 3 calls *name*, or None; *variables* are shapes by path.
+def slot_key(name: str, shape: Sequence[int], variables: Mapping[str, Sequence[int]], used: set[str]) -> str | None:
+    """Return the key of the slot that Keras 3 calls *name*; None if it belongs to none of *variables*.
 
-    >>> attributed("dense_kernel_momentum", (2, 3), {"dense/kernel": (2, 3)}, set())
+    *variables* are shapes by path. Keys in *used* are not returned again.
+
+    >>> slot_key("dense_kernel_momentum", (2, 3), {"dense/kernel": (2, 3)}, set())
     'dense/kernel/momentum'
     """
     # The longest path first: "a/b/c" explains "a_b_c_momentum" better than "a/b" does.
     for path in sorted(variables, key=len, reverse=True):
         start = path.partition("#")[0].replace("/", "_") + "_"
         key = f"{path}/{name.removeprefix(start)}"
-        if name.startswith(start) and tuple(variables[path]) == tuple(shape) and key not in taken:
+        if name.startswith(start) and tuple(variables[path]) == tuple(shape) and key not in used:
             return key
     return None
 
 
-def _named(optimizer: Any, variables: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+def _by_name(optimizer: Optimizer, variables: Sequence[Variable]) -> Iterator[tuple[str, Variable]]:
     shapes = {path: tuple(v.shape) for path, v in zip(unique_paths(variables), variables, strict=True)}
-    taken: set[str] = set()
+    used: set[str] = set()
     for position, slot in enumerate(optimizer.variables):
         if slot.name == "learning_rate":
             continue
         if slot.name == ITERATION:
             key = ITERATION
         else:
-            key = attributed(slot.name, tuple(slot.shape), shapes, taken) or f"optimizer/{position}"
-        taken.add(key)
+            key = slot_key(slot.name, tuple(slot.shape), shapes, used) or f"optimizer/{position}"
+        used.add(key)
         yield key, slot

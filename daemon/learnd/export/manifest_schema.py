@@ -1,0 +1,189 @@
+"""The form of ``learnd.json``, the manifest of an export, as pydantic classes and as a JSON Schema.
+
+`SCHEMA_FILE` is generated from these classes (``learnd schema --manifest``), and a reader needs nothing but that file.
+A change of the form takes the next `FORMAT_VERSION` and adds a schema file of that number.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from learnd.core.settings_base import Count, Section
+
+FORMAT_VERSION = 3
+SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
+SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Whole = Annotated[int, Field(ge=0)]
+Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00$")]
+"""A time in ISO 8601, UTC."""
+
+
+class _Part(Section):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Feature(_Part):
+    """One input, in the order of the model's inputs."""
+
+    name: str
+    input: str
+    """Its name in signatures that take one tensor per feature."""
+    min: float | None
+    """The configured lower limit; a smaller reading counted as a sensor fault. null: no limit."""
+    max: float | None
+    """The configured upper limit; a larger reading counted as a sensor fault. null: no limit."""
+    missing: float | None
+    """The configured substitute for a missing reading; null: none was configured."""
+
+
+class Port(_Part):
+    """One input tensor or output tensor."""
+
+    name: str
+    dtype: str
+    shape: list[int | None]
+    """null: any size; the first axis is the batch."""
+
+
+class Scale(_Part):
+    """The scaling that the model applies internally; users pass raw values and get raw values.
+
+    The inputs of a forecast are differences from the last reading, and its target is the change from it.
+    """
+
+    kind: Literal["online", "none"]
+    """none: the model does not scale these numbers."""
+    mean: list[Any] | None
+    spread: list[Any] | None
+    """Standard deviation; 0 for a number that never changed."""
+
+
+class Offset(_Part):
+    """The position in one partition up to which records were learned."""
+
+    topic: str
+    partition: Whole
+    next_offset: Whole
+    """The first offset that was not read."""
+
+
+class TimeRange(_Part):
+    """Event times of the first and the last sample."""
+
+    first: Moment
+    last: Moment
+
+
+class Errors(_Part):
+    """Errors of predictions, each made before its sample was learned; null: not known."""
+
+    loss: float | None
+    """Mean over the most recent samples (at most 1000). By default: squared error in standard deviations, or
+    cross-entropy in nats."""
+    absolute_error: float | None
+    """Mean absolute error over the same samples, in the target's units; for classes, the share of wrong ones."""
+    mean_loss: float | None
+    """Mean loss over every sample since the first."""
+
+
+class Prequential(_Part):
+    """Errors of the live weights, which are learning, and of the averaged weights, which are in the export."""
+
+    live: Errors
+    averaged: Errors
+
+
+class Parent(_Part):
+    """The export that was the newest before this one."""
+
+    number: Count
+    manifest_sha256: Sha256
+    loss_since: float | None
+    """Mean loss of its weights on samples that arrived after it: the error that its users see. null: not known."""
+    samples_since: Whole
+    """Number of samples that `loss_since` was measured on: some of each batch."""
+
+
+class SigningKey(_Part):
+    """The public key that verifies ``learnd.json.sig``."""
+
+    algorithm: Literal["Ed25519"]
+    id: Sha256
+    """SHA-256 of the key's SubjectPublicKeyInfo in DER."""
+
+
+class Format(_Part):
+    """One file or folder with the model. Entries may have further keys, which depend on the format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    path: str
+
+
+class File(_Part):
+    """One file of the export."""
+
+    bytes: Whole
+    sha256: Sha256
+
+
+class Manifest(_Part):
+    """The content and the origin of one export."""
+
+    schema_id: Literal["urn:learnd:manifest:3"] = Field(alias="$schema")
+    format_version: Literal[3]
+    number: Count
+    created_at: Moment
+    name: str
+    """Name of the learnd instance that made the export."""
+    parent: Parent | None
+    task: str
+    model: str
+    window: Count | None
+    """Number of readings of one key in one input; null: one reading, without a window axis."""
+    features: list[Feature]
+    predicts: list[str]
+    """Names of the numbers in one prediction, in order."""
+    classes: list[str]
+    """Names of the classes, in the order of the probabilities; empty unless the task is a classification."""
+    inputs: list[Port]
+    outputs: list[Port]
+    scaling: dict[str, Scale]
+    offsets: list[Offset]
+    time_range: TimeRange | None
+    """null: the records have no times."""
+    samples: Whole
+    updates: Whole
+    loss: str
+    """The loss function: the name of a Keras loss, the user's own, or "the task's own", which is the squared error in
+    standard deviations, or cross-entropy."""
+    prequential: Prequential
+    config_sha256: Sha256
+    """SHA-256 of the whole configuration without its secrets."""
+    versions: dict[str, str]
+    """Versions of learnd, Python and the libraries that made the files."""
+    code_sha256: dict[str, Sha256]
+    """SHA-256 over the Python files of learnd, and of each of the user's packages that the model is made of."""
+    signing_key: SigningKey | None
+    """null: the export is not signed."""
+    formats: dict[str, Format]
+    unavailable: dict[str, str]
+    """Configured formats that this model cannot be written in, each with the reason."""
+    files: dict[str, File]
+    """Every file in the folder by its path, except this manifest and its signature."""
+    links: dict[str, Annotated[str, Field(pattern="^saved_model/[^/]+$")]]
+    """Symbolic links to the parts of the SavedModel, so that TensorFlow Serving can load the folder itself."""
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the manifests that this learnd writes."""
+    properties = Manifest.model_json_schema(by_alias=True)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **properties,
+        "title": "learnd.json, the manifest of a learnd export",
+    }
