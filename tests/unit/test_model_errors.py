@@ -176,7 +176,7 @@ def test_validate_load_says_what_was_made(tmp_path: Path) -> None:
     )
     good = run_cli("validate", "--load", str(config))
     assert good.returncode == 0, good.stderr
-    assert "21 weights, 21 of them learn, by Adam" in good.stdout
+    assert "21 weights, 21 of them trained, by Adam" in good.stdout
     (tmp_path / "model.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:600])
     bad = run_cli("validate", "--load", str(config))
     assert bad.returncode == 78

@@ -12,7 +12,7 @@ LARGEST = 1e12
 class Prequential:
     """Means of losses and errors over the last `WINDOW_SAMPLES` samples, and the mean loss since the model began.
 
-    Samples without a target are left out. The window is a ring whose mean is computed again each time, so rounding
+    Samples without a target are left out. The window is a ring whose mean is computed again each time. So rounding
     errors do not add up, and the result does not depend on how the stream was cut.
 
     Parameters

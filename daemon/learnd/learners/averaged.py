@@ -26,8 +26,8 @@ class AveragedModel:
 
     Batch-normalisation statistics are not averaged: the mean of several networks' statistics is not the statistics of
     the mean network. They are computed again at every snapshot, by one pass of the newest rows through the averaged
-    network, as stochastic weight averaging requires (Izmailov et al., 2018, section 3.2). For such networks only, those
-    rows are in memory and in the checkpoint.
+    network. Stochastic weight averaging requires this (Izmailov et al., 2018, section 3.2). For such networks only,
+    those rows are in memory and in the checkpoint.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from learnd.core.tensors import Tensor
 from learnd.core.types import BoolArray, Float32Array, Int64Array
 from learnd.learners.actions import Actions
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.update import Tested, Update
+from learnd.learners.update import Update, UpdateResult
 
 CHUNK_ROWS = 2048
 """Maximum number of rows per call. A call costs about 0.5 ms regardless of its rows, so a backlog needs large chunks;
@@ -223,19 +223,19 @@ class CompiledChunk:
         """Run the update of group *i*."""
         # tf.gather, never x[i:i+1]: that slice has a dynamic bound, and XLA would pad it to the whole chunk.
         x, y, weights = (tf.gather(rows, i) for rows in chunk)
-        tested = self._update_rows(x, y, weights)
+        result = self._update_rows(x, y, weights)
         self.learned.assign_add(self.batch_rows)
-        return _written(i, tested, columns)
+        return _write_outputs(i, result, columns)
 
     def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Predict and evaluate group *i*, without changing a variable."""
         x, y = (tf.gather(rows, i) for rows in chunk)
-        return _written(i, self._update_rows.test(x, y), columns)
+        return _write_outputs(i, self._update_rows.test(x, y), columns)
 
 
-def _written(i: Tensor, tested: Tested, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _write_outputs(i: Tensor, result: UpdateResult, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     written = (
-        tf.tensor_scatter_nd_update(column, [[i]], rows[None]) for column, rows in zip(columns, tested, strict=True)
+        tf.tensor_scatter_nd_update(column, [[i]], rows[None]) for column, rows in zip(columns, result, strict=True)
     )
     return (i + 1, *written)
 

@@ -18,7 +18,7 @@ Rows = tuple[Tensor, Tensor, Tensor]
 """Raw inputs, targets and weights of the same rows."""
 
 
-class Tested(NamedTuple):
+class UpdateResult(NamedTuple):
     """Tensors for the rows of an update, from before the update.
 
     Attributes
@@ -73,34 +73,34 @@ class Update:
         self._replay = replay
         self.guard = guard
 
-    def test(self, x: Tensor, y: Tensor) -> Tested:
+    def test(self, x: Tensor, y: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
-        tested = self._network.predict_and_loss(x, y, training=False)
-        averaged_losses = self._averaged.losses(x, y, tested.losses)
-        return Tested(tested.predictions, tested.losses, averaged_losses, tested.residuals)
+        result = self._network.predict_and_loss(x, y, training=False)
+        averaged_losses = self._averaged.losses(x, y, result.losses)
+        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> Tested:
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> UpdateResult:
         """Predict and evaluate rows, then learn from them. Without *observe* the online statistics do not change."""
         network, rows = self._network, x.shape[0]
-        tested: Evaluated | None = None
+        result: Evaluated | None = None
         if network.has_training_mode or self._options.custom is not None:
             # Dropout and batch statistics belong to training; a prediction must equal the served one.
-            tested = network.predict_and_loss(x, y, training=False)
-        mixed = self._mixed(x, y, weights)
-        trained = self._train(*mixed)
-        if tested is None:
+            result = network.predict_and_loss(x, y, training=False)
+        rows_and_replayed = self._with_replayed(x, y, weights)
+        trained = self._train(*rows_and_replayed)
+        if result is None:
             assert trained is not None
-            tested = Evaluated(*(part[:rows] for part in trained))
-        averaged_losses = self._averaged.losses(x, y, tested.losses)
-        self._train_again(*mixed)
+            result = Evaluated(*(part[:rows] for part in trained))
+        averaged_losses = self._averaged.losses(x, y, result.losses)
+        self._train_again(*rows_and_replayed)
         self._averaged.observe(x)
         if observe:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
-        return Tested(tested.predictions, tested.losses, averaged_losses, tested.residuals)
+        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
 
-    def _mixed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
+    def _with_replayed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
         """Return the new rows, followed by the replayed ones."""
         if self._replay is None:
             return x, y, weights

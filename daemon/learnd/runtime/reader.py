@@ -155,6 +155,7 @@ class Reader:
 def until(run: Records, end: int) -> Records:
     """Return the records of *run* before offset *end*.
 
+    >>> from learnd.core.types import Position
     >>> run = Records(TopicPartition("t", 0), [3, 4, 7], [b"a", b"b", b"c"], [None] * 3, [0] * 3, Position(8))
     >>> until(run, 5).values, until(run, 5).next.offset
     ([b'a', b'b'], 5)

@@ -180,9 +180,9 @@ class KafkaSource:
                 time.sleep(0.2)
             partitions += [TopicPartition(topic, number) for number in self._owned(numbers)]
         if not partitions:
-            shard = self._settings.shard
+            topics = ", ".join(self._settings.topics)
             raise ConfigError(
-                f"source.shard: none of the partitions of {', '.join(self._settings.topics)} belongs to {shard}; "
+                f"source.shard: no partition of {topics} belongs to this shard ({self._settings.shard}); "
                 "use at most as many shards as there are partitions"
             )
         return partitions

@@ -77,8 +77,8 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         if building the model shows that a setting is wrong.
     """
     learning, targets = settings.learning, settings.target_count
-    made = make_model(recipe, loss=learning.loss)
-    network = made.network
+    model = make_model(recipe, loss=learning.loss)
+    network = model.network
     if learning.batch_rows == 1:
         require_no_batch_statistics(network)
     averager: Averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
@@ -93,10 +93,10 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
             targets=targets,
             seed=settings.seed,
         )
-    update = make_update(made, learning, averaged, replay)
-    actions = Actions({THAW: made.freeze})
-    if made.thaw_at is not None:
-        actions.schedule(THAW, made.thaw_at)
+    update = make_update(model, learning, averaged, replay)
+    actions = Actions({THAW: model.freeze})
+    if model.thaw_at is not None:
+        actions.schedule(THAW, model.thaw_at)
     chunk = CompiledChunk(
         network,
         update,
@@ -110,19 +110,19 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         log.warning("runs_without_xla", note="learning.compile is false, so updates are many times slower")
     labels = None
     if settings.task.has_classes:
-        labels = Labels(made.labels, capacity=settings.output_count, weights=learning.class_weights)
+        labels = Labels(model.labels, capacity=settings.output_count, weights=learning.class_weights)
     learner: Learner = LEARNERS[learning.mode].load()(chunk, learning)
-    trained = named_variables(network, update.optimizer)
+    named = named_variables(network, update.optimizer)
     owners: dict[str, _Owner] = {"averager": averager, "averaged": averaged, "guard": update.guard}
     owned = {f"{prefix}/{name}": v for prefix, owner in owners.items() for name, v in owner.variables().items()}
     if replay is not None:
         owned |= {f"replay/{name}": v for name, v in replay.variables().items()}
     served_state = network.served_state()
     served = {id(v) for v in served_state}
-    continuation = {name: v for name, v in trained.items() if id(v) not in served}
-    name_of = {id(v): name for name, v in trained.items()}
+    continuation = {name: v for name, v in named.items() if id(v) not in served}
+    name_of = {id(v): name for name, v in named.items()}
     served_names = [name_of[id(v)] for v in served_state]
-    model = TrainedModel(
+    trained_model = TrainedModel(
         learner,
         averaged,
         classes=_classes(network, labels),
@@ -132,8 +132,8 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
         retraces=lambda: chunk.retraces,
     )
-    variables = {**trained, **owned, "learned": chunk.learned}
-    return Learning(network, model, labels, variables, type(update.optimizer).__name__)
+    variables = {**named, **owned, "learned": chunk.learned}
+    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__)
 
 
 def _classes(network: Network, labels: Labels | None) -> Callable[[], tuple[str, ...]]:

@@ -71,13 +71,13 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     ConfigError
         if the model cannot be built or loaded, or does not fit the task.
     """
-    before = warm_start(recipe)
-    if before is not None:
-        recipe = before.recipe
+    origin = warm_start(recipe)
+    if origin is not None:
+        recipe = origin.recipe
     task, features = recipe.task, len(recipe.features)
     row_shape = task.row_shape(features)
     classify = task.has_classes
-    labels = _first_labels(recipe, before)
+    labels = _first_labels(recipe, origin)
     # Keras numbers unnamed objects by a global counter. A checkpoint needs the same names in every process.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
@@ -110,9 +110,9 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             frozen=frozen.variables if thaw_at is None else (),
         ),
     )
-    if before is not None:
-        _assign(network, before, new_head=recipe.model.head is not None)
-    return Model(network, core.stored, before, frozen, thaw_at, labels)
+    if origin is not None:
+        _assign(network, origin, new_head=recipe.model.head is not None)
+    return Model(network, core.stored, origin, frozen, thaw_at, labels)
 
 
 def require_no_batch_statistics(network: Network) -> None:
@@ -142,7 +142,7 @@ def _own_loss(recipe: ModelRecipe, core: Core) -> object:
     return None if recipe.model.load is not None and recipe.model.head is not None else core.loss
 
 
-def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, ...]:
+def _first_labels(recipe: ModelRecipe, origin: WarmStart | None) -> tuple[str, ...]:
     """Return the classes known before the first sample: the configured ones, or those of the loaded state or export.
 
     Raises
@@ -151,7 +151,7 @@ def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, .
         if the configured classes do not begin with the loaded ones, or if the classes of a loaded model are unknown.
     """
     task, model = recipe.task, recipe.model
-    known = before.labels if before is not None else exported_classes(recipe)
+    known = origin.labels if origin is not None else exported_classes(recipe)
     if not task.has_classes:
         return ()
     labels = tuple(task.first_classes)
@@ -168,13 +168,13 @@ def _first_labels(recipe: ModelRecipe, before: WarmStart | None) -> tuple[str, .
     return max(labels, known, key=len)
 
 
-def _assign(network: Network, before: WarmStart, *, new_head: bool) -> None:
+def _assign(network: Network, origin: WarmStart, *, new_head: bool) -> None:
     """Assign the arrays of another instance's state to *network*; a new head keeps its initial weights."""
     missing = []
     for name, variable in _named("model", network.variables).items():
         if variable is network.class_count:
             continue  # the number of classes follows from the labels
-        array = before.arrays.get(name)
+        array = origin.arrays.get(name)
         if array is not None and tuple(array.shape) == tuple(variable.shape):
             variable.assign(array)
         else:
@@ -185,9 +185,9 @@ def _assign(network: Network, before: WarmStart, *, new_head: bool) -> None:
     log.info("weights_loaded", always=True, variables=len(network.variables) - len(missing), initial=missing)
 
 
-def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Optimizer:
+def make_optimizer_for(model: Model, settings: OptimizerSettings | None) -> Optimizer:
     """Return the configured optimizer, otherwise that of the loaded model, otherwise Adam; with its loaded state."""
-    stored, network = made.stored, made.network
+    stored, network = model.stored, model.network
     own = stored.optimizer if stored is not None else None
     if settings is None and own is not None:
         optimizer = stored_optimizer(own)
@@ -195,8 +195,8 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Optim
         optimizer = make_optimizer(settings if settings is not None else OptimizerSettings())
     optimizer.build(network.trainable_variables)
     kind = type(optimizer).__name__
-    if made.thaw_at is not None:
-        made.freeze.hold()
+    if model.thaw_at is not None:
+        model.freeze.hold()
     if stored is not None:
         notes = list(stored.notes)
         if own is not None and own["class_name"].rpartition(">")[2] != kind:
@@ -205,16 +205,16 @@ def make_optimizer_for(made: Model, settings: OptimizerSettings | None) -> Optim
             initial = assign_slots(optimizer, network.trainable_variables, stored.slots)
             notes += [f"the optimizer's {name} starts with its initial value" for name in initial]
         log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
-    elif made.warm_start is not None and made.warm_start.optimizer in (kind, None):
+    elif model.warm_start is not None and model.warm_start.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
-            array = made.warm_start.arrays.get(name)
+            array = model.warm_start.arrays.get(name)
             if array is not None and tuple(array.shape) == tuple(variable.shape):
                 variable.assign(array)
     return optimizer
 
 
 def make_update(
-    made: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
+    model: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
 ) -> Update:
     """Return the configured update of the model, with its optimizer and its guard.
 
@@ -223,24 +223,24 @@ def make_update(
     ConfigError
         if building it shows that a setting is wrong.
     """
-    optimizer = make_optimizer_for(made, learning.optimizer)
+    optimizer = make_optimizer_for(model, learning.optimizer)
     options = UpdateOptions(
         weighted=learning.weighted,
         passes=learning.passes,
         elastic=learning.elastic,
-        rates=layer_rates(made, learning.layer_rates),
+        rates=layer_rates(model, learning.layer_rates),
         custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
     )
-    guard = Guard(made.network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
-    return Update(made.network, optimizer, averaged, guard, options, replay)
+    guard = Guard(model.network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
+    return Update(model.network, optimizer, averaged, guard, options, replay)
 
 
-def layer_rates(made: Model, rates: Mapping[str, float]) -> list[tuple[Variable, float]]:
+def layer_rates(model: Model, rates: Mapping[str, float]) -> list[tuple[Variable, float]]:
     """Return the variables with their own learning rate, each with its factor. The last matching pattern applies."""
     factors = {
         id(v): (v, factor)
         for pattern, factor in rates.items()
-        for part in matching(made.network.core, [pattern], "learning.layer_rates")
+        for part in matching(model.network.core, [pattern], "learning.layer_rates")
         for v in part.variables
     }
     return [(v, factor) for v, factor in factors.values() if factor != 1.0 and v.trainable]
