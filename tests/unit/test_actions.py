@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from learnd.checkpoint import state_codec
+from learnd.core.errors import ConfigError
 from learnd.learners.actions import Actions
 from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
@@ -73,6 +74,28 @@ def test_an_unknown_action_is_refused_by_name() -> None:
     """With the names that exist."""
     with pytest.raises(KeyError, match="no action 'hold'; the known ones are: thaw"):
         Actions({"thaw": _Recorded()}).schedule("hold", 5)
+
+
+def test_an_action_that_the_state_does_not_know_stays_scheduled() -> None:
+    """The configuration may ask for one that the checkpoint was written without."""
+    actions = Actions({"one": _Recorded(), "new": _Recorded()})
+    actions.schedule("new", 30)
+    actions.restore({"pending": [], "done": [[4, "one"]]})
+    assert actions.samples_left(10) == 20
+
+
+def test_a_state_with_an_action_that_is_gone_is_an_error_of_the_configuration() -> None:
+    """Not a traceback in the middle of the stream."""
+    with pytest.raises(ConfigError, match=r"the checkpoint has the action hold.*change it back"):
+        Actions({"thaw": _Recorded()}).restore({"pending": [[9, "hold"]], "done": []})
+
+
+def test_an_action_in_the_past_is_refused(tmp_path: Path) -> None:
+    """It would take effect where a batch happens to end."""
+    pipeline = _pipeline(tmp_path, "per_sample")
+    pipeline.model.learner.learn(_samples())
+    with pytest.raises(ValueError, match=f"reset_slots at 7 samples, but {ROWS} are learned already"):
+        pipeline.model.learner.schedule("reset_slots", 7)
 
 
 def _pipeline(folder: Path, mode: str) -> Pipeline:

@@ -32,7 +32,7 @@ class ModelState:
     Attributes
     ----------
     samples : samples that the model has learned
-    updates : optimizer steps
+    updates : updates of the weights
     records : records that were read, with those that were rejected or skipped
     positions : the next offset to read, by topic and partition. Records that are passed to `run` are partition 0 of
         the topic ``records``; a file is partition 0 of a topic with its name
@@ -50,7 +50,7 @@ class RunResult:
 
     Attributes
     ----------
-    records, samples, updates : records that this run read, samples that it learned, optimizer steps that it took
+    records, samples, updates : records that this run read, samples that it learned, updates that it took
     rejected : records that could not be learned from, by reason, such as ``{"missing_field": 3}``
     skipped : good records that made no sample, by reason, such as ``{"window_filling": 23}``
     predictions : one dict per sample, in the order of arrival, as the predictions sink writes it: ``topic``,

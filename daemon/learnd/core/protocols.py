@@ -96,7 +96,10 @@ class Source(Protocol):
         ...
 
     def ends(self) -> Offsets:
-        """Return the offset after the newest record of each partition, as of now. Empty: the source has no end."""
+        """Return the offset after the newest record of each partition, as of now.
+
+        Empty if that is not known beforehand; see `exhausted`.
+        """
         ...
 
     def positions(self) -> Positions:
@@ -124,7 +127,7 @@ class Source(Protocol):
 
 
 class Decoder(Protocol):
-    """Decodes records into samples. Every record becomes samples or a reject, and never raises an error."""
+    """Decodes records into samples. Every record becomes samples or a reject; ``decode`` never raises."""
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]: ...
 
@@ -157,6 +160,18 @@ class Learner(Stateful, Protocol):
 
         Samples without a target, and those that *hold* marks, shape (n,), are predicted and not learned: they change
         no variable at all.
+        """
+        ...
+
+    def schedule(self, action: str, at_samples: int) -> None:
+        """Let *action* take effect once *at_samples* samples are learned; see `learnd.learners.actions`.
+
+        Raises
+        ------
+        KeyError
+            if there is no such action.
+        ValueError
+            if more samples are learned already.
         """
         ...
 

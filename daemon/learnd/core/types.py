@@ -255,7 +255,7 @@ class StepResult:
     residuals : float32, shape (n, outputs), target minus prediction on the scale of the loss: standard deviations, or
         probabilities; nan without a target
     learned : bool, shape (n,); False: the sample was predicted only, because it was held or has no target
-    updates : optimizer steps taken
+    updates : updates taken
     duration_s : seconds spent in the compiled calls
     """
 

@@ -1,8 +1,13 @@
 """Actions at a sample count: changes of the model or its update that replay exactly.
 
 An action takes effect after a stated number of learned samples, between two compiled calls, wherever the stream was
-cut. Which actions are pending and which took effect is part of the checkpoint. A restart therefore repeats them at the
-same samples, and ends with the same bits. Thawing frozen layers is the first user.
+cut. In micro-batches that is the end of the group in which the number is reached. Which actions are pending and which
+took effect is part of the checkpoint. A restart therefore repeats them at the same samples, and ends with the same
+bits. Today thawing frozen layers is the only action.
+
+The number itself must not depend on how the stream was cut. Scores reach the host after a whole batch was learned. So a
+part that schedules an action because of a score has to state a number that follows from counts alone, and lies beyond
+the batch.
 """
 
 from collections.abc import Mapping
@@ -10,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from learnd.core.errors import ConfigError
 from learnd.core.types import State
 
 log = structlog.get_logger()
@@ -23,7 +29,7 @@ class Action(Protocol):
         ...
 
     def reapply(self) -> None:
-        """Make the same change again after a restart, except for changes of variables, which are already restored."""
+        """Repeat after a restart only what is not in variables; those are restored."""
         ...
 
 
@@ -31,7 +37,7 @@ class Actions:
     """The actions that can be scheduled, by name, and the sample counts at which they take effect.
 
     Actions at the same count take effect in the order in which they were scheduled. The compiled update is traced
-    again after each, because an action may change what is trainable.
+    again afterwards, because an action may change what is trainable.
 
     Parameters
     ----------
@@ -81,10 +87,23 @@ class Actions:
     def restore(self, state: State) -> bool:
         """Restore *state* and reapply the actions that took effect before it; return whether there were any.
 
-        Actions that the configuration schedules at every start are already in the state, pending or done.
+        An action that was scheduled at the start stays scheduled if the state does not know it.
+
+        Raises
+        ------
+        ConfigError
+            if the state has an action that does not exist here.
         """
-        self._pending = [(int(at), str(name)) for at, name in state["pending"]]
+        pending = [(int(at), str(name)) for at, name in state["pending"]]
         self._done = [(int(at), str(name)) for at, name in state["done"]]
+        saved = {name for _, name in [*pending, *self._done]}
+        if unknown := saved - self._known.keys():
+            raise ConfigError(
+                f"learning: the checkpoint has the action {', '.join(sorted(unknown))}, which this configuration does "
+                "not have; change it back, or use another data_dir"
+            )
+        started = [entry for entry in self._pending if entry[1] not in saved]
+        self._pending = sorted([*pending, *started], key=lambda entry: entry[0])
         for _, name in self._done:
             self._known[name].reapply()
         return bool(self._done)

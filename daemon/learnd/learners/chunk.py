@@ -136,6 +136,21 @@ class CompiledChunk:
         except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
             raise _uncompilable(error, compiled=self._compile) from error
 
+    def schedule(self, action: str, at_samples: int) -> None:
+        """Schedule an action; see `learnd.learners.actions`.
+
+        Raises
+        ------
+        KeyError
+            if there is no such action.
+        ValueError
+            if more than *at_samples* samples are learned already: it would take effect wherever a batch ends.
+        """
+        learned = int(self.learned.numpy())
+        if at_samples < learned:
+            raise ValueError(f"{action} at {at_samples} samples, but {learned} are learned already; name a later count")
+        self.actions.schedule(action, at_samples)
+
     def take_actions(self) -> None:
         """Apply the actions that are due. If there are any, trace the update again at the next call."""
         if self.actions.pending and self.actions.take_effect(int(self.learned.numpy())):

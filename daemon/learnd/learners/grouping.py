@@ -79,8 +79,9 @@ def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:
     limit = chunk.learnable_groups()
     if limit is None:
         return stop
-    beyond = np.flatnonzero(np.cumsum(~group_hold[start:stop]) > limit)
-    return start + int(beyond[0]) if len(beyond) else stop
+    # Right behind the last group before the action: held groups that follow come after it, however the stream is cut.
+    reached = np.flatnonzero(np.cumsum(~group_hold[start:stop]) >= limit)
+    return start + int(reached[0]) + 1 if len(reached) else stop
 
 
 def _take(samples: Samples, index: Int64Array, group_hold: BoolArray) -> Groups:

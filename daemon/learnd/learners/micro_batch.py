@@ -34,6 +34,9 @@ class MicroBatchLearner:
         self._waiting = replace(samples.take(waiting), has_target=None) if len(waiting) else None
         return learn_in_groups(self._chunk, samples, index, mask)
 
+    def schedule(self, action: str, at_samples: int) -> None:
+        self._chunk.schedule(action, at_samples)
+
     def state(self) -> State:
         actions = self._chunk.actions.state()
         if self._waiting is None:

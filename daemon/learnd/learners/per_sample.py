@@ -18,6 +18,9 @@ class PerSampleLearner:
     def learn(self, samples: Samples, hold: BoolArray | None = None) -> StepResult:
         return learn_in_groups(self._chunk, samples, single_rows(len(samples)), hold_mask(samples, hold))
 
+    def schedule(self, action: str, at_samples: int) -> None:
+        self._chunk.schedule(action, at_samples)
+
     def state(self) -> State:
         return {"actions": self._chunk.actions.state()}
 

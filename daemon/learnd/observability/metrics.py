@@ -55,7 +55,9 @@ class Metrics:
         self.held = self._counter(
             "samples_predicted_only_total", "Samples predicted but not learned: on hold, or without a target."
         )
-        self.updates = self._counter("updates_total", "Optimizer steps of this process.")
+        self.updates = self._counter(
+            "updates_total", "Updates by this process; each takes learning.passes optimizer steps."
+        )
         self.refused = self._counter(
             "updates_refused_total", "Updates refused because they would have broken the model."
         )
@@ -78,7 +80,9 @@ class Metrics:
             registry=self.registry,
             buckets=(2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1, 1.0),
         )
-        self.retraces = self._gauge("compiled_retraces", "Compilations of the update after the first.")
+        self.retraces = self._gauge(
+            "compiled_retraces", "Unexpected compilations of the update; more than 0 is a defect."
+        )
         self.classes = self._gauge("classes", "Classes that the model knows; 0 for a task without classes.")
 
     def _declare_checkpoints(self) -> None:

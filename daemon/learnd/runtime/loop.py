@@ -125,7 +125,8 @@ class Pipeline:
                 return False
         if state is not None:
             for name, part in self._stateful().items():
-                part.restore(state[name])
+                if name in state:  # a part that is newer than the checkpoint starts fresh
+                    part.restore(state[name])
             offsets = readable(offsets_of(self.progress.positions))
             log.info("state_restored", samples=self.progress.samples, offsets=offsets)
         else:
