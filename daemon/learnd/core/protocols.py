@@ -164,7 +164,7 @@ class Learner(Stateful, Protocol):
         ...
 
     def schedule(self, action: str, at_samples: int) -> None:
-        """Let *action* take effect once *at_samples* samples are learned; see `learnd.learners.actions`.
+        """Schedule *action* for the moment when *at_samples* samples are learned; see `learnd.learners.actions`.
 
         Raises
         ------
