@@ -144,7 +144,7 @@ def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
     cases = {
         "did you mean Adam": {"learning": {"optimizer": {"kind": "adan"}}},
         "does not accept these arguments": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
-        "no Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
+        "not a Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
         "no column a": {"decode": {"kind": "csv"}, "source": {"kind": "file", "path": str(tmp_path / "x.csv")}},
     }
     (tmp_path / "x.csv").write_text("aa,b,c,y\n1,2,3,4\n")
