@@ -261,6 +261,8 @@ def run_ends(hold: BoolArray) -> Int64Array:
     >>> run_ends(np.array([False, False, True, False])).tolist()
     [2, 2, 3, 4]
     """
+    if not hold.any():
+        return np.full(len(hold), len(hold))
     ends = np.append(np.flatnonzero(hold[1:] != hold[:-1]) + 1, len(hold))
     return ends[np.searchsorted(ends, np.arange(len(hold)), side="right")]
 
