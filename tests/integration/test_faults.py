@@ -20,7 +20,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka import TopicPartition as TheirPartition
 
 from learnd.core.errors import BrokerUnavailableError, DataLossError
-from learnd.core.types import TopicPartition
+from learnd.core.types import Position, TopicPartition
 from learnd.sources.kafka import KafkaSource
 from learnd.sources.settings import KafkaSettings
 from learnd.testing.kafka import KafkaCluster, make_broker
@@ -238,7 +238,7 @@ def test_the_markers_of_transactions_are_no_records_that_aged_out(
     assert list(source.lags().values()) == [0]
     source.close()
     _age_out(kafka_broker, topic, 42)
-    source.open(offsets)  # or it would stop here
+    source.open({origin: Position(offset) for origin, offset in offsets.items()})  # or it would stop here
     assert [position.offset for position in source.positions().values()] == [42]
     source.close()
 

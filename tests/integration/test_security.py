@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "an authority that we do not know": ("TLS", {"ssl_cafile": None}, "is not trusted: "),
     "another authority": ("TLS", {"ssl_cafile": "other"}, "name the authority that signed it in source.ssl_cafile"),
     "a certificate for another host": ("TLS", {"listener": "ELSEWHERE"}, "not valid for '127.0.0.1'"),
-    "no client's certificate": ("TLS", {"listener": "MUTUAL"}, "it may want a certificate (source.ssl_certfile)"),
+    "no client's certificate": ("TLS", {"listener": "MUTUAL"}, "it may require a certificate (source.ssl_certfile)"),
     "a port without TLS": ("TLS", {"listener": "CLEAR"}, "or speak no TLS on that port"),
     "no login": ("TLS", {"listener": "SECRET"}, "source.security_protocol or the credentials"),
     "no TLS": ("TLS", {"security_protocol": "PLAINTEXT", "ssl_cafile": None}, "source.security_protocol or the cred"),

@@ -108,5 +108,5 @@ def test_what_is_told_of_an_export_is_what_its_users_have(tmp_path: Path) -> Non
     assert (parent["number"], parent["samples_since"]) == (int(first.name), ROWS)
     assert parent["loss_since"] == pytest.approx(told)
     card = (second / "MODEL_CARD.md").read_text()
-    assert f"on {ROWS} samples that came after it: its loss was {parent['loss_since']:.4g}" in card
+    assert f"a loss of {parent['loss_since']:.4g} on {ROWS} samples that arrived after it" in card
     assert json.loads((first / "learnd.json").read_text())["parent"] is None

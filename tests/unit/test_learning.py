@@ -56,9 +56,9 @@ def arrays(pipeline: Pipeline) -> dict[str, Any]:
 
 def copy(source: Pipeline, target: Pipeline) -> None:
     """What a checkpoint would carry over."""
-    for name, variable in target.checkpoints._live.items():
-        variable.assign(source.checkpoints._live[name])
-    for part, other in ((source.transform, target.transform), (source.learner, target.learner)):
+    for name, variable in target.saving.checkpoints._live.items():
+        variable.assign(source.saving.checkpoints._live[name])
+    for part, other in ((source.transforms, target.transforms), (source.model.learner, target.model.learner)):
         other.restore(state_codec.decode(state_codec.encode(part.state())))
 
 
@@ -302,7 +302,7 @@ def test_freezing_everything_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_layer_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     """In freeze and in layer_rates."""
     model = {"kind": "mlp", "hidden": [8], "freeze": {"layers": ["dens_0"]}}
-    with pytest.raises(ConfigError, match=r"model\.freeze\.layers: .*'dens_0'; there are dense_0, output"):
+    with pytest.raises(ConfigError, match=r"model\.freeze\.layers: .*'dens_0'; the model has dense_0, output"):
         make_pipeline(settings(tmp_path, model=model))
     with pytest.raises(ConfigError, match=r"learning\.layer_rates: .*'nothing'"):
         make_pipeline(settings(tmp_path, learning={"layer_rates": {"nothing": 0.1}}))

@@ -18,7 +18,7 @@ from learnd.checkpoint.reading import read_arrays
 from learnd.cli import run as cli
 from learnd.core import crash_points
 from learnd.core.errors import ConfigError, ExportError, SaveFailedError
-from learnd.core.types import Snapshot, TopicPartition
+from learnd.core.types import Snapshot, TopicPartition, offsets_of
 from learnd.export.publisher import Exported
 from learnd.runtime import loop
 from learnd.runtime.loop import Pipeline, run
@@ -280,7 +280,7 @@ def test_partitions_keep_their_own_offsets(tmp_path: Path) -> None:
     script.insert(50, Crash())
     pipeline, _ = _run(tmp_path, script, checkpoint={"every_samples": 10})
     assert pipeline.progress.samples == 90
-    assert pipeline.progress.offsets == {TopicPartition("memory", p): 30 for p in range(3)}
+    assert offsets_of(pipeline.progress.positions) == {TopicPartition("memory", p): 30 for p in range(3)}
 
 
 def test_a_stop_learns_what_was_read_and_saves(tmp_path: Path) -> None:
