@@ -1,10 +1,12 @@
 """Fixtures that every test may take."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support import compile_cache, prefork
 from tests.support.certificates import Files, make_files
@@ -13,7 +15,11 @@ pytest_plugins = ["learnd.testing.kafka"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before the workers are started: they inherit the folder."""
+    """Before the workers are started: they inherit the folder.
+
+    Log lines of a test's own threads go to standard error: a doctest's output must not depend on who else logs.
+    """
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     if (made := compile_cache.make()) is not None:
         config.add_cleanup(made.cleanup)
 
