@@ -125,7 +125,7 @@ def load_export(path: str | Path, *, format: str | None = None) -> ExportedModel
     """Return the export in the folder *path*, such as ``data/boiler/exports/latest``, ready to predict.
 
     Nothing is compared with the manifest's hashes here: ``learnd inspect PATH --verify`` does that. An export may run
-    code of whoever made it, so load only what you trust.
+    code of its author, so load only what you trust.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _VARIABLES = ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL")
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """How far a model has come in its whole life, over all runs with its ``data_dir``.
+    """The progress of a model over all runs with its ``data_dir``.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What one call of `run` read, predicted and learned, and the model afterwards.
+    """The result of one call of `run`: what it read, predicted and learned, and the model afterwards.
 
     Attributes
     ----------

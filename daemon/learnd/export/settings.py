@@ -46,7 +46,7 @@ class UploadSettings(Section):
 
 
 class ExportSettings(Section):
-    """When and what to publish under ``data_dir/exports/<number>/``."""
+    """Formats and schedule of what is published under ``data_dir/exports/<number>/``."""
 
     every_seconds: Positive | None = 300.0
     """Seconds from one export to the next; null: no limit in time. An export starts at whichever limit comes first."""
@@ -66,7 +66,7 @@ class ExportSettings(Section):
     signing_key_file: Path | None = None
     """A private Ed25519 key in PEM without a password, which signs the manifest of every export."""
     upload: UploadSettings | None = None
-    """Where to copy every export after it is published here."""
+    """Store to which every export is copied after it is published here."""
 
     @field_validator("formats")
     @classmethod

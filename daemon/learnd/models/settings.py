@@ -48,13 +48,13 @@ class ModelSettings(Section):
 
     kind: str
     needs_window: ClassVar[bool] = False
-    """Whether the model wants a sequence of readings."""
+    """True if the model needs a sequence of readings."""
     only_task: ClassVar[str | None] = None
     """The only kind of task that the model fits; None: it fits all."""
     has_end: ClassVar[bool] = False
-    """Whether the model has an end of its own, which a head can replace."""
+    """True if the model has last layers of its own, which a head can replace."""
     brings_classes: ClassVar[bool] = False
-    """Whether the outputs stand for classes that the configuration has to name."""
+    """True if the outputs stand for classes that the configuration has to name."""
 
     load: Path | None = None
     """Pretrained weights to start from: a `.keras`, `.h5` or `.weights.h5` file, a SavedModel folder, the prefix of a
@@ -74,7 +74,7 @@ class ModelSettings(Section):
 
     @property
     def normalizes_batches(self) -> bool:
-        """Whether layers learn the statistics of a batch, which needs more than one row."""
+        """True if layers learn the statistics of a batch, which needs more than one row."""
         return False
 
     @property

@@ -21,7 +21,7 @@ Loss: TypeAlias = str | Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a file holds of the model's training.
+    """The part of a file that describes the model's training.
 
     Attributes
     ----------

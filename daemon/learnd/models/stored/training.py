@@ -1,4 +1,4 @@
-"""What a Keras file holds of the model's training: the optimizer's settings, its slots, and the loss."""
+"""The training part of a Keras file: the optimizer's settings, its slots, and the loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
