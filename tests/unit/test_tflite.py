@@ -172,7 +172,7 @@ def test_a_missing_operator_is_named_and_the_rest_is_published(tmp_path: Path, c
     assert "no built-in operator StatelessRandom" in reason
     assert (folder / "model.tflite").exists()
     assert not (folder / "model_training.tflite").exists()
-    said = capfd.readouterr().out
+    said = capfd.readouterr().err
     assert "formats_unavailable" in said and reason in said
 
 
