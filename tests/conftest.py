@@ -31,7 +31,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Here, and not when the process ends, so that whoever measures the suite finds the daemons' processor time."""
+    """End the server of forked daemons now: its processor time then counts as that of the suite."""
     prefork.stop()
 
 

@@ -23,7 +23,7 @@ class RateLimit:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[tuple[str, str], tuple[float, int]] = {}
-        """By event name and reason: the time of the last line, and the number of events dropped since."""
+        """The time of the last line and the number of events dropped since, by event name and reason."""
 
     def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event.pop("always", False) or method in ("error", "critical", "exception"):
