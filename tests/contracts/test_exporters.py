@@ -51,7 +51,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     x = _readings(network, 400)
     random = np.random.default_rng(1)
     y = {"windows": x[:, 0] * 1.1, "levels": x[:, -1, :1] * 2.0} if x.ndim == 3 else {}
-    network.observe(x, y.get(request.param, random.integers(0, 3, (400, 1)).astype(np.float32)))
+    targets = y.get(request.param, random.integers(0, 3, (400, 1)).astype(np.float32))
+    for rows in (slice(0, 32), slice(32, None)):  # the scales are known after the first rows
+        network.observe(x[rows], targets[rows])
+        network.renew_scales()
     for variable in network.trainable_variables:
         variable.assign(0.7 * random.normal(size=variable.shape).astype(np.float32) / np.sqrt(variable.shape[0]))
     return pipeline

@@ -84,7 +84,7 @@ def make_samples(
     origins.fill(PARTITION)
     names = np.array(["k"] * count if keys is None else keys, dtype=object)
     stamps = np.array(offsets if times_s is None else times_s, float)
-    return Samples(x, y, stamps, names, origins, offsets, **columns)
+    return Samples(np.asarray(x, np.float64), np.asarray(y, np.float64), stamps, names, origins, offsets, **columns)
 
 
 def step_result(

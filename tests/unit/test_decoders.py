@@ -49,7 +49,7 @@ def test_json_takes_the_configured_fields() -> None:
     assert not rejects
     assert samples.x.tolist() == [[1.5, 2.0], [1.5, 2.0]]
     assert samples.y.tolist() == [[-3.0], [-3.0]]
-    assert samples.x.dtype == samples.y.dtype == np.float32
+    assert samples.x.dtype == samples.y.dtype == np.float64
     assert samples.times_s.tolist() == [60.0, 1577836800.0]
     assert samples.keys.tolist() == ["m1", "5"]
     assert samples.offsets.tolist() == [100, 101]

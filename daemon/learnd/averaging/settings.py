@@ -35,7 +35,7 @@ class EmaSettings(Section):
 
 
 class NoneSettings(Section):
-    """No averaging: the live weights are exported."""
+    """No averaging: the live weights are exported. With `learning.mode: auto`, the learner's own averages are."""
 
     kind: Literal["none"]
     averages: ClassVar[bool] = False

@@ -77,6 +77,8 @@ def _learning(settings: Settings) -> Iterator[Check]:
         yield ("learning", "class_weights"), f"{settings.task.kind} has no classes; remove it"
     if learning.sample_weight is not None and learning.sample_weight in (*settings.features, *settings.target):
         yield ("learning", "sample_weight"), f"{learning.sample_weight} is also a feature or a target"
+    if learning.mixes:
+        yield from _mixture(settings)
     if learning.elastic and not settings.averaging.averages:
         yield ("learning", "elastic"), "needs averaged weights to pull towards; set averaging.kind to window or ema"
     if learning.update is not None:
@@ -84,6 +86,20 @@ def _learning(settings: Settings) -> Iterator[Check]:
         for name in ("loss", "sample_weight", "class_weights", "replay"):
             if getattr(learning, name) is not None:
                 yield ("learning", name), message
+
+
+def _mixture(settings: Settings) -> Iterator[Check]:
+    learning, model, task = settings.learning, settings.model, settings.task
+    way_out = "remove it, or set learning.mode to per_sample"
+    for name in ("passes", "replay", "elastic", "layer_rates", "update"):
+        if getattr(learning, name) != type(learning).model_fields[name].get_default(call_default_factory=True):
+            yield ("learning", name), f"has no effect in the mode auto, which chooses for itself; {way_out}"
+    if settings.averaging.averages:
+        yield ("averaging", "kind"), f"has no effect in the mode auto, which averages by itself; {way_out}"
+    if not model.learns_by_itself or model.load is not None or model.freeze is not None:
+        yield ("learning", "mode"), "auto is made for new built-in models; use per_sample for this one"
+    if not task.mixes:
+        yield ("learning", "mode"), f"auto cannot mix answers for task.kind {task.kind}; use per_sample"
 
 
 def _records(settings: Settings) -> Iterator[Check]:

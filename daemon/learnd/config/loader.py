@@ -14,10 +14,13 @@ from learnd.config.error_messages import translate
 from learnd.config.settings import Settings
 from learnd.config.yaml_document import Document, parse
 from learnd.core.errors import ConfigError, Problem
+from learnd.core.settings_base import kinds_of
+from learnd.learners.settings import SINGLE_OPTIONS
+from learnd.models.settings import AnyModel
+from learnd.tasks.settings import AnyTask
 
 _DEFAULT_KINDS = (
     ("task", "kind", "regression"),
-    ("learning", "mode", "per_sample"),
     ("averaging", "kind", "window"),
     ("decode", "kind", "json"),
 )
@@ -70,6 +73,7 @@ def _settings(document: Document) -> Settings:
         if isinstance(values.get(section), dict):
             values[section] = {key: default, **values[section]}
     _name_kind_of_model(values)
+    _name_mode_of_learning(values)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -92,6 +96,31 @@ def _name_kind_of_model(values: dict[str, Any]) -> None:
             if kind in model:
                 values["model"] = {"kind": kind, **model}
                 return
+
+
+def _name_mode_of_learning(values: dict[str, Any]) -> None:
+    """Add the mode to a section ``learning`` without one, and turn off averaging where the learner averages by itself.
+
+    The mode is ``auto`` for a new built-in model, unless an option of a single learner is named.
+    """
+    learning = values.get("learning", {})
+    if not isinstance(learning, dict):
+        return
+    if "mode" not in learning:
+        mode = "auto" if _learns_by_itself(values, learning) else "per_sample"
+        values["learning"] = learning = {"mode": mode, **learning}
+    if learning["mode"] == "auto":
+        values.setdefault("averaging", {"kind": "none"})
+
+
+def _learns_by_itself(values: Mapping[str, Any], learning: Mapping[str, Any]) -> bool:
+    model, task = values.get("model"), values.get("task", {"kind": "regression"})
+    if not isinstance(model, dict) or not isinstance(task, dict):
+        return False
+    of_model, of_task = kinds_of(AnyModel).get(str(model.get("kind"))), kinds_of(AnyTask).get(str(task.get("kind")))
+    mixes = bool(getattr(of_model, "learns_by_itself", False) and getattr(of_task, "mixes", False))
+    plain = not any(model.get(name) for name in ("load", "freeze", "head")) and model.get("normalization") != "batch"
+    return mixes and plain and "averaging" not in values and not any(name in learning for name in SINGLE_OPTIONS)
 
 
 def default_decoder(source: Mapping[str, Any]) -> str:
@@ -118,10 +147,10 @@ def json_schema() -> dict[str, Any]:
     for name, short_form in (("features", names), ("target", {"type": "string"})):
         annotations = {key: properties[name].pop(key) for key in ("description", "default") if key in properties[name]}
         properties[name] = {"anyOf": [short_form, properties[name]], **annotations}
-    for section, key, default in _DEFAULT_KINDS:
+    for section, key, default in (*_DEFAULT_KINDS, ("learning", "mode", None)):
         for reference in properties[section].get("oneOf", []):
             definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]
-            if definition["properties"][key].get("const") == default:
+            if default in (None, definition["properties"][key].get("const")):
                 definition["required"] = [name for name in definition["required"] if name != key]
         properties[section]["anyOf"] = properties[section].pop("oneOf")
     feature = schema["$defs"]["FeatureSettings"]

@@ -192,11 +192,13 @@ class Evaluated(NamedTuple):
     predictions : (n, outputs), in raw units
     losses : (n,)
     residuals : (n, outputs), target minus prediction on the scale of the loss
+    objective : (n,), the losses to minimise: those of targets that are limited, so that none derails the model
     """
 
     predictions: Tensor
     losses: Tensor
     residuals: Tensor
+    objective: Tensor
 
 
 class Network(Protocol):
@@ -260,6 +262,18 @@ class Network(Protocol):
         """Return predictions, losses and residuals of raw rows. Traced."""
         ...
 
+    def evaluate(self, x: Tensor, y: Tensor, z: Tensor) -> Evaluated:
+        """Return predictions, losses and residuals for the core's outputs *z*, (n, outputs). Traced."""
+        ...
+
+    def objective(self, targets: Tensor, z: Tensor) -> Tensor:
+        """Return the losses to minimise, shape (n,), for core targets and the core's outputs *z*. Traced."""
+        ...
+
+    def unscale(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the core's outputs *z* for raw inputs *x* in raw units, shape (n, outputs)."""
+        ...
+
     def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Return the losses, shape (n,), of raw *predictions* of other weights, on the scale of the current losses."""
         ...
@@ -270,6 +284,14 @@ class Network(Protocol):
 
     def observe(self, x: Tensor, y: Tensor) -> None:
         """Update the online statistics with raw inputs and targets. Traced."""
+        ...
+
+    def scales_due(self) -> Tensor:
+        """Return a boolean scalar: true if `renew_scales` has to run before the next row. Traced."""
+        ...
+
+    def renew_scales(self) -> None:
+        """Take over new levels of inputs and targets, which `observe` leaves to the caller: it is rare and slow."""
         ...
 
     def averaged_weights(self) -> Sequence[Variable]:

@@ -1,8 +1,14 @@
 """Base class and common types of all settings. Quick to import, so that ``--help`` stays quick."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def kinds_of(union: object, key: str = "kind") -> dict[str, "type[Section]"]:
+    """Return the classes of an annotated *union* of settings by the value of their *key*."""
+    members = get_args(get_args(union)[0])
+    return {get_args(member.model_fields[key].annotation)[0]: member for member in members}
 
 
 class Section(BaseModel):

@@ -13,9 +13,12 @@ import numpy.typing as npt
 from learnd.core.reasons import RejectReason, SkipReason
 
 Float32Array = npt.NDArray[np.float32]
+Int32Array = npt.NDArray[np.int32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
+KEY_SLOTS = 4096
+"""Number of keys whose last values a learner keeps; see `Samples.slots`."""
 NamedArrays = Mapping[str, Float32Array]
 """Arrays by the name of their input or output."""
 ObjectArray = npt.NDArray[np.object_]
@@ -118,8 +121,8 @@ class Samples:
 
     Attributes
     ----------
-    x : float32, shape (n, features), or (n, window, features) after `learnd.transforms.windows`
-    y : float32, shape (n, targets); targets may be 0
+    x : float64, shape (n, features), or (n, window, features) after `learnd.transforms.windows`
+    y : float64, shape (n, targets); targets may be 0
     times_s : float64, shape (n,), seconds since 1970 UTC
     keys : object (str), shape (n,)
     origins : object (TopicPartition), shape (n,)
@@ -128,10 +131,12 @@ class Samples:
     labels : object (str), shape (n,), the class of each sample until `y` holds its number; None: no classes
     has_target : bool, shape (n,); False: the target is unknown, so the sample is predicted and not learned, and its
         row of `y` has no meaning; None: all samples have a target
+    slots : int32, shape (n,), the place of each sample's key among those whose last values a learner keeps; None: there
+        is one key
     """
 
-    x: Float32Array
-    y: Float32Array
+    x: Float64Array
+    y: Float64Array
     times_s: Float64Array
     keys: ObjectArray
     origins: ObjectArray
@@ -139,6 +144,7 @@ class Samples:
     weights: Float32Array | None = None
     labels: ObjectArray | None = None
     has_target: BoolArray | None = None
+    slots: Int32Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -154,7 +160,7 @@ class Samples:
         """Return the rows of all *parts* (at least one), in order.
 
         If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
-        rows of the other parts have a target.
+        rows of the other parts have a target; the same holds for `slots`, whose place is then 0.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -178,7 +184,11 @@ def _all_true(count: int) -> BoolArray:
     return np.ones(count, np.bool_)
 
 
-_FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {"weights": _ones, "has_target": _all_true}
+def _zeros(count: int) -> Int32Array:
+    return np.zeros(count, np.int32)
+
+
+_FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {"weights": _ones, "has_target": _all_true, "slots": _zeros}
 _COLUMNS = tuple(column.name for column in fields(Samples))
 
 
@@ -248,7 +258,7 @@ class StepResult:
     Attributes
     ----------
     samples : the samples that were predicted now (in micro-batches these can lag behind the batch)
-    predictions : float32, shape (n, outputs), in the target's own units, made before the sample was learned
+    predictions : float64, shape (n, outputs), in the target's own units, made before the sample was learned
     losses : float32, shape (n,), of the live weights (unless configured: squared error in standard deviations, or
         cross-entropy in nats); nan without a target
     averaged_losses : float32, shape (n,), the same of the averaged weights
@@ -260,7 +270,7 @@ class StepResult:
     """
 
     samples: Samples
-    predictions: Float32Array
+    predictions: Float64Array
     losses: Float32Array
     averaged_losses: Float32Array
     residuals: Float32Array
@@ -293,7 +303,7 @@ class PrequentialScores:
     mean_loss: float = math.nan
 
 
-FrozenLosses = Callable[[Float32Array, Float32Array], Float32Array]
+FrozenLosses = Callable[[Float64Array, Float64Array], Float32Array]
 """A function of raw rows and their targets to the losses, shape (n,), of weights that never change."""
 
 

@@ -190,14 +190,13 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
         numbers, times, keys, index = numbers[good], times[good], keys[good], index[good]
         labels = None if labels is None else labels[good]
         has_target = None if has_target is None else has_target[good]
-    single = numbers.astype(np.float32)
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
     first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
-    weights = single[:, last] if fields.weight is not None else None
-    targets = single[:, first:last]
-    return Samples(single[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target)
+    weights = numbers[:, last].astype(np.float32) if fields.weight is not None else None
+    targets = numbers[:, first:last]
+    return Samples(numbers[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target)
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:

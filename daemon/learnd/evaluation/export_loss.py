@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from learnd.core.types import Float32Array, FrozenLosses, Published, StepResult
+from learnd.core.types import Float64Array, FrozenLosses, Published, StepResult
 
 ROWS = 64
 """Number of newest rows of each batch to evaluate. Smaller batches are collected until there are as many: one call
@@ -22,7 +22,7 @@ class FrozenForward:
     def __init__(self) -> None:
         self._number = 0
         self._losses: FrozenLosses | None = None
-        self._waiting: list[tuple[Float32Array, Float32Array]] = []
+        self._waiting: list[tuple[Float64Array, Float64Array]] = []
         self._total = 0.0
         self._samples = 0
 

@@ -43,7 +43,13 @@ def restore_model(
     guard = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 
     def learn(x: Tensor, y: Tensor, /, *, observe: bool = True) -> Tensor:
-        return update(x, y, tf.ones(tf.shape(x)[:1]), observe=observe).losses
+        if not observe:
+            return update.learn(x, y, tf.ones(tf.shape(x)[:1]), observe=False).losses
+        # As in the daemon, whose readings are float64 until they are centred.
+        rows, targets = tf.cast(x, tf.float64), tf.cast(y, tf.float64)
+        losses = update.learn(rows, targets, tf.ones(tf.shape(x)[:1])).losses
+        network.renew_scales()
+        return losses
 
     return ExportableModel(
         network=network,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Averager, Network
 from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variable
-from learnd.core.types import Float32Array, FrozenLosses, NamedArrays
+from learnd.core.types import Float32Array, Float64Array, FrozenLosses, NamedArrays
 
 STATISTICS_ROWS = 512
 """Number of newest rows from which batch statistics are computed: a variance then has 4 % of noise."""
@@ -44,14 +44,17 @@ class AveragedModel:
             tf.Variable(tf.convert_to_tensor(v.value), trainable=False) for v in network.statistics() if self._averages
         ]
         size = max(STATISTICS_ROWS, batch_rows) if self._statistics else 0
-        self._newest = tf.Variable(tf.zeros((size, *network.row_shape)), trainable=False)
+        self._newest = tf.Variable(tf.zeros((size, *network.row_shape), tf.float64), trainable=False)
         self._seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._variables = network.served_state()
         x_spec = tf.TensorSpec((None, *network.row_shape), tf.float32)
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
         self._answer = tf.function(self._with_state, autograph=False, input_signature=[x_spec, specs])
-        y_spec = tf.TensorSpec((None, None), tf.float32)
-        self._evaluate = tf.function(self._losses_with_state, autograph=False, input_signature=[x_spec, y_spec, specs])
+        x64_spec = tf.TensorSpec((None, *network.row_shape), tf.float64)
+        y64_spec = tf.TensorSpec((None, None), tf.float64)
+        self._evaluate = tf.function(
+            self._losses_with_state, autograph=False, input_signature=[x64_spec, y64_spec, specs]
+        )
 
     def losses(self, x: Tensor, y: Tensor, live_losses: Tensor) -> Tensor:
         """Return the averaged network's losses, shape (n,); *live_losses* while there is no average. Traced."""
@@ -125,14 +128,14 @@ class AveragedModel:
         answers = self._answer(x, [tf.constant(w) for w in weights])
         return {name: tensor.numpy() for name, tensor in answers.items()}
 
-    def frozen_losses(self, weights: Sequence[Array], x: Float32Array, y: Float32Array) -> FrozenLosses:
+    def frozen_losses(self, weights: Sequence[Array], x: Float64Array, y: Float64Array) -> FrozenLosses:
         """Return a function for the losses of the network with the state *weights*, on the scale of the current losses.
 
         The function is tried once with *x* and *y*. Any thread may call it.
         """
         constants = [tf.constant(w) for w in weights]
 
-        def losses(x: Float32Array, y: Float32Array) -> Float32Array:
+        def losses(x: Float64Array, y: Float64Array) -> Float32Array:
             evaluated: Float32Array = self._evaluate(x, y, constants).numpy()
             return evaluated
 
@@ -141,7 +144,9 @@ class AveragedModel:
 
     def _losses_with_state(self, x: Tensor, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
-            predictions = self._network.predict_and_loss(x, y, training=False).predictions
+            # float32, as users of an export pass them; float64 would be scaled by the live moments.
+            rows = tf.cast(x, tf.float32)
+            predictions = self._network.predict_and_loss(rows, tf.cast(y, tf.float32), training=False).predictions
         # On the live scale, because the spread of the target may have changed a lot since the export.
         return self._network.losses_of(predictions, x, y)
 

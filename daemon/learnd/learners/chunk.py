@@ -19,10 +19,10 @@ import tensorflow as tf
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.protocols import Network
 from learnd.core.tensors import Tensor
-from learnd.core.types import BoolArray, Float32Array, Int64Array
+from learnd.core.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from learnd.learners.actions import Actions
 from learnd.learners.averaged import AveragedModel
-from learnd.learners.update import Update, UpdateResult
+from learnd.learners.update import ChunkUpdate, UpdateResult
 
 CHUNK_ROWS = 2048
 """Maximum number of rows per call. A call costs about 0.5 ms regardless of its rows, so a backlog needs large chunks;
@@ -37,22 +37,25 @@ class Groups:
 
     Attributes
     ----------
-    x : float32, shape (g, batch_rows, *row_shape)
-    y : float32, shape (g, batch_rows, targets)
+    x : float64, shape (g, batch_rows, *row_shape)
+    y : float64, shape (g, batch_rows, targets)
     weights : float32, shape (g, batch_rows)
+    slots : int32, shape (g, batch_rows), the places of the keys; see `learnd.core.types.Samples`
     hold : bool, shape (g,); True: the group is predicted and changes nothing
     """
 
-    x: Float32Array
-    y: Float32Array
+    x: Float64Array
+    y: Float64Array
     weights: Float32Array
+    slots: Int32Array
     hold: BoolArray
 
     @staticmethod
-    def of_single_rows(x: Float32Array, y: Float32Array) -> "Groups":
+    def of_single_rows(x: Float64Array, y: Float64Array) -> "Groups":
         """Return one group per row, all of which are learned with weight 1."""
         count = len(x)
-        return Groups(x[:, None], y[:, None], np.ones((count, 1), np.float32), np.zeros(count, np.bool_))
+        weights, slots = np.ones((count, 1), np.float32), np.zeros((count, 1), np.int32)
+        return Groups(x[:, None], y[:, None], weights, slots, np.zeros(count, np.bool_))
 
     def __len__(self) -> int:
         return len(self.hold)
@@ -63,12 +66,12 @@ class Outputs(NamedTuple):
 
     Attributes
     ----------
-    predictions : float32, shape (g, batch_rows, outputs)
+    predictions : float64, shape (g, batch_rows, outputs)
     losses, averaged_losses : float32, shape (g, batch_rows)
     residuals : float32, shape (g, batch_rows, outputs)
     """
 
-    predictions: Float32Array
+    predictions: Float64Array
     losses: Float32Array
     averaged_losses: Float32Array
     residuals: Float32Array
@@ -95,7 +98,7 @@ class CompiledChunk:
     def __init__(
         self,
         network: Network,
-        update: Update,
+        update: ChunkUpdate,
         averaged: AveragedModel,
         *,
         batch_rows: int,
@@ -130,9 +133,9 @@ class CompiledChunk:
             if the model cannot be compiled.
         """
         rows = (0, self.batch_rows)
-        x, y = np.empty((*rows, *self.row_shape), np.float32), np.empty((*rows, self.targets), np.float32)
+        x, y = np.empty((*rows, *self.row_shape)), np.empty((*rows, self.targets))
         try:
-            self(Groups(x, y, np.empty(rows, np.float32), np.empty(0, np.bool_)))
+            self(Groups(x, y, np.empty(rows, np.float32), np.empty(rows, np.int32), np.empty(0, np.bool_)))
         except (tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
             raise _uncompilable(error, compiled=self._compile) from error
 
@@ -174,6 +177,7 @@ class CompiledChunk:
             tf.constant(self._padded(groups.x)),
             tf.constant(self._padded(groups.y)),
             tf.constant(self._padded(groups.weights)),
+            tf.constant(self._padded(groups.slots)),
             tf.constant(self._padded(groups.hold)),
             tf.constant(self._padded(run_ends(groups.hold)).astype(np.int32)),
             tf.constant(len(groups)),
@@ -186,7 +190,9 @@ class CompiledChunk:
         """Number of unexpected compilations; more than 0 is a defect."""
         return sum(int(call.experimental_get_tracing_count()) - 1 for call in self._calls)
 
-    def _padded(self, column: "Float32Array | BoolArray | Int64Array") -> "Float32Array | BoolArray | Int64Array":
+    def _padded(
+        self, column: "Float32Array | Float64Array | BoolArray | Int32Array | Int64Array"
+    ) -> "Float32Array | Float64Array | BoolArray | Int32Array | Int64Array":
         if len(column) == self.groups:
             return column
         padded = np.zeros((self.groups, *column.shape[1:]), column.dtype)
@@ -196,7 +202,9 @@ class CompiledChunk:
     def _trace(self) -> Callable[..., tuple[Tensor, ...]]:
         rows = (self.groups, self.batch_rows)
         specs = [
-            *(tf.TensorSpec((*rows, *shape), tf.float32) for shape in (self.row_shape, (self.targets,), ())),
+            *(tf.TensorSpec((*rows, *shape), tf.float64) for shape in (self.row_shape, (self.targets,))),
+            tf.TensorSpec(rows, tf.float32),
+            tf.TensorSpec(rows, tf.int32),
             tf.TensorSpec((self.groups,), tf.bool),
             tf.TensorSpec((self.groups,), tf.int32),
             tf.TensorSpec((), tf.int32),
@@ -206,27 +214,29 @@ class CompiledChunk:
         return call.get_concrete_function()
 
     def _chunk(
-        self, x: Tensor, y: Tensor, weights: Tensor, hold: Tensor, run_end: Tensor, count: Tensor
+        self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, hold: Tensor, run_end: Tensor, count: Tensor
     ) -> tuple[Tensor, ...]:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self.batch_rows, tf.int64)
         rows, outputs = (self.groups, self.batch_rows), self._network.outputs_per_row
-        columns = (tf.zeros((*rows, outputs)), tf.zeros(rows), tf.zeros(rows), tf.zeros((*rows, outputs)))
+        predictions, residuals = tf.zeros((*rows, outputs), tf.float64), tf.zeros((*rows, outputs))
+        columns = (predictions, tf.zeros(rows), tf.zeros(rows), residuals)
 
         def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)
             updates = (every - before % every + size - 1) // size
             on_hold, end = tf.gather(hold, i), tf.minimum(tf.gather(run_end, i), count)
             snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
-            i, *learned = tf.while_loop(
-                lambda j, *_: j < tf.where(on_hold, 0, snapshot),
-                lambda j, *columns: self._learn(j, (x, y, weights), columns),
-                (i, *columns),
+            i, _, *learned = tf.while_loop(
+                lambda j, due, *_: (j < tf.where(on_hold, 0, snapshot)) & ~due,
+                lambda j, _, *columns: self._learn(j, (x, y, weights, slots), columns),
+                (i, tf.constant(False), *columns),
             )
+            self._update_rows.settle()
             self._averaged.snapshot(self.learned // every > before // every)
             i, *predicted = tf.while_loop(
                 lambda j, *_: j < tf.where(on_hold, end, 0),
-                lambda j, *columns: self._predict(j, (x, y), columns),
+                lambda j, *columns: self._predict(j, (x, y, slots), columns),
                 (i, *learned),
             )
             return (i, *predicted)
@@ -237,20 +247,22 @@ class CompiledChunk:
     def _learn(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the update of group *i*."""
         # tf.gather, never x[i:i+1]: that slice has a dynamic bound, and XLA would pad it to the whole chunk.
-        x, y, weights = (tf.gather(rows, i) for rows in chunk)
-        result = self._update_rows(x, y, weights)
+        x, y, weights, slots = (tf.gather(rows, i) for rows in chunk)
+        result = self._update_rows(x, y, weights, slots)
         self.learned.assign_add(self.batch_rows)
-        return _write_outputs(i, result, columns)
+        i, *written = _write_outputs(i, result, columns)
+        return (i, self._update_rows.settle_due(), *written)
 
     def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Predict and evaluate group *i*, without changing a variable."""
-        x, y = (tf.gather(rows, i) for rows in chunk)
-        return _write_outputs(i, self._update_rows.test(x, y), columns)
+        x, y, slots = (tf.gather(rows, i) for rows in chunk)
+        return _write_outputs(i, self._update_rows.test(x, y, slots), columns)
 
 
 def _write_outputs(i: Tensor, result: UpdateResult, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     written = (
-        tf.tensor_scatter_nd_update(column, [[i]], rows[None]) for column, rows in zip(columns, result, strict=True)
+        tf.tensor_scatter_nd_update(column, [[i]], tf.cast(rows, column.dtype)[None])
+        for column, rows in zip(columns, result, strict=True)
     )
     return (i + 1, *written)
 

@@ -96,7 +96,8 @@ def _take(samples: Samples, index: Int64Array, group_hold: BoolArray, *, padded:
     # Padding repeats the group's first row. Any numbers would do, because nothing is learned from that group.
     rows = np.where(index == _ABSENT, index[:, :1], index) if padded else index
     weights = np.ones(rows.shape, np.float32) if samples.weights is None else samples.weights[rows]
-    return Groups(samples.x[rows], samples.y[rows], weights, group_hold)
+    slots = np.zeros(rows.shape, np.int32) if samples.slots is None else samples.slots[rows]
+    return Groups(samples.x[rows], samples.y[rows], weights, slots, group_hold)
 
 
 def _is_plain(rows: Int64Array, count: int) -> bool:
@@ -115,5 +116,4 @@ def _without(column: Float32Array, unknown: npt.NDArray[np.bool_]) -> Float32Arr
 
 def _nothing(samples: Samples) -> StepResult:
     none = np.empty(0, np.float32)
-    matrix = none.reshape(0, 1)
-    return StepResult(samples, matrix, none, none, matrix, np.empty(0, np.bool_), 0, 0.0)
+    return StepResult(samples, np.empty((0, 1)), none, none, none.reshape(0, 1), np.empty(0, np.bool_), 0, 0.0)

@@ -2,15 +2,33 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Protocol
 
 import tensorflow as tf
 
-from learnd.core.protocols import Network
 from learnd.core.tensors import Tensor, TfVariable, Variable
-from learnd.learners.averaged import AveragedModel
 
 _LARGEST_SQUARE = 1e30
 """A gradient beyond 1e15 would make an optimizer's second moments infinite, and the layer would never learn again."""
+
+
+class Learning(Protocol):
+    """The weights that a guard protects."""
+
+    @property
+    def trainable_variables(self) -> Sequence[Variable]: ...
+
+    def statistics(self) -> Sequence[Variable]:
+        """Return the batch statistics that a forward pass changes."""
+        ...
+
+
+class Averages(Protocol):
+    """The averages to which a guard rolls back; `learnd.learners.averaged.AveragedModel` is one."""
+
+    def pairs(self) -> list[tuple[Variable, Tensor]]: ...
+
+    def ready(self) -> Tensor: ...
 
 
 class Guard:
@@ -28,8 +46,8 @@ class Guard:
 
     def __init__(
         self,
-        network: Network,
-        averaged: AveragedModel,
+        network: Learning,
+        averaged: Averages,
         *,
         max_step: float | None,
         max_refused: int | None,

@@ -17,18 +17,26 @@ class ReplayBuffer:
     Parameters
     ----------
     rows : number of new samples per update
+    dtype : of inputs and targets
     """
 
     def __init__(
-        self, settings: ReplaySettings, *, rows: int, row_shape: tuple[int, ...], targets: int, seed: int
+        self,
+        settings: ReplaySettings,
+        *,
+        rows: int,
+        row_shape: tuple[int, ...],
+        targets: int,
+        seed: int,
+        dtype: str = "float64",
     ) -> None:
         self._settings = settings
         self._rows = rows
         self.drawn = max(1, round(settings.ratio * rows))
         self._seed = seed
         size = settings.size
-        self._x = tf.Variable(tf.zeros((size, *row_shape)), trainable=False)
-        self._y = tf.Variable(tf.zeros((size, targets)), trainable=False)
+        self._x = tf.Variable(tf.zeros((size, *row_shape), dtype), trainable=False)
+        self._y = tf.Variable(tf.zeros((size, targets), dtype), trainable=False)
         self._weights = tf.Variable(tf.zeros((size,)), trainable=False)
         self._stored = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -63,6 +71,13 @@ class ReplayBuffer:
             variable.scatter_nd_update([[slot]], row[None])
         self._stored.assign_add(1)
         return i + 1
+
+    def become(self, other: "ReplayBuffer") -> None:
+        """Replace all samples by those of *other*, which is at most as large. Traced."""
+        rows = tf.range(other._settings.size)[:, None]
+        for mine, theirs in ((self._x, other._x), (self._y, other._y), (self._weights, other._weights)):
+            mine.scatter_nd_update(rows, tf.convert_to_tensor(theirs))
+        self._stored.assign(tf.minimum(other._stored, other._settings.size))
 
     def _random(self, count: int, below: Tensor, *, purpose: int) -> Tensor:
         seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self._stored])

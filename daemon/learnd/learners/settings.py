@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -129,6 +129,8 @@ class LearningSettings(Section):
     """The options of all learners, and their properties for the wiring."""
 
     mode: str
+    mixes: ClassVar[bool] = False
+    """True if several learners answer together."""
     threads: Count = 1
     """Number of threads for one update. One is best for a small network; with a million weights, two were 1.7 times
     faster."""
@@ -196,6 +198,20 @@ class PerSampleSettings(LearningSettings):
     mode: Literal["per_sample"]
 
 
+class AutoSettings(LearningSettings):
+    """Several learners and simple rules side by side, weighted by how well they predict. Nothing has to be tuned.
+
+    For built-in models that predict numbers or classes. Two copies of the network learn each sample together with
+    replayed ones: the newest, and a choice of all so far. A linear model learns too. The prediction is a mixture of
+    them, their averages, the last value and the mean. The averaged network that predicts best is published.
+    """
+
+    mode: Literal["auto"]
+    mixes: ClassVar[bool] = True
+    optimizer: OptimizerSettings | None = OptimizerSettings(learning_rate=0.005)
+    """Optimizer of both networks."""
+
+
 class MicroBatchSettings(LearningSettings):
     """One update per `batch_size` samples. An incomplete micro-batch waits for its last samples."""
 
@@ -209,4 +225,6 @@ class MicroBatchSettings(LearningSettings):
         return self.batch_size
 
 
-AnyLearner = Annotated[PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]
+SINGLE_OPTIONS = ("optimizer", "passes", "replay", "elastic", "layer_rates", "update", "batch_size")
+"""Options of a single learner. Naming one chooses that learner where no mode is named."""
+AnyLearner = Annotated[AutoSettings | PerSampleSettings | MicroBatchSettings, Field(discriminator="mode")]

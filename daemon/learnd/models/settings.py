@@ -56,6 +56,11 @@ class ModelSettings(Section):
     brings_classes: ClassVar[bool] = False
     """True if the outputs stand for classes that the configuration has to name."""
 
+    learns_by_itself: ClassVar[bool] = True
+    """True if ``learning.mode: auto`` is made for the model: its architecture is built in, and it is new."""
+    replays: ClassVar[bool] = False
+    """True if an update is cheap enough to learn several replayed samples with each new one."""
+
     load: Path | None = None
     """Pretrained weights to start from: a `.keras`, `.h5` or `.weights.h5` file, a SavedModel folder, the prefix of a
     `tf.train.Checkpoint`, or the `data_dir` or an export of another learnd. Copied into `data_dir` at the first
@@ -104,6 +109,7 @@ class LinearSettings(ModelSettings):
     """One affine map: online linear regression."""
 
     kind: Literal["linear"]
+    replays: ClassVar[bool] = True
     l1: Strength = 0.0
     """Strength of the L1 penalty: this times the sum of the kernels' absolute values is added to the loss."""
     l2: Strength = 0.0
@@ -114,6 +120,7 @@ class MlpSettings(RegularizedSettings):
     """A stack of dense layers."""
 
     kind: Literal["mlp"]
+    replays: ClassVar[bool] = True
     hidden: Widths = [32, 16]
     """Widths of the hidden layers."""
     activation: Activation = "relu"
@@ -181,6 +188,7 @@ class FactorySettings(ModelSettings):
     """The user's own code: a function that takes ``input_shape`` and ``outputs`` and returns a Keras model."""
 
     kind: Literal["factory"]
+    learns_by_itself: ClassVar[bool] = False
     has_end: ClassVar[bool] = True
     factory: Address
     """The function, as `package.module:function`. The module must be on the Python path."""
@@ -192,6 +200,7 @@ class LoadSettings(ModelSettings):
     """A model whose architecture comes from the file in `load`, or from a JSON file in `architecture`."""
 
     kind: Literal["load"]
+    learns_by_itself: ClassVar[bool] = False
     has_end: ClassVar[bool] = True
     brings_classes: ClassVar[bool] = True
     load: Path

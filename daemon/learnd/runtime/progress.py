@@ -100,11 +100,11 @@ class ProbeRows:
         if not len(x):
             return
         count = min(PROBE_ROWS, max(32, PROBE_BYTES // x[0].nbytes))
-        self.rows = [*self.rows, *x[-count:].copy()][-count:]
+        self.rows = [*self.rows, *x[-count:].astype(np.float32)][-count:]
 
     def x(self) -> Float32Array:
         """Return all rows, shape (n, *row_shape)."""
-        return np.stack(self.rows)
+        return np.stack(self.rows).astype(np.float32)
 
     def state(self) -> State:
         return {"rows": list(self.rows)}

@@ -61,13 +61,18 @@ class ClassificationNetwork(TaskNetwork):
         return self.inputs_scaler(x)
 
     def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
-        return y
+        return tf.cast(y, tf.float32)  # type: ignore[no-any-return]  # TensorFlow has no types
 
     def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
-        z = self.answer(x, training=training)
+        return self.evaluate(x, y, self.answer(x, training=training))
+
+    def evaluate(self, x: Tensor, y: Tensor, z: Tensor) -> Evaluated:
         predictions = tf.exp(self._log_probabilities(z, self._known()))
-        losses = self._entropies(self._log_probabilities(z, self._known_with(y)), y)
-        return Evaluated(predictions, losses, self._one_hot(y) - predictions)
+        losses = self.objective(y, z)
+        return Evaluated(predictions, losses, self._one_hot(y) - predictions, losses)
+
+    def objective(self, targets: Tensor, z: Tensor) -> Tensor:
+        return self._entropies(self._log_probabilities(z, self._known_with(targets)), targets)
 
     def losses_of(self, predictions: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self._entropies(tf.math.log(tf.maximum(predictions, _SMALLEST)), y)

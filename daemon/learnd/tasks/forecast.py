@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor
 from learnd.core.types import Float32Array, NamedArrays
-from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads, scaler, target_scaler
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads, scaler, target_scaler, within_reach
 
 
 class ForecastNetwork(TaskNetwork):
@@ -44,6 +44,9 @@ class ForecastNetwork(TaskNetwork):
     def scale(self, x: Tensor, predictions: Tensor) -> Tensor:
         scaled: Tensor = self.change_scaler(predictions - self._level(x))
         return scaled
+
+    def objective(self, targets: Tensor, z: Tensor) -> Tensor:
+        return self._loss_of(within_reach(self.change_scaler, targets), z)
 
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
         return {"prediction": self.change_scaler.spread.numpy()}

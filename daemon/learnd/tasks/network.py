@@ -12,7 +12,14 @@ import tensorflow as tf
 from learnd.core.protocols import ArraySpec, Evaluated
 from learnd.core.tensors import KerasModel, Layer, NamedTensors, Tensor, TracedLoss, Variable
 from learnd.core.types import Float32Array, NamedArrays
-from learnd.tasks.standardizer import Observer, OnlineStandardizer, Scaler, Unscaled
+from learnd.tasks.standardizer import (
+    Observer,
+    OnlineStandardizer,
+    Scaler,
+    TargetStandardizer,
+    Unscaled,
+    limited_for_learning,
+)
 
 INPUT = "inputs"
 """The name of the only input that a network has today."""
@@ -116,9 +123,21 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
         """Return raw predictions, losses and residuals of the rows."""
-        z = self.answer(x, training=training)
+        return self.evaluate(x, y, self.answer(x, training=training))
+
+    def evaluate(self, x: Tensor, y: Tensor, z: Tensor) -> Evaluated:
+        """Return the raw predictions, losses and residuals for the core's outputs *z*."""
         targets = self.core_targets(x, y)
-        return Evaluated(self.unscale(x, z), self._loss_of(targets, z), flat(targets - z))
+        return Evaluated(
+            self.unscale(x, tf.cast(z, x.dtype)),
+            self._loss_of(targets, z),
+            flat(targets - z),
+            self.objective(targets, z),
+        )
+
+    def objective(self, targets: Tensor, z: Tensor) -> Tensor:
+        """Return the losses to minimise, shape (n,), for core targets and core outputs."""
+        return self._loss_of(targets, z)
 
     def answer(self, x: Tensor, *, training: bool) -> Tensor:
         """Return the core's outputs for raw inputs *x*, as float32 even if it computes in lower precision."""
@@ -137,11 +156,11 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
     def averaged_weights(self) -> list[Variable]:
         """Return the variables that are averaged, in a fixed order; all float32.
 
-        Scales are averaged with the weights that were learned under them. Two kinds are left out. Statistics of batch
-        normalisation belong to the weights under which they were observed (`statistics`). Weights that are never
-        trained equal their average, so copies of them would waste memory.
+        Three kinds are left out. Statistics of batch normalisation belong to the weights under which they were observed
+        (`statistics`). Weights that are never trained equal their average, so copies of them would waste memory. Scales
+        follow the stream: after a shift of a sensor, the mean of the old and the new scale would fit neither.
         """
-        excluded = {id(v) for v in self.statistics()} | self._frozen
+        excluded = {id(v) for v in self.statistics()} | self._frozen | self._scale_ids()
         return [v for v in self.weights if v.dtype == "float32" and id(v) not in excluded]
 
     def statistics(self) -> list[Variable]:
@@ -160,8 +179,9 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
             return [scope.get_current_value(v) for v in self.statistics()]
 
     def constants(self) -> list[Variable]:
-        """Return the other variables of a served model: whole numbers, and weights that are never trained."""
-        return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in self._frozen)]
+        """Return the other variables of a served model: whole numbers, scales, and weights that are never trained."""
+        constant = self._frozen | self._scale_ids()
+        return [v for v in self.weights if v.dtype != "float64" and (v.dtype != "float32" or id(v) in constant)]
 
     def served_state(self) -> list[Variable]:
         """Return every variable that a served model needs, in a fixed order: averaged, statistics, constants."""
@@ -169,8 +189,25 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def scales(self) -> dict[str, dict[str, object]]:
         """Return the scaling of inputs and targets, by name: its kind, and the mean and spread if it is online."""
-        parts = [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
-        return {part.name: part.described() for part in parts}
+        return {part.name: part.described() for part in self._scalers()}
+
+    def scales_due(self) -> Tensor:
+        """Return a boolean scalar: true if `renew_scales` has to run before the next row. Traced."""
+        due = [part.due() for part in self._scalers() if isinstance(part, OnlineStandardizer)]
+        any_due: Tensor = tf.reduce_any(tf.stack(due)) if due else tf.constant(False)
+        return any_due
+
+    def renew_scales(self) -> None:
+        """Take over new levels of inputs and targets. Traced."""
+        for part in self._scalers():
+            if isinstance(part, OnlineStandardizer):
+                part.renew()
+
+    def _scalers(self) -> list[OnlineStandardizer | Unscaled]:
+        return [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
+
+    def _scale_ids(self) -> frozenset[int]:
+        return frozenset(id(v) for part in self._scalers() for v in part.served())
 
     @abstractmethod
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
@@ -200,9 +237,9 @@ def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Scaler:
     return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
 
 
-def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> OnlineStandardizer:
+def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> TargetStandardizer:
     """Return a standardiser of outputs. It observes the spread even if it does not scale."""
-    return OnlineStandardizer(shape, name=name) if online else Observer(shape, name=name)
+    return TargetStandardizer(shape, name=name) if online else Observer(shape, name=name)
 
 
 def in_spreads(scale: OnlineStandardizer) -> float:
@@ -210,6 +247,11 @@ def in_spreads(scale: OnlineStandardizer) -> float:
     squares = np.square(scale.spread.numpy()) if not isinstance(scale, Observer) else np.ones(1)
     mean = float(squares[squares > 0.0].mean()) if (squares > 0.0).any() else 1.0
     return 1.0 / mean
+
+
+def within_reach(scale: TargetStandardizer, targets: Tensor) -> Tensor:
+    """Return core *targets* within the limit for learning; unchanged if they are not standardised."""
+    return targets if isinstance(scale, Observer) else limited_for_learning(targets)
 
 
 def flat(rows: Tensor) -> Tensor:

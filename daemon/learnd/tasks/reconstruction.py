@@ -8,7 +8,8 @@ import tensorflow as tf
 from learnd.core.protocols import Evaluated
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor
 from learnd.core.types import Float32Array, NamedArrays
-from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, flat, in_spreads, mean_square, target_scaler
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, flat, in_spreads, mean_square
+from learnd.tasks.standardizer import InvertibleStandardizer, Observer, OnlineStandardizer
 
 
 class ReconstructionNetwork(TaskNetwork):
@@ -20,7 +21,8 @@ class ReconstructionNetwork(TaskNetwork):
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
-        self.inputs_scaler = target_scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        scaler = InvertibleStandardizer if spec.scale_inputs else Observer
+        self.inputs_scaler: OnlineStandardizer = scaler(spec.row_shape, name="inputs")
         self.complete()
 
     def _output_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -39,9 +41,13 @@ class ReconstructionNetwork(TaskNetwork):
         return self.core_inputs(x)
 
     def predict_and_loss(self, x: Tensor, y: Tensor, *, training: bool) -> Evaluated:
-        z = self.core_inputs(x)
-        reconstruction = self._rows(self.answer(x, training=training))
-        return Evaluated(self.unscale(x, reconstruction), self._loss_of(z, reconstruction), flat(z - reconstruction))
+        return self.evaluate(x, y, self.answer(x, training=training))
+
+    def evaluate(self, x: Tensor, y: Tensor, z: Tensor) -> Evaluated:
+        targets, reconstruction = self.core_inputs(x), self._rows(z)
+        losses = self._loss_of(targets, reconstruction)
+        raw = self.unscale(x, tf.cast(reconstruction, x.dtype))
+        return Evaluated(raw, losses, flat(targets - reconstruction), losses)
 
     def unscale(self, x: Tensor, z: Tensor) -> Tensor:
         raw: Tensor = tf.reshape(self.inputs_scaler.restore(self._rows(z)), (-1, self.outputs_per_row))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor
 from learnd.core.types import Float32Array, NamedArrays
-from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads, scaler, target_scaler
+from learnd.tasks.network import NetworkSpec, Symbolic, TaskNetwork, in_spreads, scaler, target_scaler, within_reach
 
 
 class RegressionNetwork(TaskNetwork):
@@ -34,6 +34,9 @@ class RegressionNetwork(TaskNetwork):
     def scale(self, x: Tensor, predictions: Tensor) -> Tensor:
         scaled: Tensor = self.target_scaler(predictions)
         return scaled
+
+    def objective(self, targets: Tensor, z: Tensor) -> Tensor:
+        return self._loss_of(within_reach(self.target_scaler, targets), z)
 
     def least_spreads(self, answers: NamedArrays) -> Mapping[str, Float32Array | float]:
         return {"prediction": self.target_scaler.spread.numpy()}

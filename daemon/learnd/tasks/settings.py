@@ -29,6 +29,8 @@ class TaskSettings(Section):
     """Reference for a prediction's error."""
     has_classes: ClassVar[bool] = False
     """True if the target is a label."""
+    mixes: ClassVar[bool] = True
+    """True if simple rules, such as the last value, can answer the task next to a model."""
     needs_times: ClassVar[bool] = False
     """True if `max_gap_s` has no meaning without the time of each reading."""
     stateless: ClassVar[frozenset[str]] = frozenset({"max_gap_s", "duplicates", "max_keys"})
@@ -174,6 +176,7 @@ class ReconstructionSettings(TaskSettings):
     """Number of last readings of the key in one input. Absent: only the newest reading."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "inputs"
+    mixes: ClassVar[bool] = False
 
     def target_count(self, features: int, targets: int) -> int:
         return 0

@@ -51,7 +51,7 @@ class Labels:
             rows = zip(labels, numbers, learnable & known, strict=True)
             by_class = [self._weight(str(label), number) if counts else 0.0 for label, number, counts in rows]
             weights = np.array(by_class, np.float32) * (1.0 if weights is None else weights)
-        targets = numbers.astype(np.float32)[:, None]
+        targets = numbers.astype(np.float64)[:, None]
         numbered = replace(samples, y=targets, weights=weights, labels=None)
         if learnable.all():
             return Transformed(numbered)

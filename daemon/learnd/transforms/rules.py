@@ -14,7 +14,6 @@ from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason, SkipReason
 from learnd.core.types import (
     Batch,
-    Float32Array,
     Float64Array,
     Records,
     Reject,
@@ -166,8 +165,11 @@ class Rules:
     """
 
     def __init__(self, rules: Sequence[Rule], *, drop_duplicates: bool, max_keys: int) -> None:
-        # Readings are float32, so limits are rounded too: otherwise a reading of 0.1 would exceed a limit of 0.1.
-        self._rules = [replace(r, min=float(np.float32(r.min)), max=float(np.float32(r.max))) for r in rules]
+        # A reading that was sent as float32 may exceed the limit that it equals: 0.1 is 0.10000000149 there.
+        self._rules = [
+            replace(r, min=min(r.min, float(np.float32(r.min))), max=max(r.max, float(np.float32(r.max))))
+            for r in rules
+        ]
         self._columns = [rule.column for rule in rules]
         self._drop_duplicates = drop_duplicates
         self._max_keys = max_keys
@@ -278,7 +280,7 @@ def _reject(samples: Samples, row: int, fault: RejectReason, detail: str, result
     result.rejects[origin, offset] = Reject(origin, offset, fault, detail, None)
 
 
-def _with_replacements(x: Float32Array, replacements: Sequence[tuple[int, int, float]]) -> Float32Array:
+def _with_replacements(x: Float64Array, replacements: Sequence[tuple[int, int, float]]) -> Float64Array:
     """Return a copy of *x* with replaced values, because values that flow are never written to."""
     if not replacements:
         return x

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from learnd.core.reasons import SkipReason
-from learnd.core.types import Batch, Float32Array, Float64Array, State, Transformed
+from learnd.core.types import Batch, Float64Array, State, Transformed
 
 
 @dataclass(slots=True)
 class _Series:
     """The recent readings of one key."""
 
-    history: Float32Array
+    history: Float64Array
     """Shape (depth, features), the newest reading last. Rows before the first reading are zeros."""
     run: int = 0
     """Number of consecutive readings without a gap, at most the length of a window."""
@@ -64,9 +64,9 @@ class Windows:
     def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
         if not len(samples):
-            x = np.empty((0, self._window, self._features), np.float32)
-            return Transformed(replace(samples, x=x, y=np.empty((0, self._targets), np.float32)))
-        spans = np.empty((len(samples), self._span, self._features), np.float32)
+            x = np.empty((0, self._window, self._features), np.float64)
+            return Transformed(replace(samples, x=x, y=np.empty((0, self._targets), np.float64)))
+        spans = np.empty((len(samples), self._span, self._features), np.float64)
         ready = np.zeros(len(samples), bool)
         skipped: Counter[SkipReason] = Counter()
         for key, rows in _rows_by_key(samples.keys).items():
@@ -75,7 +75,7 @@ class Windows:
                 if len(self._series) >= self._max_keys:
                     skipped[SkipReason.TOO_MANY_KEYS] += len(rows)
                     continue
-                series = self._series[key] = _Series(np.zeros((self._depth, self._features), np.float32))
+                series = self._series[key] = _Series(np.zeros((self._depth, self._features), np.float64))
             fresh = self._in_time(series, samples.times_s[rows])
             skipped[SkipReason.DUPLICATE_TIME] += len(rows) - int(fresh.sum())
             rows = rows[fresh]
@@ -101,10 +101,10 @@ class Windows:
     def _cut(
         self,
         series: _Series,
-        readings: Float32Array,
+        readings: Float64Array,
         times_s: Float64Array,
         rows: npt.NDArray[np.int64],
-        spans: Float32Array,
+        spans: Float64Array,
     ) -> npt.NDArray[np.bool_]:
         """Write the window that ends at each of *readings* into *spans*; return a mask of the complete windows."""
         count = len(readings)
@@ -127,7 +127,7 @@ class Windows:
         shape = (len(series), self._depth, self._features)
         return {
             "keys": list(self._series),
-            "history": np.array([s.history for s in series], np.float32).reshape(shape),
+            "history": np.array([s.history for s in series], np.float64).reshape(shape),
             "run": np.array([s.run for s in series], np.int64),
             "last_s": np.array([s.last_s for s in series], np.float64),
         }

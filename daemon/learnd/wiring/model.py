@@ -48,6 +48,7 @@ class Model:
     freeze : the layers that are not trained
     thaw_at : number of learned samples after which they are trained; None: never
     labels : the known classes
+    spec : the requirements that the core was built for
     """
 
     network: ExportableNetwork
@@ -56,6 +57,7 @@ class Model:
     freeze: Freeze
     thaw_at: int | None
     labels: tuple[str, ...]
+    spec: CoreSpec
 
 
 def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None) -> Model:
@@ -112,7 +114,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     )
     if origin is not None:
         _assign(network, origin, new_head=recipe.model.head is not None)
-    return Model(network, core.stored, origin, frozen, thaw_at, labels)
+    return Model(network, core.stored, origin, frozen, thaw_at, labels, spec)
 
 
 def require_no_batch_statistics(network: Network) -> None:

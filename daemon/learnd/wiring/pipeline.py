@@ -105,12 +105,12 @@ def _publishing(
     settings: Settings, recipe: LearningRecipe, core: Learning, metrics: Metrics, clock: Clock
 ) -> Publishing:
     export, averaged = settings.export, core.model.averaged
-    no_target = np.zeros((1, settings.target_count), np.float32)
+    no_target = np.zeros((1, settings.target_count))
     exporter = Exporter(
         settings.data_dir / "exports",
         export,
         answer=averaged.predict,
-        freeze=lambda x, weights: averaged.frozen_losses(weights, x[:1], no_target),
+        freeze=lambda x, weights: averaged.frozen_losses(weights, x[:1].astype(np.float64), no_target),
         recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
         description=describe(settings),
         uploader=Uploader(export.upload, clock=clock) if export.upload is not None else None,

@@ -3,12 +3,13 @@
 from learnd.config.settings import Settings
 from learnd.core.layout import TextLayout
 from learnd.core.protocols import Decoder, Source, Transform
-from learnd.core.types import Position, Records, TopicPartition
+from learnd.core.types import KEY_SLOTS, Position, Records, TopicPartition
 from learnd.decoders import DECODERS
 from learnd.decoders.validation import Fields, fields_from
 from learnd.sources import SOURCES
 from learnd.sources.settings import SourceContext
 from learnd.transforms.chain import Chain
+from learnd.transforms.key_slots import KeySlots
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import Rules, rules_from
 from learnd.transforms.windows import Windows
@@ -72,4 +73,6 @@ def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
         )
     if labels is not None:
         parts["labels"] = labels
+    if settings.learning.mixes and settings.decode.key is not None:
+        parts["slots"] = KeySlots(size=KEY_SLOTS)
     return Chain(parts)

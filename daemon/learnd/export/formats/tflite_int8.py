@@ -15,9 +15,11 @@ from learnd.export.formats.tflite import Converter, ServedNetwork, TFLiteFormat
 
 _SCALING = {"SUB", "DIV", "MUL", "ADD", "MINIMUM", "MAXIMUM", "STRIDED_SLICE", "TILE", "RESHAPE", "DEQUANTIZE"}
 """Operators between raw numbers and standard units."""
+_SOFT_LIMIT = {"RELU", "RELU_0_TO_1", "LOG", "EXP", "NOT_EQUAL", "EQUAL", "SELECT", "SELECT_V2"}
+"""Operators of the soft limit of inputs, of its inverse, and of missing values."""
 _SCORE = {"SQUARED_DIFFERENCE", "MEAN"}
 """Operators between an answer, the input and the score. In int8 no score could exceed those of the calibration rows."""
-_EDGE_OPERATORS = _SCALING | _SCORE
+_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SCORE
 
 
 class Int8Format(TFLiteFormat):

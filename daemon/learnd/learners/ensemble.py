@@ -1,0 +1,196 @@
+"""The update of ``learning.mode: auto``: several members learn each sample, and a pool of experts answers.
+
+Two networks of the same architecture differ in what they replay. The recent one replays the newest samples and follows
+drift. The reservoir one replays a uniform choice of all samples, and is better while the stream stays the same. Where
+the recent one is clearly better, what the reservoir holds is no longer true: the reservoir then takes over everything
+from the recent network. No drift detector is needed.
+
+Published are the averaged weights of the network whose average stands better, the champion. Experts such as the last
+value exist in the daemon alone: a published model cannot know the last truth.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from learnd.core.protocols import Network
+from learnd.core.tensors import Tensor, TfVariable, Variable
+from learnd.learners.linear_member import LinearMember
+from learnd.learners.member import Member
+from learnd.learners.pool import FADING, Mixture, Pool, Sample
+from learnd.learners.update import UpdateResult, once
+
+DRIFT = 1.2
+"""Ratio of the reservoir network's error to the recent one's, at which the reservoir is emptied."""
+_FIRST_SAMPLES = 200
+
+
+class EnsembleUpdate:
+    """The update of an ensemble, one sample at a time.
+
+    Parameters
+    ----------
+    recent : the network's own core
+    reservoir : a second core; None for a model that is too expensive to learn twice
+    """
+
+    def __init__(
+        self, network: Network, recent: Member, reservoir: Member | None, linear: LinearMember, pool: Pool
+    ) -> None:
+        self._network = network
+        self.recent = recent
+        self.reservoir = reservoir
+        self._linear = linear
+        self.pool = pool
+        self.optimizer = recent.optimizer
+        networks = 1 if reservoir is None else 2
+        self._fading = tf.Variable(tf.zeros(2 * networks), trainable=False)
+        """Fading losses of the networks: of their live weights, then of their averages."""
+        self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._emptied_at = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.drifts = tf.Variable(0, dtype=tf.int64, trainable=False)
+        """Number of times that the reservoir was emptied."""
+
+    def networks(self) -> list[Member]:
+        """Return the members that are networks."""
+        return [self.recent] if self.reservoir is None else [self.recent, self.reservoir]
+
+    def reservoir_leads(self) -> Tensor:
+        """Return a boolean tensor: True if the reservoir network's average is the champion."""
+        if self.reservoir is None:
+            return tf.constant(False)  # type: ignore[no-any-return]  # TensorFlow has no types
+        leads: Tensor = self._fading[3] < self._fading[2]
+        return leads
+
+    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+        """Predict and evaluate a row, without learning from it."""
+        inputs = self._network.core_inputs(x)
+        live = [member.answer(inputs) for member in self._members()]
+        outputs = tf.concat([*live, *self._averaged_answers(inputs)], axis=0)
+        return self._result(self.pool.predict(Sample(x, y, slots, outputs)))
+
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
+        """Predict and evaluate a row, then learn from it."""
+        network = self._network
+        inputs, targets = network.core_inputs(x), network.core_targets(x, y)
+        averaged = self._averaged_answers(inputs)
+        live = [member.learn(inputs, targets, weights) for member in self._members()]
+        sample = Sample(x, y, slots, tf.concat([*live, *averaged], axis=0))
+        mixture = self.pool.predict(sample)
+        result = self._result(mixture)
+        self._follow(self.pool.learn(sample, mixture))
+        network.observe(x, y)
+        return result
+
+    def _members(self) -> list[Member | LinearMember]:
+        return [*self.networks(), self._linear]
+
+    def _averaged_answers(self, inputs: Tensor) -> list[Tensor]:
+        return [member.averaged_answer(inputs) for member in self._members()]
+
+    def _result(self, mixture: Mixture) -> UpdateResult:
+        count = len(self._members())
+        recent, last = mixture.member_losses[count], mixture.member_losses[count + len(self.networks()) - 1]
+        champion = tf.where(self.reservoir_leads(), last, recent)
+        return UpdateResult(mixture.predictions, mixture.losses, champion[None], mixture.residuals)
+
+    def _follow(self, losses: Tensor) -> None:
+        """Follow the networks' fading losses."""
+        networks, count = len(self.networks()), len(self._members())
+        samples = self._samples + 1
+        of_networks = tf.concat([losses[:networks], losses[count : count + networks]], axis=0)
+        share = 1.0 / tf.minimum(tf.cast(samples, tf.float32), FADING)
+        self._fading.assign(self._fading + share * (of_networks - self._fading))
+        self._samples.assign_add(1)
+
+    def settle_due(self) -> Tensor:
+        """Return a boolean tensor: true if `settle` has to run before the next sample."""
+        due: Tensor = self._network.scales_due() | self._is_stale()
+        return due
+
+    def settle(self) -> None:
+        """Renew the scales, and empty the reservoir, where that is due."""
+        once(self._network.scales_due(), self._network.renew_scales)
+        if (reservoir := self.reservoir) is not None:
+            once(self._is_stale(), lambda: self._empty(reservoir))
+
+    def _is_stale(self) -> Tensor:
+        """Return a boolean tensor: true if the reservoir no longer describes the stream."""
+        if self.reservoir is None:
+            return tf.constant(False)  # type: ignore[no-any-return]  # TensorFlow has no types
+        samples = self._samples
+        settled = (samples > _FIRST_SAMPLES) & (samples - self._emptied_at > int(FADING))
+        stale: Tensor = settled & (self._fading[2] * DRIFT < self._fading[3])
+        return stale
+
+    def _empty(self, reservoir: Member) -> None:
+        reservoir.become(self.recent)
+        self._fading.assign(tf.gather(self._fading, [0, 0, 2, 2]))
+        self._emptied_at.assign(self._samples)
+        self.drifts.assign_add(1)
+
+    def refusals(self) -> tuple[int, int]:
+        """Return the numbers of refused updates and of rollbacks of all networks since the model began."""
+        guards = [member.guard for member in self.networks()]
+        refused = sum(int(guard.refused.value().numpy()) for guard in guards)
+        return refused, sum(int(guard.rollbacks.value().numpy()) for guard in guards)
+
+    def variables(self) -> Mapping[str, TfVariable | Variable]:
+        """Return the variables for the checkpoint by name, without the weights and the optimizer of the network."""
+        named: dict[str, TfVariable | Variable] = {
+            "fading": self._fading,
+            "samples": self._samples,
+            "emptied_at": self._emptied_at,
+            "drifts": self.drifts,
+        }
+        parts: dict[str, Member | LinearMember | Pool] = {
+            "recent": self.recent,
+            "linear": self._linear,
+            "pool": self.pool,
+        }
+        if (reservoir := self.reservoir) is not None:
+            parts["reservoir"] = reservoir
+            named |= {f"reservoir/weight/{i}": v for i, v in enumerate(reservoir.core.variables)}
+            named |= {
+                f"reservoir/optimizer/{i}": v
+                for i, v in enumerate(reservoir.optimizer.variables)
+                if not v.path.endswith("learning_rate")
+            }
+        return named | {f"{part}/{name}": v for part, owner in parts.items() for name, v in owner.variables().items()}
+
+
+class ChampionAverager:
+    """The averager of an ensemble: the averaged weights of the champion, which are published."""
+
+    every_samples: int | None = None
+
+    def __init__(self, update: EnsembleUpdate) -> None:
+        self._update = update
+        self._weights: Sequence[Variable] = ()
+
+    def build(self, weights: Sequence[Variable]) -> None:
+        """Remember the averaged *weights*; the members have made the averages."""
+        self._weights = weights
+
+    def observe(self, due: Tensor) -> None:
+        """Take no snapshot: the members average at every update."""
+
+    def ready(self) -> Tensor:
+        """Return a boolean scalar: true after the first update."""
+        return self._update.recent.ready()
+
+    def averages(self) -> Sequence[Tensor] | None:
+        """Return the champion's averages in the order of the weights."""
+        recent = self._update.recent.pairs()
+        reservoir = self._update.reservoir
+        leads = self._update.reservoir_leads()
+        others = recent if reservoir is None else reservoir.pairs()
+        average_of = {
+            id(variable): tf.where(leads, other, mine)
+            for (variable, mine), (_, other) in zip(recent, others, strict=True)
+        }
+        return [average_of.get(id(v), tf.convert_to_tensor(v.value)) for v in self._weights]
+
+    def variables(self) -> Mapping[str, TfVariable]:
+        """Return an empty mapping: the state is the members'."""
+        return {}
