@@ -22,7 +22,7 @@ from learnd.learners.update import UpdateResult, once
 
 DRIFT = 1.2
 """Ratio of the reservoir network's error to the recent one's, at which the reservoir is emptied."""
-_FIRST_SAMPLES = 200
+_FIRST_SAMPLES = 1000
 
 
 class EnsembleUpdate:

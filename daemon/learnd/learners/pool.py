@@ -16,6 +16,8 @@ ETA = 0.5
 """Rate at which weights follow losses."""
 SHARE = 0.01
 """Share of all weight that is spread evenly at every sample."""
+_FLOOR = 2.0
+"""Weights below this many even shares do not enter the mixture."""
 CAP = 4.0
 """Largest loss of an expert in one sample."""
 FADING = 300.0
@@ -92,7 +94,14 @@ class _Weights:
         self.logarithms = tf.Variable(tf.zeros(count), trainable=False)
 
     def value(self) -> Tensor:
-        weights: Tensor = tf.nn.softmax(self.logarithms)
+        """Return the weights of the mixture.
+
+        Without the part that is spread evenly: it is for coming back. An expert far from the truth must not have it.
+        """
+        count = float(self.logarithms.shape[0])
+        own = tf.maximum(tf.nn.softmax(self.logarithms) - _FLOOR * SHARE / count, 0.0)
+        total = tf.reduce_sum(own)
+        weights: Tensor = tf.where(total > 0.0, own / tf.maximum(total, _SMALLEST), 1.0 / count)
         return weights
 
     def learn(self, losses: Tensor) -> None:
