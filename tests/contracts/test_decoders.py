@@ -38,13 +38,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_good_records_become_samples(case: Case) -> None:
-    """float32, features and targets apart, in order; time and key from the record where no field has them."""
+    """float64, features and targets apart, in order; time and key from the record where no field has them."""
     make, write = case
     samples, rejects = make().decode(_records([write(1.0, 2.5, -3.0), write(4.0, 5.0, 6.0)]))
     assert not rejects
     assert samples.x.tolist() == [[1.0, 2.5], [4.0, 5.0]]
     assert samples.y.tolist() == [[-3.0], [6.0]]
-    assert samples.x.dtype == samples.y.dtype == np.float32
+    assert samples.x.dtype == samples.y.dtype == np.float64
     assert samples.times_s.tolist() == [1.5, 1.5]
     assert samples.keys.tolist() == ["t/0", "t/0"]
 

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 
 from learnd.checkpoint import state_codec
+from learnd.config.settings import Settings
 from learnd.core.types import Samples
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, settings
 
 pytestmark = pytest.mark.usefixtures("shared_traces")
 
-CASES: dict[str, dict[str, Any]] = {"per_sample": {}, "micro_batch": {"batch_size": 4}}
+CASES: dict[str, dict[str, Any]] = {"auto": {}, "per_sample": {}, "micro_batch": {"batch_size": 4}}
+
+
+def _options(data_dir: Path, mode: str) -> Settings:
+    averaging = {"averaging": None} if mode == "auto" else {}  # it averages by itself
+    return settings(data_dir, learning={"mode": mode, **CASES[mode]}, **averaging)
 
 
 def _samples(first: int, last: int) -> Samples:
@@ -24,7 +30,7 @@ def _samples(first: int, last: int) -> Samples:
 @pytest.mark.parametrize("mode", CASES)
 def test_samples_are_learned_once_and_in_order(mode: str, tmp_path: Path) -> None:
     """Results speak of the samples in the order of arrival; empty input is fine; updates are counted."""
-    pipeline = make_pipeline(settings(tmp_path, learning={"mode": mode, **CASES[mode]}))
+    pipeline = make_pipeline(_options(tmp_path, mode))
     results = [pipeline.model.learner.learn(_samples(a, b)) for a, b in ((0, 0), (0, 1), (1, 7), (7, 7), (7, 40))]
     offsets = [int(offset) for result in results for offset in result.samples.offsets]
     assert offsets == list(range(40))
@@ -37,7 +43,7 @@ def test_samples_are_learned_once_and_in_order(mode: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("mode", CASES)
 def test_a_restored_learner_goes_on_the_same(mode: str, tmp_path: Path) -> None:
     """Variables and host state together are all there is; the state passes the codec."""
-    options = settings(tmp_path, learning={"mode": mode, **CASES[mode]})
+    options = _options(tmp_path, mode)
     one, other = make_pipeline(options), make_pipeline(options)
     one.model.learner.learn(_samples(0, 21))
     for name, variable in other.saving.checkpoints._live.items():

@@ -88,7 +88,7 @@ def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) ->
     assert losses[-500:].mean() < 0.5 * losses[10:310].mean()
     assert pipeline.model.retraces() == 0
 
-    x, weights = samples.x[-32:], pipeline.model.averaged.weights()
+    x, weights = samples.x[-32:].astype(np.float32), pipeline.model.averaged.weights()
     wanted = pipeline.model.averaged.predict(x, weights)
     for name in ("saved_model", "tflite"):
         implementation = EXPORTERS[name].load()()

@@ -147,10 +147,10 @@ def json_schema() -> dict[str, Any]:
     for name, short_form in (("features", names), ("target", {"type": "string"})):
         annotations = {key: properties[name].pop(key) for key in ("description", "default") if key in properties[name]}
         properties[name] = {"anyOf": [short_form, properties[name]], **annotations}
-    for section, key, default in (*_DEFAULT_KINDS, ("learning", "mode", None)):
+    for section, key, default in (*_DEFAULT_KINDS, ("learning", "mode", "auto")):
         for reference in properties[section].get("oneOf", []):
             definition = schema["$defs"][reference["$ref"].rpartition("/")[2]]
-            if default in (None, definition["properties"][key].get("const")):
+            if definition["properties"][key].get("const") == default:
                 definition["required"] = [name for name in definition["required"] if name != key]
         properties[section]["anyOf"] = properties[section].pop("oneOf")
     feature = schema["$defs"]["FeatureSettings"]

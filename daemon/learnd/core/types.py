@@ -303,6 +303,22 @@ class PrequentialScores:
     mean_loss: float = math.nan
 
 
+@dataclass(frozen=True, slots=True)
+class MixtureState:
+    """The state of a mixture of experts.
+
+    Attributes
+    ----------
+    weights : of each expert, by its name; they add up to 1
+    champion : the network whose average is published
+    drifts : number of times that the reservoir was emptied because the stream had changed
+    """
+
+    weights: Mapping[str, float]
+    champion: str
+    drifts: int
+
+
 FrozenLosses = Callable[[Float64Array, Float64Array], Float32Array]
 """A function of raw rows and their targets to the losses, shape (n,), of weights that never change."""
 

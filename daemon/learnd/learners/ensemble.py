@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Network
 from learnd.core.tensors import Tensor, TfVariable, Variable
+from learnd.core.types import MixtureState
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
 from learnd.learners.pool import FADING, Mixture, Pool, Sample
@@ -134,6 +135,12 @@ class EnsembleUpdate:
         guards = [member.guard for member in self.networks()]
         refused = sum(int(guard.refused.value().numpy()) for guard in guards)
         return refused, sum(int(guard.rollbacks.value().numpy()) for guard in guards)
+
+    def mixture(self) -> MixtureState | None:
+        """Return the weights of the experts, the champion, and the number of drifts."""
+        weights = self.pool.weights().numpy().tolist()
+        champion = "reservoir" if bool(self.reservoir_leads().numpy()) else "recent"
+        return MixtureState(dict(zip(self.pool.names, weights, strict=True)), champion, int(self.drifts.numpy()))
 
     def variables(self) -> Mapping[str, TfVariable | Variable]:
         """Return the variables for the checkpoint by name, without the weights and the optimizer of the network."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from learnd.core.reasons import FAULTS, RejectReason, SkipReason
-from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
+from learnd.core.types import Batch, MixtureState, PrequentialScores, StepResult, TopicPartition
 
 
 class Metrics:
@@ -62,6 +62,15 @@ class Metrics:
             "updates_refused_total", "Updates refused because they would have broken the model."
         )
         self.rollbacks = self._counter("rollbacks_total", "Rollbacks to the averaged weights.")
+        self.drifts = self._counter(
+            "drifts_total", "Times that the stored samples were emptied because the stream had changed."
+        )
+        self._expert_weight = self._gauge(
+            "expert_weight", "Share of each expert in the prediction; absent for a single learner.", ("expert",)
+        )
+        self._champion = self._gauge(
+            "champion", "1 for the network whose average is published; absent for a single learner.", ("network",)
+        )
         self.model_samples = self._gauge("model_samples", "Samples that the model has learned, all runs included.")
         loss = self._gauge(
             "prequential_loss",
@@ -127,6 +136,13 @@ class Metrics:
     def build(self, *, name: str, version: str, tensorflow: str) -> None:
         """Set the labels that name this process."""
         self._build.labels(name, version, tensorflow).set(1)
+
+    def set_mixture(self, mixture: MixtureState) -> None:
+        """Show the weights of the experts, and whose average is published."""
+        for expert, weight in mixture.weights.items():
+            self._expert_weight.labels(expert).set(weight)
+        for network in ("recent", "reservoir"):
+            self._champion.labels(network).set(network == mixture.champion)
 
     def observe(self, batch: Batch, result: StepResult, scores: PrequentialScores, *, model_samples: int) -> None:
         """Count one batch, after which the model has learned *model_samples* in its life."""

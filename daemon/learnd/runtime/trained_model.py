@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from learnd.core.protocols import Learner
 from learnd.core.tensors import Array
+from learnd.core.types import MixtureState
 from learnd.learners.averaged import AveragedModel
 
 
@@ -18,6 +19,7 @@ class TrainedModel:
     refusals : returns the numbers of refused updates and of rollbacks since the model began
     weights : returns the served state by its names in a checkpoint, with averaged weights; the arrays never change
     continuation : returns the arrays that an export needs, besides weights, for further training; they never change
+    mixture : returns the state of the mixture of experts; None for a single learner
     retraces : returns the number of unexpected compilations of the update
     """
 
@@ -27,4 +29,5 @@ class TrainedModel:
     refusals: Callable[[], tuple[int, int]]
     weights: Callable[[], Mapping[str, Array]]
     continuation: Callable[[], Mapping[str, Array]]
+    mixture: Callable[[], MixtureState | None]
     retraces: Callable[[], int]

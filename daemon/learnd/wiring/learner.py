@@ -124,6 +124,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         refusals=update.refusals,
         weights=lambda: dict(zip(served_names, averaged.weights(), strict=True)),
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
+        mixture=update.mixture,
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
