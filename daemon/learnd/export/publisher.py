@@ -185,6 +185,7 @@ class Exporter:
         head = {
             "number": number,
             "created_at": manifest.iso_time(self._now()),
+            "republished_of": None,
             "parent": manifest.parent(self._versions.newest(), snapshot.published),
         }
         write_request(

@@ -65,13 +65,14 @@ class Outputs(NamedTuple):
     ----------
     predictions : float32, shape (g, batch_rows, outputs)
     losses, averaged_losses : float32, shape (g, batch_rows)
-    residuals : float32, shape (g, batch_rows, outputs)
+    residuals, averaged_predictions : float32, shape (g, batch_rows, outputs)
     """
 
     predictions: Float32Array
     losses: Float32Array
     averaged_losses: Float32Array
     residuals: Float32Array
+    averaged_predictions: Float32Array
 
 
 class _Traced(Protocol):
@@ -211,7 +212,8 @@ class CompiledChunk:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self.batch_rows, tf.int64)
         rows, outputs = (self.groups, self.batch_rows), self._network.outputs_per_row
-        columns = (tf.zeros((*rows, outputs)), tf.zeros(rows), tf.zeros(rows), tf.zeros((*rows, outputs)))
+        wide, narrow = tf.zeros((*rows, outputs)), tf.zeros(rows)
+        columns = (wide, narrow, narrow, wide, wide)
 
         def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)

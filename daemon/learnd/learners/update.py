@@ -26,12 +26,14 @@ class UpdateResult(NamedTuple):
     predictions : (rows, outputs)
     losses, averaged_losses : (rows,), of the live and of the averaged network
     residuals : (rows, outputs)
+    averaged_predictions : (rows, outputs)
     """
 
     predictions: Tensor
     losses: Tensor
     averaged_losses: Tensor
     residuals: Tensor
+    averaged_predictions: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ class Update:
     def test(self, x: Tensor, y: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
         result = self._network.predict_and_loss(x, y, training=False)
-        averaged_losses = self._averaged.losses(x, y, result.losses)
-        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
+        losses, predictions = self._averaged.evaluate(x, y, result)
+        return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> UpdateResult:
         """Predict and evaluate rows, then learn from them. Without *observe* the online statistics do not change."""
@@ -91,14 +93,14 @@ class Update:
         if result is None:
             assert trained is not None
             result = Evaluated(*(part[:rows] for part in trained))
-        averaged_losses = self._averaged.losses(x, y, result.losses)
+        losses, predictions = self._averaged.evaluate(x, y, result)
         self._train_again(*rows_and_replayed)
         self._averaged.observe(x)
         if observe:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
-        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
+        return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def _with_replayed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
         """Return the new rows, followed by the replayed ones."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from learnd.core.errors import ExportError
+from learnd.core.quality import Compared, Measure
 from learnd.core.schedule import IntervalTrigger
 from learnd.core.types import Published, Snapshot, StepResult
 from learnd.evaluation.export_loss import FrozenForward
@@ -19,11 +20,13 @@ class Publishing:
     """Exports that start when they are due. Their outcomes are recorded, and the newest is evaluated on later
     samples."""
 
-    def __init__(self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics) -> None:
+    def __init__(
+        self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics, measure: Measure | None = None
+    ) -> None:
         self.exporter = exporter
         self.trigger = trigger
         self._metrics = metrics
-        self._forward = FrozenForward()
+        self._forward = FrozenForward(measure)
         self.last: Exported | None = None
         """The newest export of this process."""
         self._error = ""
@@ -41,13 +44,17 @@ class Publishing:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
 
-    def observe(self, result: StepResult) -> None:
+    def observe(self, result: StepResult, compared: Compared | None = None) -> None:
         """Evaluate the newest export on the samples of *result*, which arrived after it."""
-        self._metrics.export_loss.set(self._forward.observe(result))
+        self._metrics.export_loss.set(self._forward.observe(result, compared))
 
-    def newest_loss(self) -> Published | None:
-        """Return the loss of the newest export on samples after it; None if it is unknown."""
+    def published(self) -> Published | None:
+        """Return the errors of the newest export on all samples after it; None if they are unknown."""
         return self._forward.published()
+
+    def newest_errors(self) -> Published | None:
+        """Return the same without the newest samples, which are evaluated together with later ones."""
+        return self._forward.published(wait=True)
 
     def due(self, samples: int) -> bool:
         """Return whether an export is due by schedule or request, and none is being built.
