@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog.testing
 
+from learnd.core.quality import Errors, Figures, Quality
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import MemorySource
 from learnd.wiring.pipeline import make_pipeline
@@ -145,10 +147,6 @@ def test_every_task_has_a_naive_forecast_and_continues_it_after_a_restart(task: 
 
 def test_the_warning_changes_sides_only_beyond_a_margin(tmp_path: Path) -> None:
     """Worse, a little better, better, worse: three events, not one per refresh."""
-    import structlog.testing  # noqa: PLC0415
-
-    from learnd.core.quality import Errors, Figures, Quality  # noqa: PLC0415
-
     pipeline = make_pipeline(settings(tmp_path), source=MemorySource([]))
     watch = pipeline.quality
 

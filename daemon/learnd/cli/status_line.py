@@ -74,4 +74,6 @@ class StatusLine:
             f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint in this run yet",
             f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export in this run yet",
         ]
+        if refused := pipeline.publishing.refused:
+            parts.append(f"export refused: worse than {refused.reason}")
         return " | ".join(parts)

@@ -128,6 +128,8 @@ def _origin(document: Mapping[str, Any]) -> str:
     ]
     table = _table(["topic", "partition", "next offset (not yet read)"], rows)
     order = f"The previous export was {parent['number']}." if parent else "This is the first export in its folder."
+    if original := document["republished_of"]:
+        order += f" An operator published the content of export {original} again."
     when = f", from {times['first']} to {times['last']}" if times else ""
     batches = document["updates"] != document["samples"]
     waiting = " The newest records that were read may still be waiting for a full micro-batch." if batches else ""

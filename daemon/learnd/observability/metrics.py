@@ -131,6 +131,12 @@ class Metrics:
         )
         self._exports = self._counter("exports_total", "Exports published.")
         self.export_failures = self._counter("export_failures_total", "Exports that failed.")
+        refused = self._counter(
+            "export_refusals_total",
+            "Exports that the gate refused, because they are worse than the newest export or than a naive forecast.",
+            ("reason",),
+        )
+        self._refused_exports = {reason: refused.labels(reason) for reason in ("published", "naive")}
         self._export_seconds = self._gauge("export_duration_seconds", "Duration of the last export.")
         self._export_time = self._gauge(
             "export_last_success_timestamp_seconds", "Time at which the last export was published."
@@ -197,6 +203,10 @@ class Metrics:
         self._export_seconds.set(duration_s)
         self._export_number.set(number)
         self._export_time.set_to_current_time()
+
+    def export_refused(self, reason: str) -> None:
+        """Count an export that the gate refused."""
+        self._refused_exports[reason].inc()
 
     def uploaded(self, number: int) -> None:
         """Count an upload that has just been completed."""
