@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import structlog
 import tensorflow as tf
 
 import learnd
@@ -18,6 +19,7 @@ from learnd.export.publisher import Exporter
 from learnd.export.settings import ExportSettings
 from learnd.export.signing import Signer
 from learnd.export.upload import Uploader
+from learnd.learners.schedule_check import decays_to_zero
 from learnd.observability.metrics import Metrics
 from learnd.runtime.loop import Pipeline
 from learnd.runtime.model_events import ModelEvents
@@ -31,6 +33,8 @@ from learnd.wiring.learner import Learning, make_learning
 from learnd.wiring.sinks import make_dead_letters, make_predictions
 from learnd.wiring.stream import make_decoder, make_source, make_transforms
 from learnd.wiring.warm_start import pinned_copy
+
+log = structlog.get_logger()
 
 
 def make_pipeline(
@@ -63,6 +67,7 @@ def make_pipeline(
     metrics = Metrics()
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     _require_key(settings.export)
+    _warn_of_decay(settings)
     evaluator = _evaluation(settings, labels)
     return Pipeline(
         reader=Reader(
@@ -103,6 +108,20 @@ def _saving(settings: Settings, core: Learning, metrics: Metrics, clock: Clock) 
         max_failures=checkpoint.max_failures,
         metrics=metrics,
     )
+
+
+def _warn_of_decay(settings: Settings) -> None:
+    """Log a warning if the learning rate decays to zero: a stream has no end, and such a model stops to learn."""
+    optimizer = getattr(settings.learning, "optimizer", None)
+    rate = getattr(optimizer, "learning_rate", None)
+    if isinstance(rate, dict) and decays_to_zero(rate):
+        log.warning(
+            "learning_rate_decays_to_zero",
+            option="learning.optimizer.learning_rate",
+            schedule=rate["kind"],
+            note="then nothing is learned any more, however the stream changes; set a number, or a schedule that ends "
+            "above zero, such as CosineDecay with alpha: 0.1",
+        )
 
 
 def _evaluation(settings: Settings, labels: Labels | None) -> Evaluation:
