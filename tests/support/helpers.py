@@ -93,7 +93,9 @@ def step_result(
     """Return what learning all of *samples* might have given."""
     learned = np.ones(len(samples), np.bool_)
     averaged = losses if averaged is None else averaged
-    return StepResult(samples, predictions, losses, averaged, 0.0 * predictions, learned, len(samples), 0.0)
+    return StepResult(
+        samples, predictions, losses, averaged, np.zeros_like(predictions), learned, len(samples), 0.0, predictions
+    )
 
 
 def transformed(transform: Transform, batch: Batch) -> Batch:

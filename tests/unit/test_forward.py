@@ -21,9 +21,9 @@ def _result(values: list[float]) -> StepResult:
     return step_result(make_samples(column, column), column, column[:, 0])
 
 
-def _first_column(x: Float32Array, _y: Float32Array) -> Float32Array:
+def _first_column(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
     column: Float32Array = x[:, 0]
-    return column
+    return column, y
 
 
 def test_the_newest_rows_of_each_batch_are_judged() -> None:
@@ -53,7 +53,7 @@ def test_single_samples_wait_for_others() -> None:
     """A judgement takes as long as learning one; all are judged once there are enough of them, each once."""
     calls = []
 
-    def losses(x: Float32Array, y: Float32Array) -> Float32Array:
+    def losses(x: Float32Array, y: Float32Array) -> tuple[Float32Array, Float32Array]:
         calls.append(len(x))
         return _first_column(x, y)
 

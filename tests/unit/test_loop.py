@@ -49,6 +49,15 @@ class NoExports:
     def newest_samples(self, *, above: int = 0) -> int:
         return self._newest_samples
 
+    def newest_number(self) -> int:
+        return 0
+
+    def held(self) -> bool:
+        return False
+
+    def refusal(self, challenger: Snapshot) -> None:
+        return None
+
     def open(self) -> None: ...
 
     def begin(self, snapshot: Snapshot, *, urgent: bool = False) -> None:

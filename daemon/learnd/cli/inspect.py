@@ -12,7 +12,7 @@ from learnd.cli.native_logs import silence_native_logs
 from learnd.core.errors import ExportDamagedError, StateDamagedError, UsageError
 from learnd.core.tensors import Array
 from learnd.core.types import State
-from learnd.export import manifest, versions
+from learnd.export import gate, manifest, versions
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -59,6 +59,9 @@ def _data_dir(path: Path) -> dict[str, Any]:
         "checkpoints": checkpoints,
         "set_aside": sorted(p.name for p in directory.glob(f"{checkpoint_files.SET_ASIDE}*")),
         "exports": versions.numbers(path / "exports"),
+        "latest": versions.pointed(path / "exports"),
+        "refused_exports": gate.read_refusals(path / "exports") or {"count": 0, "last": None},
+        "hold": versions.read_hold(path / "exports"),
     }
     sound = [checkpoint["number"] for checkpoint in checkpoints if checkpoint["sound"]]
     if sound:

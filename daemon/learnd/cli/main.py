@@ -20,6 +20,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\n{self.format_usage()}")
 
 
+_PLACE_HELP = "a configuration, a data_dir or a folder of exports"
+_HOLD_HELP = "publish nothing automatically until the next rollback or promote without --hold"
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
@@ -49,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_inspect(commands)
     _add_predict(commands)
+    _add_rollback(commands)
+    _add_promote(commands)
     return parser
 
 
@@ -95,6 +99,22 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument("--key", metavar="FIELD", help="field with the name of the machine, for models with windows")
     code_help = "a module to import first, with your own layers of a Keras file"
     predict.add_argument("--code", metavar="MODULE", help=code_help)
+
+
+def _add_rollback(commands: _Commands) -> None:
+    rollback = commands.add_parser("rollback", help="publish the previous export again, under a new number")
+    rollback.add_argument("path", type=Path, metavar="CONFIG|EXPORTS_DIR", help=_PLACE_HELP)
+    to_help = "the number of the export (default: the newest sound one before the one in use)"
+    rollback.add_argument("--to", type=_positive, metavar="N", help=to_help)
+    rollback.add_argument("--hold", action="store_true", help=_HOLD_HELP)
+
+
+def _add_promote(commands: _Commands) -> None:
+    promote = commands.add_parser("promote", help="make one export the newest one; without --hold, release a hold")
+    promote_help = f"the folder of an export; or, with N, {_PLACE_HELP}"
+    promote.add_argument("path", type=Path, metavar="PATH", help=promote_help)
+    promote.add_argument("number", type=_positive, metavar="N", nargs="?", help="the number of the export")
+    promote.add_argument("--hold", action="store_true", help=_HOLD_HELP)
 
 
 def _positive(text: str) -> int:

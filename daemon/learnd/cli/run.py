@@ -87,7 +87,13 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
 
     log = structlog.get_logger()
     progress, status = pipeline.progress, pipeline.status
-    began, scores = status.began, status.scores
+    began, scores, quality, published = (
+        status.began,
+        status.scores,
+        pipeline.quality.quality,
+        pipeline.quality.published,
+    )
+    errors = quality.recent.errors
     counts = {name: getattr(progress, name) - getattr(began, name) for name in ("records", "samples", "updates")}
     reasons = {name: dict(by_reason) for name in ("rejected", "skipped") if (by_reason := getattr(status, name))}
     if reasons and not counts["samples"]:  # without any reason, records wait for a micro-batch to be full
@@ -98,6 +104,14 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
         model_samples=progress.samples,
         **reasons,
         **_rounded(loss=scores.loss, averaged_loss=scores.averaged_loss, absolute_error=scores.absolute_error),
+        **_rounded(
+            skill=errors.live_skill,
+            averaged_skill=errors.averaged_skill,
+            export_skill=math.nan if published is None else published.skill,
+            naive_error=errors.naive,
+        ),
+        recent=_rounded(**quality.recent.measures),
+        since_start=_rounded(**quality.total.measures),
         data_dir=str(settings.data_dir),
     )
 

@@ -14,7 +14,7 @@ _REFRESH_S = 0.25
 
 
 class StatusLine:
-    """One line at the bottom of the terminal: rate, lag, loss, last checkpoint and export. Logs scroll above it."""
+    """One line at the bottom of the terminal, with rate, lag, loss, skill and what was saved. Logs scroll above it."""
 
     def __init__(self, pipeline: Pipeline, name: str, *, enabled: bool) -> None:
         self._pipeline = pipeline
@@ -70,7 +70,10 @@ class StatusLine:
             f"lag {sum(lags.values()):,}" if lags else "lag -",
             f"loss {scores.loss:.4f}",
             f"averaged {scores.averaged_loss:.4f}",
+            f"skill {pipeline.quality.quality.recent.errors.averaged_skill:.2f}",
             f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint in this run yet",
             f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export in this run yet",
         ]
+        if refused := pipeline.publishing.refused:
+            parts.append(f"export refused: worse than {refused.reason}")
         return " | ".join(parts)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from learnd.core.quality import Compared, Quality
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor, TfVariable, Variable
 from learnd.core.types import (
     Batch,
@@ -352,6 +353,15 @@ class Evaluator(Stateful, Protocol):
 
     def scores(self) -> PrequentialScores:
         """Return the evaluation so far."""
+        ...
+
+    @property
+    def compared(self) -> Compared | None:
+        """The naive errors on the newest batch; None if no sample of it has a target."""
+        ...
+
+    def quality(self) -> Quality:
+        """Return how good the predictions were, next to a naive forecast."""
         ...
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from learnd.core.quality import Quality, skill
 from learnd.core.reasons import RejectReason, SkipReason
 
 Float32Array = npt.NDArray[np.float32]
@@ -267,6 +268,7 @@ class StepResult:
     learned : bool, shape (n,); False: the sample was predicted only, because it was held or has no target
     updates : updates taken
     duration_s : seconds spent in the compiled calls
+    averaged_predictions : as `predictions`, of the averaged weights
     """
 
     samples: Samples
@@ -277,6 +279,7 @@ class StepResult:
     learned: BoolArray
     updates: int
     duration_s: float
+    averaged_predictions: Float64Array
 
     def with_target(self) -> BoolArray:
         """Return a mask of the rows whose losses can be computed, shape (n,)."""
@@ -319,17 +322,35 @@ class MixtureState:
     drifts: int
 
 
-FrozenLosses = Callable[[Float64Array, Float64Array], Float32Array]
-"""A function of raw rows and their targets to the losses, shape (n,), of weights that never change."""
+FrozenLosses = Callable[[Float64Array, Float64Array], tuple[Float32Array, Float32Array]]
+"""From raw rows and their targets to the losses, shape (n,), and the predictions of weights that never change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The mean loss of an export over the number of samples that arrived after it."""
+    """The errors of an export on samples that arrived after it.
+
+    Attributes
+    ----------
+    loss, samples : the mean loss, and the number of samples
+    error, naive_error : over the last 1000 of them, as in `learnd.core.quality.Errors`
+    recent_loss, averaged_loss, recent_samples : the mean loss over the last 1000 of them, and that of the averaged
+        weights, which keep learning, on the same samples
+    """
 
     number: int
     loss: float
     samples: int
+    error: float = math.nan
+    naive_error: float = math.nan
+    recent_loss: float = math.nan
+    averaged_loss: float = math.nan
+    recent_samples: int = 0
+
+    @property
+    def skill(self) -> float:
+        """The skill of the export."""
+        return skill(self.error, self.naive_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,4 +372,5 @@ class Snapshot:
     learning: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """The other arrays of an update (slots, moments, counts), by their names in a checkpoint."""
     published: Published | None = None
-    """The loss of the previous export, if known."""
+    """The errors of the previous export, if known."""
+    quality: Quality = field(default_factory=Quality)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from learnd.core.errors import ExportError
 from learnd.core.fsync import fsync, write_text
+from learnd.core.quality import Figures
 from learnd.core.types import Published, Snapshot
 from learnd.export.manifest_schema import FORMAT_VERSION, SCHEMA_ID, Manifest
 
@@ -37,8 +38,30 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
             "live": _errors(signal.loss, signal.absolute_error, signal.mean_loss),
             "averaged": _errors(signal.averaged_loss),
         },
+        "quality": {"recent": _figures(snapshot.quality.recent), "total": _figures(snapshot.quality.total)},
         "classes": list(snapshot.labels),
     }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    """Return the figures over some samples, with None for those that are not finite."""
+    errors = figures.errors
+    return {
+        "samples": figures.samples,
+        "compared_samples": errors.samples,
+        "skill": {"live": _finite(errors.live_skill), "averaged": _finite(errors.averaged_skill)},
+        "error": {name: _finite(getattr(errors, name)) for name in ("live", "averaged", "naive")},
+        "measures": {name: _finite(figure) for name, figure in figures.measures.items()},
+        "parts": {
+            part: {name: _finite(figure) for name, figure in measures.items()}
+            for part, measures in figures.parts.items()
+        },
+    }
+
+
+def _finite(figure: float) -> float | None:
+    """Return *figure*; None if it is not finite, because JSON has no NaN."""
+    return figure if math.isfinite(figure) else None
 
 
 def _time_range(first_s: float, last_s: float) -> dict[str, str] | None:
@@ -57,7 +80,7 @@ def _errors(loss: float, absolute_error: float = math.nan, mean_loss: float = ma
     {'loss': 0.5, 'absolute_error': None, 'mean_loss': None}
     """
     figures = {"loss": loss, "absolute_error": absolute_error, "mean_loss": mean_loss}
-    return {name: figure if math.isfinite(figure) else None for name, figure in figures.items()}
+    return {name: _finite(figure) for name, figure in figures.items()}
 
 
 def iso_time(time_s: float) -> str:
@@ -84,6 +107,7 @@ def parent(folder: Path | None, published: Published | None = None) -> dict[str,
         "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "loss_since": since.loss if since else None,
         "samples_since": since.samples if since else 0,
+        "skill_since": _finite(since.skill) if since else None,
     }
 
 

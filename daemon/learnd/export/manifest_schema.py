@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from learnd.core.settings_base import Count, Section
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
 SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
 
@@ -96,6 +96,49 @@ class Prequential(_Part):
     averaged: Errors
 
 
+class Skill(_Part):
+    """1 - error / naive error. 1 is perfect, 0 is as good as the naive forecast, less is worse. null: not known."""
+
+    live: float | None
+    averaged: float | None
+
+
+class ComparedErrors(_Part):
+    """Mean errors on the same samples, in the same units. null: not known.
+
+    The mean absolute error in the target's units; of several numbers, each in its standard deviations; of classes, the
+    log loss in nats.
+    """
+
+    live: float | None
+    averaged: float | None
+    naive: float | None
+
+
+class Figures(_Part):
+    """Figures over some samples, each predicted before it was learned."""
+
+    samples: Whole
+    compared_samples: Whole
+    """Number of those samples that a naive forecast exists for; `skill` and `error` are theirs."""
+    skill: Skill
+    error: ComparedErrors
+    measures: dict[str, float | None]
+    """By name: mae, rmse, r2, bias (prediction less truth); for classes accuracy, log_loss, macro_f1. With `averaged_`
+    or `naive_`: of the averaged weights, or of the naive forecast; otherwise of the live weights."""
+    parts: dict[str, dict[str, float | None]]
+    """The same by target or step ahead (at most 8 of them), or recall and precision by class (at most 12)."""
+
+
+class QualityPart(_Part):
+    """How good the predictions were."""
+
+    recent: Figures
+    """Over the last 1000 samples at most."""
+    total: Figures
+    """Since the model began."""
+
+
 class Parent(_Part):
     """The export that was the newest before this one."""
 
@@ -105,6 +148,8 @@ class Parent(_Part):
     """Mean loss of its weights on samples that arrived after it: the error that its users see. null: not known."""
     samples_since: Whole
     """Number of samples that `loss_since` was measured on: some of each batch."""
+    skill_since: float | None
+    """Skill on the newest of those samples, at most 1000. null: not known."""
 
 
 class SigningKey(_Part):
@@ -133,8 +178,8 @@ class File(_Part):
 class Manifest(_Part):
     """The content and the origin of one export."""
 
-    schema_id: Literal["urn:learnd:manifest:3"] = Field(alias="$schema")
-    format_version: Literal[3]
+    schema_id: Literal["urn:learnd:manifest:4"] = Field(alias="$schema")
+    format_version: Literal[4]
     number: Count
     created_at: Moment
     name: str
@@ -161,6 +206,12 @@ class Manifest(_Part):
     """The loss function: the name of a Keras loss, the user's own, or "the task's own", which is the squared error in
     standard deviations, or cross-entropy."""
     prequential: Prequential
+    baseline: Literal["last_truth", "last_reading", "class_table", "running_mean"]
+    """The naive forecast: the key's last truth, the last reading repeated, the class that most often follows the last
+    one (or the most frequent class, if that is better), or the running mean."""
+    quality: QualityPart
+    republished_of: Count | None
+    """The number of the older export that an operator published again, with its content; null: a new export."""
     config_sha256: Sha256
     """SHA-256 of the whole configuration without its secrets."""
     versions: dict[str, str]

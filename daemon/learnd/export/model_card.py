@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from learnd.core.kinds import NAIVE_FORECASTS
+
 FILE_NAME = "MODEL_CARD.md"
 
 _LITERT = """\
@@ -126,6 +128,8 @@ def _origin(document: Mapping[str, Any]) -> str:
     ]
     table = _table(["topic", "partition", "next offset (not yet read)"], rows)
     order = f"The previous export was {parent['number']}." if parent else "This is the first export in its folder."
+    if original := document["republished_of"]:
+        order += f" An operator published the content of export {original} again."
     when = f", from {times['first']} to {times['last']}" if times else ""
     batches = document["updates"] != document["samples"]
     waiting = " The newest records that were read may still be waiting for a full micro-batch." if batches else ""
@@ -151,8 +155,32 @@ def _quality(document: Mapping[str, Any]) -> str:
         f"means over the last 1000 samples at most. The loss is {_loss(document)}. Weights that are still learning "
         "have just seen the samples before, so these errors are smaller than those of an export, whose weights do not "
         "change. "
-        f"{_later_loss(document['parent'])}\n\n{table}\n\nBefore publication, each file was loaded and compared with "
+        f"{_later_loss(document['parent'])}\n\n{table}\n\n{_skill(document)}\n\n"
+        "Before publication, each file was loaded and compared with "
         f"the live model on recent inputs ({checks or 'see learnd.json'})."
+    )
+
+
+def _skill(document: Mapping[str, Any]) -> str:
+    """Return the comparison with the naive forecast, and the figures of the averaged weights and of the live ones."""
+    recent, total = document["quality"]["recent"], document["quality"]["total"]
+    baseline = NAIVE_FORECASTS[document["baseline"]]
+    parent = document["parent"]
+    later = parent["skill_since"] if parent is not None else None
+    rows = [
+        [name, *(_figure(figure) for figure in (recent["skill"][key], total["skill"][key], recent["error"][key]))]
+        for name, key in (("averaged (in this export)", "averaged"), ("live (still learning)", "live"))
+    ]
+    rows.append(["naive forecast", "0", "0", _figure(recent["error"]["naive"])])
+    export = f" The previous export had a skill of {_figure(later)} on samples after it." if later is not None else ""
+    error = "log loss in nats" if document["classes"] else "mean absolute error"
+    table = _table(["weights", "recent skill", "skill since the first sample", f"recent {error}"], rows)
+    names = sorted({*recent["measures"], *total["measures"]})
+    figures = [[name, _figure(recent["measures"].get(name)), _figure(total["measures"].get(name))] for name in names]
+    measures = "\n\n" + _table(["figure", "recent", "since the first sample"], figures) if figures else ""
+    return (
+        f"Skill compares the error with that of a naive forecast, {baseline}: 1 is perfect, 0 is as good as that "
+        f"forecast, and less than 0 is worse.{export}\n\n{table}{measures}"
     )
 
 

@@ -16,10 +16,11 @@ from learnd.core.tensors import Array
 from learnd.core.types import Float32Array, FrozenLosses, Snapshot
 from learnd.export import manifest
 from learnd.export.child_process import ChildProcess
+from learnd.export.gate import Refusal, judge, note_refusal
 from learnd.export.request import REQUEST, write_request
 from learnd.export.settings import ExportSettings
 from learnd.export.upload import Uploaded, Uploader
-from learnd.export.versions import Versions
+from learnd.export.versions import Versions, read_hold
 
 log = structlog.get_logger()
 
@@ -138,6 +139,25 @@ class Exporter:
         """Return the published numbers, ascending."""
         return self._versions.numbers()
 
+    def newest_number(self) -> int:
+        """Return the number of the newest export, 0 without one."""
+        return max(self._versions.numbers(), default=0)
+
+    def held(self) -> bool:
+        """Return whether an operator holds an export, so that nothing is published automatically."""
+        return read_hold(self._versions.directory) is not None
+
+    def refusal(self, challenger: Snapshot) -> Refusal | None:
+        """Return why the gate does not let *challenger* pass; None if it does."""
+        return judge(self._settings.gate_settings, challenger)
+
+    def note_refusal(self, refusal: Refusal) -> None:
+        """Record *refusal* next to the exports. Failing to is logged, and harms nothing else."""
+        try:
+            note_refusal(self._versions.directory, refusal, manifest.iso_time(self._now()))
+        except OSError as error:
+            log.warning("refusal_not_recorded", error=str(error))
+
     def newest_samples(self, *, above: int = 0) -> int:
         """Return how many samples the newest export has learned.
 
@@ -185,6 +205,7 @@ class Exporter:
         head = {
             "number": number,
             "created_at": manifest.iso_time(self._now()),
+            "republished_of": None,
             "parent": manifest.parent(self._versions.newest(), snapshot.published),
         }
         write_request(

@@ -3,10 +3,10 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Secret, field_validator
+from pydantic import Field, Secret, field_validator
 
 from learnd.core.settings_base import Count, Positive, Section
 
@@ -45,6 +45,15 @@ class UploadSettings(Section):
         return url
 
 
+class GateSettings(Section):
+    """Conditions under which new weights are not published."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.05
+    """Share by which the error may exceed that of the newest export, or of the naive forecast."""
+    naive: bool = True
+    """Also compare with the naive forecast, once 1000 samples were evaluated."""
+
+
 class ExportSettings(Section):
     """Formats and schedule of what is published under ``data_dir/exports/<number>/``."""
 
@@ -55,6 +64,9 @@ class ExportSettings(Section):
     formats: list[Format] = ["saved_model", "tflite"]
     """`[]`: never publish. `saved_model`, `tflite`, `tflite_float16`, `tflite_dynamic`, `tflite_int8`,
     `tflite_training`, `keras`, `hdf5` (weights only), and `onnx` (pip install 'learnd[onnx]')."""
+    gate: GateSettings | Literal["off"] = GateSettings()
+    """Do not publish weights that are worse than the newest export on the samples after it (at least 200 of them), or
+    worse than a naive forecast. `off`: publish in any case."""
     keep: Count = 5
     """Number of newest exports to keep. Exports that were the newest within the last 60 s, and the one that `latest`
     names, stay as well."""
@@ -67,6 +79,19 @@ class ExportSettings(Section):
     """A private Ed25519 key in PEM without a password, which signs the manifest of every export."""
     upload: UploadSettings | None = None
     """Store to which every export is copied after it is published here."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Return `off` and `on` as text and as the default: YAML reads them as booleans."""
+        if isinstance(value, bool):
+            return {} if value else "off"
+        return value
+
+    @property
+    def gate_settings(self) -> GateSettings | None:
+        """The gate; None if it is off."""
+        return None if self.gate == "off" else self.gate
 
     @field_validator("formats")
     @classmethod

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from learnd.core.protocols import Averager, Network
+from learnd.core.protocols import Averager, Evaluated, Network
 from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variable
 from learnd.core.types import Float32Array, Float64Array, FrozenLosses, NamedArrays
 
@@ -56,14 +56,15 @@ class AveragedModel:
             self._losses_with_state, autograph=False, input_signature=[x64_spec, y64_spec, specs]
         )
 
-    def losses(self, x: Tensor, y: Tensor, live_losses: Tensor) -> Tensor:
-        """Return the averaged network's losses, shape (n,); *live_losses* while there is no average. Traced."""
+    def evaluate(self, x: Tensor, y: Tensor, live: Evaluated) -> tuple[Tensor, Tensor]:
+        """Return the averaged network's losses and predictions; those of *live* while there is no average. Traced."""
         if not self._averages:
-            return live_losses
+            return live.losses, live.predictions
         with keras.StatelessScope(state_mapping=self._mapping()):
             predictions = self._network.predict_and_loss(x, y, training=False).predictions
-        losses: Tensor = tf.where(self._averager.ready(), self._network.losses_of(predictions, x, y), live_losses)
-        return losses
+        ready = self._averager.ready()
+        losses: Tensor = tf.where(ready, self._network.losses_of(predictions, x, y), live.losses)
+        return losses, tf.where(ready, predictions, live.predictions)
 
     def pairs(self) -> list[tuple[Variable, Tensor]]:
         """Return pairs of an averaged variable and its average; none without averaging. Traced."""
@@ -131,24 +132,24 @@ class AveragedModel:
     def frozen_losses(self, weights: Sequence[Array], x: Float64Array, y: Float64Array) -> FrozenLosses:
         """Return a function for the losses of the network with the state *weights*, on the scale of the current losses.
 
-        The function is tried once with *x* and *y*. Any thread may call it.
+        It also returns the predictions. It is tried once with *x* and *y*. Any thread may call it.
         """
         constants = [tf.constant(w) for w in weights]
 
-        def losses(x: Float64Array, y: Float64Array) -> Float32Array:
-            evaluated: Float32Array = self._evaluate(x, y, constants).numpy()
-            return evaluated
+        def losses(x: Float64Array, y: Float64Array) -> tuple[Float32Array, Float32Array]:
+            losses, predictions = self._evaluate(x, y, constants)
+            return losses.numpy(), predictions.numpy()
 
         losses(x, y)
         return losses
 
-    def _losses_with_state(self, x: Tensor, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    def _losses_with_state(self, x: Tensor, y: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):
             # float32, as users of an export pass them; float64 would be scaled by the live moments.
             rows = tf.cast(x, tf.float32)
             predictions = self._network.predict_and_loss(rows, tf.cast(y, tf.float32), training=False).predictions
         # On the live scale, because the spread of the target may have changed a lot since the export.
-        return self._network.losses_of(predictions, x, y)
+        return self._network.losses_of(predictions, x, y), predictions
 
     def _with_state(self, x: Tensor, weights: Sequence[Tensor]) -> NamedTensors:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):

@@ -66,7 +66,7 @@ class Outputs(NamedTuple):
 
     Attributes
     ----------
-    predictions : float64, shape (g, batch_rows, outputs)
+    predictions, averaged_predictions : float64, shape (g, batch_rows, outputs)
     losses, averaged_losses : float32, shape (g, batch_rows)
     residuals : float32, shape (g, batch_rows, outputs)
     """
@@ -75,6 +75,7 @@ class Outputs(NamedTuple):
     losses: Float32Array
     averaged_losses: Float32Array
     residuals: Float32Array
+    averaged_predictions: Float64Array
 
 
 class _Traced(Protocol):
@@ -219,8 +220,8 @@ class CompiledChunk:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self.batch_rows, tf.int64)
         rows, outputs = (self.groups, self.batch_rows), self._network.outputs_per_row
-        predictions, residuals = tf.zeros((*rows, outputs), tf.float64), tf.zeros((*rows, outputs))
-        columns = (predictions, tf.zeros(rows), tf.zeros(rows), residuals)
+        wide, raw, narrow = tf.zeros((*rows, outputs)), tf.zeros((*rows, outputs), tf.float64), tf.zeros(rows)
+        columns = (raw, narrow, narrow, wide, raw)
 
         def to_next_stop(i: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
             before = tf.identity(self.learned)

@@ -90,10 +90,13 @@ class EnsembleUpdate:
         return [member.averaged_answer(inputs) for member in self._members()]
 
     def _result(self, mixture: Mixture) -> UpdateResult:
-        count = len(self._members())
-        recent, last = mixture.member_losses[count], mixture.member_losses[count + len(self.networks()) - 1]
-        champion = tf.where(self.reservoir_leads(), last, recent)
-        return UpdateResult(mixture.predictions, mixture.losses, champion[None], mixture.residuals)
+        recent = len(self._members())
+        last, leads = recent + len(self.networks()) - 1, self.reservoir_leads()
+        losses, predictions = (
+            tf.where(leads, values[last], values[recent])[None]
+            for values in (mixture.member_losses, mixture.member_predictions)
+        )
+        return UpdateResult(mixture.predictions, mixture.losses, losses, mixture.residuals, predictions)
 
     def _follow(self, losses: Tensor) -> None:
         """Follow the networks' fading losses."""

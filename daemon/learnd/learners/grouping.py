@@ -64,7 +64,7 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
     ordered = samples if _is_plain(rows, len(samples)) else samples.take(_only(rows, present))
     if not parts:
         return _nothing(ordered)
-    predictions, losses, averaged, residuals = (
+    predictions, losses, averaged, residuals, averaged_predictions = (
         _only(_flat(column[0] if len(column) == 1 else np.concatenate(column)), present)
         for column in zip(*parts, strict=True)
     )
@@ -73,7 +73,9 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
         unknown = ~ordered.has_target
         losses, averaged, residuals = (_without(column, unknown) for column in (losses, averaged, residuals))
     updates = len(group_hold) - int(np.count_nonzero(group_hold))
-    return StepResult(ordered, predictions, losses, averaged, residuals, learned, updates, duration_s)
+    return StepResult(
+        ordered, predictions, losses, averaged, residuals, learned, updates, duration_s, averaged_predictions
+    )
 
 
 def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:
@@ -116,4 +118,5 @@ def _without(column: Float32Array, unknown: npt.NDArray[np.bool_]) -> Float32Arr
 
 def _nothing(samples: Samples) -> StepResult:
     none = np.empty(0, np.float32)
-    return StepResult(samples, np.empty((0, 1)), none, none, none.reshape(0, 1), np.empty(0, np.bool_), 0, 0.0)
+    raw = np.empty((0, 1))
+    return StepResult(samples, raw, none, none, none.reshape(0, 1), np.empty(0, np.bool_), 0, 0.0, raw)

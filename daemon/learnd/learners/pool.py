@@ -56,6 +56,7 @@ class Mixture(NamedTuple):
     predictions : (1, outputs), raw, float64
     losses, residuals : (1,) and (1, outputs)
     member_losses : (members,)
+    member_predictions : (members, outputs), raw
     experts : (experts, outputs)
     memory : what is remembered of the sample's key
     """
@@ -64,6 +65,7 @@ class Mixture(NamedTuple):
     losses: Tensor
     residuals: Tensor
     member_losses: Tensor
+    member_predictions: Tensor
     experts: Tensor
     memory: Tensor
 
@@ -161,9 +163,17 @@ class NumberPool:
         mixed = tf.reduce_sum(experts * self.weights()[:, None], axis=0, keepdims=True)
         evaluated = network.evaluate(sample.x, sample.y, mixed)
         rows = self._repeated(sample)
-        losses = network.evaluate(rows.x, rows.y, sample.outputs).losses
+        members = network.evaluate(rows.x, rows.y, sample.outputs)
         predictions = tf.cast(evaluated.predictions, tf.float64)
-        return Mixture(predictions, evaluated.losses, evaluated.residuals, losses, experts, memory)
+        return Mixture(
+            predictions,
+            evaluated.losses,
+            evaluated.residuals,
+            members.losses,
+            members.predictions,
+            experts,
+            memory,
+        )
 
     def _others(self, sample: Sample, memory: Tensor) -> list[Tensor]:
         network, mean = self._network, tf.zeros_like(sample.outputs[:1])
@@ -210,7 +220,7 @@ class NumberPool:
         ratio = squares / error
         self._weights.learn(tf.minimum(0.5 * tf.sqrt(ratio) + 0.25 * ratio, CAP))
         self._error.assign(error)
-        errors = tf.cast(sample.y, tf.float64) - self._raw(sample)
+        errors = tf.cast(sample.y, tf.float64) - mixture.member_predictions
         if self._corrected:
             self._learn_resemblance(sample, errors, self._last_errors(mixture.memory), tf.cast(share, tf.float64))
         row = [tf.cast(sample.y, tf.float64), tf.reshape(errors, (1, -1)), tf.ones((1, 1), tf.float64)]
@@ -283,6 +293,7 @@ class ClassPool:
             network.losses_of(mixed, sample.x, sample.y),
             self._one_hot(sample.y) - mixed,
             evaluated.losses,
+            evaluated.predictions,
             probabilities,
             last,
         )

@@ -27,12 +27,14 @@ class UpdateResult(NamedTuple):
     predictions : (rows, outputs)
     losses, averaged_losses : (rows,), of the live and of the averaged network
     residuals : (rows, outputs)
+    averaged_predictions : (rows, outputs)
     """
 
     predictions: Tensor
     losses: Tensor
     averaged_losses: Tensor
     residuals: Tensor
+    averaged_predictions: Tensor
 
 
 class ChunkUpdate(Protocol):
@@ -109,8 +111,8 @@ class Update:
     def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
         result = self._network.predict_and_loss(x, y, training=False)
-        averaged_losses = self._averaged.losses(x, y, result.losses)
-        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
+        losses, predictions = self._averaged.evaluate(x, y, result)
+        return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
         """Predict and evaluate rows, then learn from them. The *slots* of their keys do not matter to one model."""
@@ -128,14 +130,14 @@ class Update:
         if result is None:
             assert trained is not None
             result = Evaluated(*(part[:rows] for part in trained))
-        averaged_losses = self._averaged.losses(x, y, result.losses)
+        losses, predictions = self._averaged.evaluate(x, y, result)
         self._train_again(*rows_and_replayed)
         self._averaged.observe(x)
         if observe:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
-        return UpdateResult(result.predictions, result.losses, averaged_losses, result.residuals)
+        return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def settle_due(self) -> Tensor:
         """Return a boolean tensor: true if the scales have to be renewed before the next rows."""

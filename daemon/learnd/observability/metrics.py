@@ -1,9 +1,11 @@
 """Every metric, in one place."""
 
+import math
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from learnd.core.quality import Figures
 from learnd.core.reasons import FAULTS, RejectReason, SkipReason
 from learnd.core.types import Batch, MixtureState, PrequentialScores, StepResult, TopicPartition
 
@@ -83,6 +85,7 @@ class Metrics:
             "prequential_absolute_error",
             "Mean absolute error over the same samples, in the target's units; for classes the fraction wrong.",
         )
+        self._declare_quality()
         self.update_seconds = Histogram(
             "learnd_update_duration_seconds",
             "Mean time of one update, observed once per batch.",
@@ -93,6 +96,26 @@ class Metrics:
             "compiled_retraces", "Unexpected compilations of the update; more than 0 is a defect."
         )
         self.classes = self._gauge("classes", "Classes that the model knows; 0 for a task without classes.")
+
+    def _declare_quality(self) -> None:
+        self._skill = self._gauge(
+            "skill",
+            "1 - error / error of the naive forecast, over the last 1000 samples (for published: on samples after the "
+            "export); 1 is perfect, 0 is as good as naive, less is worse; NaN while unknown.",
+            ("weights",),
+        )
+        self._naive_error = self._gauge(
+            "naive_error",
+            "Error of the naive forecast over the same samples: mean absolute error, for classes log loss in nats.",
+        )
+        self._quality = self._gauge(
+            "quality",
+            "Figures over the last 1000 samples: mae, rmse, r2, bias; for classes accuracy, log_loss, macro_f1.",
+            ("figure",),
+        )
+        for weights in ("live", "averaged", "published"):
+            self._skill.labels(weights).set(math.nan)
+        self._naive_error.set(math.nan)
 
     def _declare_checkpoints(self) -> None:
         self._checkpoints = self._counter("checkpoints_total", "Checkpoints that became durable.")
@@ -117,6 +140,12 @@ class Metrics:
         )
         self._exports = self._counter("exports_total", "Exports published.")
         self.export_failures = self._counter("export_failures_total", "Exports that failed.")
+        refused = self._counter(
+            "export_refusals_total",
+            "Exports that the gate refused, because they are worse than the newest export or than a naive forecast.",
+            ("reason",),
+        )
+        self._refused_exports = {reason: refused.labels(reason) for reason in ("published", "naive")}
         self._export_seconds = self._gauge("export_duration_seconds", "Duration of the last export.")
         self._export_time = self._gauge(
             "export_last_success_timestamp_seconds", "Time at which the last export was published."
@@ -167,6 +196,16 @@ class Metrics:
             self._averaged_loss.set(scores.averaged_loss)
             self.absolute_error.set(scores.absolute_error)
 
+    def quality(self, recent: Figures, *, export_skill: float) -> None:
+        """Set the figures of the recent samples, and the skill of the newest export."""
+        errors = recent.errors
+        skills = {"live": errors.live_skill, "averaged": errors.averaged_skill, "published": export_skill}
+        for weights, skill in skills.items():
+            self._skill.labels(weights).set(skill)
+        self._naive_error.set(errors.naive)
+        for name, figure in recent.measures.items():
+            self._quality.labels(name).set(figure)
+
     def saved(self, duration_s: float, size_bytes: int) -> None:
         """Count a checkpoint that has just become durable."""
         self._checkpoints.inc()
@@ -180,6 +219,10 @@ class Metrics:
         self._export_seconds.set(duration_s)
         self._export_number.set(number)
         self._export_time.set_to_current_time()
+
+    def export_refused(self, reason: str) -> None:
+        """Count an export that the gate refused."""
+        self._refused_exports[reason].inc()
 
     def uploaded(self, number: int) -> None:
         """Count an upload that has just been completed."""

@@ -13,6 +13,7 @@ from learnd.observability.metrics import Metrics
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
+from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
 from learnd.runtime.trained_model import TrainedModel
@@ -37,6 +38,7 @@ class Pipeline:
     transforms: Chain
     model: TrainedModel
     evaluator: Evaluator
+    quality: QualityWatch
     dead_letters: DeadLetters
     predictions: Predictions
     saving: Saving
@@ -61,7 +63,7 @@ class Pipeline:
         self.predictions.put(result)
         self.status.observe(batch, scores)
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
-        self.publishing.observe(result)
+        self.publishing.observe(result, self.evaluator.compared)
         if self.events.note(self.progress.samples):  # a new class is saved and published at once
             self.saving.trigger.hasten()
             self.publishing.trigger.hasten()
@@ -93,6 +95,8 @@ class Pipeline:
         self.publishing.collect()
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.model.retraces())
+        if self.quality.due():
+            self.quality.refresh(self.publishing.newest_errors())
         self.status.beat_s = time.monotonic()
 
     def readiness(self) -> tuple[bool, str]:
@@ -161,6 +165,7 @@ class Pipeline:
         """
         exporter = self.publishing.exporter
         exporter.abandon()  # a running export is older than the one that starts now
+        self.quality.refresh(self.publishing.published())
         self.collect_outcomes()
         self.export(urgent=True)
         # Flushed before the state is read: the next start then does not send these records again.
@@ -242,7 +247,8 @@ class Pipeline:
             self.status.scores,
             model.classes(),
             model.continuation(),
-            self.publishing.newest_loss(),
+            self.publishing.published(),
+            self.evaluator.quality(),
         )
 
     def _flush(self) -> None:

@@ -1,13 +1,16 @@
 """The schedule and the outcomes of exports."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from learnd.core.errors import ExportError
+from learnd.core.quality import Compared, Measure
 from learnd.core.schedule import IntervalTrigger
 from learnd.core.types import Published, Snapshot, StepResult
 from learnd.evaluation.export_loss import FrozenForward
+from learnd.export.gate import Refusal
 from learnd.export.publisher import Exported, Exporter
 from learnd.export.upload import Uploaded
 from learnd.observability.metrics import Metrics
@@ -19,15 +22,22 @@ class Publishing:
     """Exports that start when they are due. Their outcomes are recorded, and the newest is evaluated on later
     samples."""
 
-    def __init__(self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics) -> None:
+    def __init__(
+        self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics, measure: Measure | None = None
+    ) -> None:
         self.exporter = exporter
         self.trigger = trigger
         self._metrics = metrics
-        self._forward = FrozenForward()
+        self._forward = FrozenForward(measure)
         self.last: Exported | None = None
         """The newest export of this process."""
         self._error = ""
         """The error of the last export; empty if it succeeded."""
+        self.refused: Refusal | None = None
+        """The last refusal of the gate since the newest export of this process."""
+        self._held = False
+        self._exports_before = 0
+        """Exports up to this number belong to another model."""
         self._started_samples = 0
         """Samples learned when the last export was started; after a failure, those of the last published export."""
         self._published_samples = 0
@@ -39,15 +49,20 @@ class Publishing:
 
     def resume(self, exports_before: int) -> None:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
+        self._exports_before = exports_before
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
 
-    def observe(self, result: StepResult) -> None:
+    def observe(self, result: StepResult, compared: Compared | None = None) -> None:
         """Evaluate the newest export on the samples of *result*, which arrived after it."""
-        self._metrics.export_loss.set(self._forward.observe(result))
+        self._metrics.export_loss.set(self._forward.observe(result, compared))
 
-    def newest_loss(self) -> Published | None:
-        """Return the loss of the newest export on samples after it; None if it is unknown."""
+    def published(self) -> Published | None:
+        """Return the errors of the newest export on all samples after it; None if they are unknown."""
         return self._forward.published()
+
+    def newest_errors(self) -> Published | None:
+        """Return the same without the newest samples, which are evaluated together with later ones."""
+        return self._forward.published(wait=True)
 
     def due(self, samples: int) -> bool:
         """Return whether an export is due by schedule or request, and none is being built.
@@ -58,12 +73,42 @@ class Publishing:
         return self.trigger.due(samples) and not self.exporter.busy()
 
     def begin(self, snapshot: Callable[[], Snapshot], *, samples: int, urgent: bool = False) -> None:
-        """Start an export of *snapshot*, unless exports are off or nothing was learned since the last one."""
+        """Start an export of *snapshot*, unless exports are off or nothing was learned since the last one.
+
+        The gate may refuse it. The last export of a process, which is *urgent*, passes if there is no other of this
+        model: a bad file is better than none, and the log says that it is bad.
+        """
         self.trigger.reset(samples)
         if samples <= self._started_samples or not self.exporter.enabled:
             return
+        held = self.exporter.held()
+        if held and not self._held:
+            log.warning("exports_held", note="learnd promote without --hold publishes automatically again")
+        self._held = held
+        if held:
+            return
+        challenger = self._with_champion(snapshot())
+        refusal = self.exporter.refusal(challenger)
+        if refusal is not None:
+            if not urgent or self.exporter.newest_number() > self._exports_before:
+                self._note_refused(refusal)
+                return
+            log.warning("export_worse_than_naive", always=True, **refusal.fields())
         self._started_samples = samples
-        self.exporter.begin(snapshot(), urgent=urgent)
+        self.exporter.begin(challenger, urgent=urgent)
+
+    def _with_champion(self, challenger: Snapshot) -> Snapshot:
+        """Return *challenger* without the errors of an export that is no longer the newest: somebody rolled back."""
+        published = challenger.published
+        if published is None or published.number == self.exporter.newest_number():
+            return challenger
+        return replace(challenger, published=None)
+
+    def _note_refused(self, refusal: Refusal) -> None:
+        self.refused = refusal
+        self._metrics.export_refused(refusal.reason)
+        self.exporter.note_refusal(refusal)
+        log.warning("export_refused", **refusal.fields())
 
     def collect(self) -> None:
         """Record the outcomes of exports and uploads that ended since the last call."""
@@ -89,7 +134,7 @@ class Publishing:
             self._metrics.export_failures.inc()
             log.error("export_failed", number=exported.number, error=exported.error)
             return
-        self.last = exported
+        self.last, self.refused = exported, None
         self._published_samples = exported.samples
         self._forward.begin(exported.number, exported.losses)
         if exported.without:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from learnd.core.kinds import EvaluatedOn
+from learnd.core.kinds import EvaluatedOn, NaiveKind
 from learnd.core.labels import label_text
 from learnd.core.settings_base import Count, Positive, Section
 
@@ -27,6 +27,8 @@ class TaskSettings(Section):
 
     evaluated_on: ClassVar[EvaluatedOn] = "targets"
     """Reference for a prediction's error."""
+    naive: ClassVar[NaiveKind] = "last_truth"
+    """The forecast that the model must beat."""
     has_classes: ClassVar[bool] = False
     """True if the target is a label."""
     mixes: ClassVar[bool] = True
@@ -88,6 +90,14 @@ class TaskSettings(Section):
         """Return the names of the values in a prediction; for a reconstructed window, those of its newest reading."""
         return tuple(targets) or tuple(features)
 
+    def reported_parts(self, features: Sequence[str], targets: Sequence[str]) -> dict[str, list[int]]:
+        """Return the outputs of each part of a prediction that has figures of its own, by name; empty for one part.
+
+        >>> RegressionSettings(kind="regression").reported_parts(["a"], ["x", "y"])
+        {'x': [0], 'y': [1]}
+        """
+        return {name: [i] for i, name in enumerate(targets)} if len(targets) > 1 else {}
+
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         """Yield each problem of the configured targets, as text that follows the name of the option."""
         if targets:
@@ -126,6 +136,7 @@ class ClassificationSettings(_FieldTarget):
     """Kind of the outputs of a loaded model. `auto`: probabilities after a softmax or sigmoid, otherwise logits."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "classes"
+    naive: ClassVar[NaiveKind] = "class_table"
     has_classes: ClassVar[bool] = True
 
     @field_validator("classes", "known", mode="before")
@@ -177,6 +188,7 @@ class ReconstructionSettings(TaskSettings):
 
     evaluated_on: ClassVar[EvaluatedOn] = "inputs"
     mixes: ClassVar[bool] = False
+    naive: ClassVar[NaiveKind] = "running_mean"
 
     def target_count(self, features: int, targets: int) -> int:
         return 0
@@ -195,6 +207,7 @@ class ForecastSettings(TaskSettings):
     """Number of next readings to predict."""
 
     needs_times: ClassVar[bool] = True
+    naive: ClassVar[NaiveKind] = "last_reading"
 
     @property
     def steps_ahead(self) -> int:
@@ -212,6 +225,17 @@ class ForecastSettings(TaskSettings):
         if self.horizon == 1:
             return tuple(features)
         return tuple(f"{name}+{ahead}" for ahead in range(1, self.horizon + 1) for name in features)
+
+    def reported_parts(self, features: Sequence[str], targets: Sequence[str]) -> dict[str, list[int]]:
+        """Return the outputs of each step ahead, if there are several.
+
+        >>> ForecastSettings(kind="forecast", horizon=2).reported_parts(["t", "p"], [])
+        {'step 1': [0, 1], 'step 2': [2, 3]}
+        """
+        if self.horizon == 1:
+            return {}
+        width = len(features)
+        return {f"step {i + 1}": list(range(i * width, (i + 1) * width)) for i in range(self.horizon)}
 
 
 AnyTask = Annotated[

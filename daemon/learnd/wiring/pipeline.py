@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import structlog
 import tensorflow as tf
 
 import learnd
@@ -12,23 +13,28 @@ from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import LearningRecipe, Settings
 from learnd.core.protocols import Source
 from learnd.core.schedule import Clock, IntervalTrigger
-from learnd.evaluation.prequential import Prequential
+from learnd.evaluation.evaluation import Evaluation, EvaluationSpec
 from learnd.export.exportable_model import argument_names
 from learnd.export.publisher import Exporter
 from learnd.export.settings import ExportSettings
 from learnd.export.signing import Signer
 from learnd.export.upload import Uploader
+from learnd.learners.schedule_check import decays_to_zero
 from learnd.observability.metrics import Metrics
 from learnd.runtime.loop import Pipeline
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.publishing import Publishing
+from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
+from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.learner import Learning, make_learning
 from learnd.wiring.sinks import make_dead_letters, make_predictions
 from learnd.wiring.stream import make_decoder, make_source, make_transforms
 from learnd.wiring.warm_start import pinned_copy
+
+log = structlog.get_logger()
 
 
 def make_pipeline(
@@ -61,6 +67,8 @@ def make_pipeline(
     metrics = Metrics()
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
     _require_key(settings.export)
+    _warn_of_decay(settings)
+    evaluator = _evaluation(settings, labels)
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -71,13 +79,14 @@ def make_pipeline(
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
-        evaluator=Prequential(of=settings.task.evaluated_on),
+        evaluator=evaluator,
+        quality=QualityWatch(evaluator, metrics, clock=clock),
         dead_letters=make_dead_letters(settings),
         predictions=make_predictions(
             settings, lambda: settings.output_names if labels is None else labels.names, collected=collected
         ),
         saving=_saving(settings, core, metrics, clock),
-        publishing=_publishing(settings, recipe, core, metrics, clock),
+        publishing=_publishing(settings, recipe, core, metrics, clock, evaluator),
         metrics=metrics,
         events=ModelEvents(core.model, metrics),
         wait_for_broker=settings.source.waits_for_broker,
@@ -101,8 +110,39 @@ def _saving(settings: Settings, core: Learning, metrics: Metrics, clock: Clock) 
     )
 
 
+def _warn_of_decay(settings: Settings) -> None:
+    """Log a warning if the learning rate decays to zero: a stream has no end, and such a model stops to learn."""
+    optimizer = getattr(settings.learning, "optimizer", None)
+    rate = getattr(optimizer, "learning_rate", None)
+    if isinstance(rate, dict) and decays_to_zero(rate):
+        log.warning(
+            "learning_rate_decays_to_zero",
+            option="learning.optimizer.learning_rate",
+            schedule=rate["kind"],
+            note="then nothing is learned any more, however the stream changes; set a number, or a schedule that ends "
+            "above zero, such as CosineDecay with alpha: 0.1",
+        )
+
+
+def _evaluation(settings: Settings, labels: Labels | None) -> Evaluation:
+    task, features = settings.task, settings.feature_names
+    spec = EvaluationSpec(
+        of=task.evaluated_on,
+        naive=task.naive,
+        outputs=settings.output_count,
+        features=len(features),
+        parts=task.reported_parts(features, settings.target),
+    )
+    return Evaluation(spec, (lambda: labels.names) if labels is not None else tuple)
+
+
 def _publishing(
-    settings: Settings, recipe: LearningRecipe, core: Learning, metrics: Metrics, clock: Clock
+    settings: Settings,
+    recipe: LearningRecipe,
+    core: Learning,
+    metrics: Metrics,
+    clock: Clock,
+    evaluator: Evaluation,
 ) -> Publishing:
     export, averaged = settings.export, core.model.averaged
     no_target = np.zeros((1, settings.target_count))
@@ -117,7 +157,7 @@ def _publishing(
         clock=clock,
     )
     trigger = IntervalTrigger(seconds=export.every_seconds, samples=export.every_samples, clock=clock)
-    return Publishing(exporter, trigger=trigger, metrics=metrics)
+    return Publishing(exporter, trigger=trigger, metrics=metrics, measure=evaluator.measure)
 
 
 def check(settings: Settings) -> str:
@@ -165,4 +205,5 @@ def describe(settings: Settings) -> Mapping[str, object]:
         ],
         "predicts": list(settings.output_names),
         "window": settings.task.window,
+        "baseline": settings.task.naive,
     }
