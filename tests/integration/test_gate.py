@@ -36,7 +36,8 @@ def _numbers(data_dir: Path) -> list[int]:
 
 
 def _exported(folder: Path, script: list[bytes], **export: Any) -> Pipeline:
-    return learned(folder, script=script, export={**SAVED_MODEL, **export}, decode={"kind": "json"})
+    gate = {"naive": True}  # off by default, because this is a regression
+    return learned(folder, script=script, export={**SAVED_MODEL, "gate": gate, **export}, decode={"kind": "json"})
 
 
 def test_weights_that_are_worse_than_naive_are_not_published(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_weights_that_are_worse_than_naive_are_not_published(tmp_path: Path) -> 
         pipeline = learned(tmp_path, script=lines[:2000], export={"formats": []}, decode={"kind": "json"})
         assert not [entry for entry in logs if "refused" in entry["event"]], "there is nothing to refuse"
         source = MemorySource(lines)
-        pipeline = _make(tmp_path, source, export=SAVED_MODEL, decode={"kind": "json"})
+        pipeline = _make(tmp_path, source, export={**SAVED_MODEL, "gate": {"naive": True}}, decode={"kind": "json"})
         run(pipeline, stopping=lambda: False)
     (refused,) = (entry for entry in logs if entry["event"] == "export_refused")
     assert (refused["reason"], refused["log_level"], refused["samples"]) == ("naive", "warning", 2600)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from learnd.core.quality import Errors, Figures, Quality
+from learnd.core.settings_base import kinds_of
 from learnd.core.types import PrequentialScores, Published, Snapshot
 from learnd.export.gate import Refusal, judge, note_refusal, read_refusals
 from learnd.export.settings import ExportSettings, GateSettings
+from learnd.tasks.settings import AnyTask
 
-GATE = GateSettings()
+GATE = GateSettings(naive=True)
 
 
 def _snapshot(
@@ -66,12 +68,12 @@ def test_a_challenger_is_compared_with_the_naive_forecast(averaged: float, sampl
 def test_the_margin_is_the_users_and_a_gate_that_is_off_lets_everything_pass() -> None:
     """`off` is a boolean in YAML, and text in JSON; on is the default."""
     bad = _snapshot(averaged=1.5, published=_published(1.0, 1.5))
-    assert judge(ExportSettings(gate={"margin": 0.6}).gate_settings, bad) is None  # type: ignore[arg-type]
+    assert judge(ExportSettings(gate={"margin": 0.6}).with_naive_gate(True).gate_settings, bad) is None  # type: ignore[arg-type]
     for off in (False, "off"):
-        assert judge(ExportSettings(gate=off).gate_settings, bad) is None  # type: ignore[arg-type]
+        assert judge(ExportSettings(gate=off).with_naive_gate(True).gate_settings, bad) is None  # type: ignore[arg-type]
     for on in (True, {}):
-        assert judge(ExportSettings(gate=on).gate_settings, bad) is not None  # type: ignore[arg-type]
-    assert judge(ExportSettings().gate_settings, bad) is not None
+        assert judge(ExportSettings(gate=on).with_naive_gate(True).gate_settings, bad) is not None  # type: ignore[arg-type]
+    assert judge(ExportSettings().with_naive_gate(True).gate_settings, bad) is not None
 
 
 def test_refusals_are_counted_next_to_the_exports(tmp_path: Path) -> None:
@@ -85,3 +87,15 @@ def test_refusals_are_counted_next_to_the_exports(tmp_path: Path) -> None:
     assert (document["count"], document["last"]["samples"], document["last"]["reference"]) == (2, 1300, 1.0)
     (tmp_path / ".refused.json").write_text("{")
     assert read_refusals(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "compared"),
+    [("regression", False), ("classification", False), ("forecast", True), ("reconstruction", True)],
+)
+def test_the_naive_gate_is_on_where_a_user_could_make_that_forecast(task: str, compared: bool) -> None:
+    default = kinds_of(AnyTask)[task].naive_in_exports  # type: ignore[attr-defined]
+    gate = ExportSettings().with_naive_gate(default).gate_settings
+    assert gate is not None and gate.naive is compared
+    chosen = ExportSettings(gate=GateSettings(naive=not compared)).with_naive_gate(default).gate_settings
+    assert chosen is not None and chosen.naive is not compared

@@ -50,8 +50,10 @@ class GateSettings(Section):
 
     margin: Annotated[float, Field(ge=0)] = 0.05
     """Share by which the error may exceed that of the newest export, or of the naive forecast."""
-    naive: bool = True
-    """Also compare with the naive forecast, once 1000 samples were evaluated."""
+    naive: bool | None = None
+    """Also compare with the naive forecast, once 1000 samples were evaluated. Absent: for a forecast and a
+    reconstruction. The naive forecast of the other tasks is made from the last truth, which is unknown where an export
+    runs."""
 
 
 class ExportSettings(Section):
@@ -92,6 +94,13 @@ class ExportSettings(Section):
     def gate_settings(self) -> GateSettings | None:
         """The gate; None if it is off."""
         return None if self.gate == "off" else self.gate
+
+    def with_naive_gate(self, default: bool) -> "ExportSettings":
+        """Return these settings with the naive gate on or off as configured, otherwise as *default*."""
+        gate = self.gate_settings
+        if gate is None or gate.naive is not None:
+            return self
+        return self.model_copy(update={"gate": gate.model_copy(update={"naive": default})})
 
     @field_validator("formats")
     @classmethod

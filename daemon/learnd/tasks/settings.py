@@ -29,6 +29,8 @@ class TaskSettings(Section):
     """Reference for a prediction's error."""
     naive: ClassVar[NaiveKind] = "last_truth"
     """The forecast that the model must beat."""
+    naive_in_exports: ClassVar[bool] = True
+    """True if a user of an export could make the naive forecast instead."""
     has_classes: ClassVar[bool] = False
     """True if the target is a label."""
     mixes: ClassVar[bool] = True
@@ -106,6 +108,8 @@ class TaskSettings(Section):
 
 class _FieldTarget(TaskSettings):
     """A task whose target is a field of the record."""
+
+    naive_in_exports: ClassVar[bool] = False
 
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         if not targets:

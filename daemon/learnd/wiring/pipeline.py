@@ -144,7 +144,8 @@ def _publishing(
     clock: Clock,
     evaluator: Evaluation,
 ) -> Publishing:
-    export, averaged = settings.export, core.model.averaged
+    export = settings.export.with_naive_gate(settings.task.naive_in_exports)
+    averaged = core.model.averaged
     no_target = np.zeros((1, settings.target_count))
     exporter = Exporter(
         settings.data_dir / "exports",
