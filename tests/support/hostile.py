@@ -108,7 +108,7 @@ def json_corpus(good: int) -> Corpus:
     sections = {
         "decode": {"kind": "json", "time": "t", "key": "k"},
         "learning": {"sample_weight": "w"},
-        "features": ["a", "b"],
+        "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},
     }
     rows = [item() for _ in range(good)]
     extreme = [item(**{n: v}) for n in ("a", "y") for v in (FLOAT32_MAX, -FLOAT32_MAX, 1e-45)]
@@ -180,7 +180,7 @@ def csv_corpus(good: int) -> Corpus:
         "decode": {"kind": "csv", "columns": list("tkabyw"), "time": "t", "key": "k"},
         "task": {"kind": "classification", "max_classes": 4},
         "learning": {"sample_weight": "w"},
-        "features": ["a", "b"],
+        "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},
     }
     rows = [item(y=("hot", "cold")[i % 2]) for i in range(good)]
     others = [item(a=FLOAT32_MAX), item(b=-FLOAT32_MAX), item(w=0), item(w=1e6), item(y="\x00"), item(k="")]
@@ -230,7 +230,7 @@ def float32_corpus(good: int) -> Corpus:
         "decode": {"kind": "float32", "key": "__key__"},
         "task": {"kind": "classification", "max_classes": 4},
         "learning": {"sample_weight": "w"},
-        "features": ["a", "b"],
+        "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},
     }
     rows = [item() for _ in range(good)]
     others = [

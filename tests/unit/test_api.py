@@ -117,7 +117,7 @@ def test_dicts_need_no_json_decoder_and_may_hold_numpy_values(tmp_path: Path) ->
         tmp_path,
         source={"kind": "file", "path": "no-such-file.csv"},
         decode={"kind": "csv", "time": "t"},
-        features={"a": None, "b": {"missing": 5.0}, "c": None},
+        features={"a": None, "b": {"missing": 5.0}, "c": {"missing": "reject"}},
     )
     moment = np.datetime64("2026-01-31T00:00:00").item()
     row = {"a": np.float32(1.0), "b": np.nan, "c": np.int64(3), "y": np.float64(2.0), "t": moment, "note": "ignored"}

@@ -35,7 +35,7 @@ class ExportedModel:
         self.predicts: tuple[str, ...] = tuple(manifest["predicts"])
         self.classes: tuple[str, ...] = tuple(manifest["classes"])
         self.window: int | None = manifest["window"]
-        self._missing: tuple[float | None, ...] = tuple(feature["missing"] for feature in manifest["features"])
+        self._missing: tuple[float | str | None, ...] = tuple(feature["missing"] for feature in manifest["features"])
         self._answer = answer
 
     def __repr__(self) -> str:
@@ -107,10 +107,11 @@ class ExportedModel:
 
         for j, missing in enumerate(self._missing):
             column = x[..., j]
-            if missing is not None:
+            if isinstance(missing, float):
                 column[np.isnan(column)] = missing
-            if not np.isfinite(column).all():
-                row = int(np.argwhere(~np.isfinite(column))[0][0])
+            good = np.isfinite(column) | (np.isnan(column) if missing == "mean" else False)
+            if not good.all():
+                row = int(np.argwhere(~good)[0][0])
                 raise UsageError(
                     f"rows[{row}]: {self.features[j]} is missing or not finite; leave the row out, or configure "
                     f"features.{self.features[j]}.missing before the export"

@@ -90,7 +90,9 @@ class Predictor:
         self.rejected += len(rejects)
         rows = [
             (number, key, row)
-            for number, key, reading in zip(samples.offsets.tolist(), samples.keys.tolist(), samples.x, strict=True)
+            for number, key, reading in zip(
+                samples.offsets.tolist(), samples.keys.tolist(), samples.x.astype(np.float32), strict=True
+            )
             if (row := self._row(key, reading)) is not None
         ]
         if not rows:

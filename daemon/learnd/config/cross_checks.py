@@ -49,6 +49,9 @@ def _features(settings: Settings) -> Iterator[Check]:
     for name, feature in settings.features.items():
         if feature.min is not None and feature.max is not None and feature.min >= feature.max:
             yield ("features", name), f"min {feature.min} must be below max {feature.max}"
+        if feature.missing == "mean" and not settings.fills_gaps:
+            message = "mean needs a regression or classification with scaled inputs; use a number or reject"
+            yield ("features", name, "missing"), message
         if feature.stuck_after is not None and feature.on_fault == "hold":
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:

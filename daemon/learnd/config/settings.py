@@ -28,8 +28,11 @@ class FeatureSettings(Section):
     """A reading below this is a fault."""
     max: float | None = None
     """A reading above this is a fault."""
-    missing: float | None = None
-    """Value used for a missing field or a null, and treated like any other reading. Absent: reject such a record."""
+    missing: float | Literal["mean", "reject"] | None = None
+    """What to do with an empty cell or a null: a number to use instead, which then counts as a reading; `mean`, which
+    stands for the feature's running mean, in exports too; or `reject`. Absent: `mean` for a regression or
+    classification with scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless
+    this option is a number or `mean`, because the name may be wrong."""
     max_change: Positive | None = None
     """A reading further from its key's last good reading is a fault, until `recover_after` readings set a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None
@@ -110,6 +113,11 @@ class ModelRecipe(Section):
         """True if the model's targets are standardised."""
         keeps_head = self.model.load is not None and self.model.head is None
         return (self.scaling.target or ("none" if keeps_head else "online")) == "online"
+
+    @property
+    def fills_gaps(self) -> bool:
+        """True if a missing reading can stand for the mean, because inputs are scaled and are not predicted."""
+        return self.scale_inputs and self.task.fills_gaps
 
     @property
     def feature_names(self) -> tuple[str, ...]:

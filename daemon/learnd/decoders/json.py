@@ -36,6 +36,8 @@ class JsonDecoder:
                 optional.append((f"n{i}", float | None, None))
             elif field.missing is None:
                 definitions.append((f"n{i}", float))
+            elif not field.may_be_absent:
+                definitions.append((f"n{i}", float | None))
             else:
                 optional.append((f"n{i}", float | None, field.missing))
         if fields.time is not None:

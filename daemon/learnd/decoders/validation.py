@@ -1,5 +1,6 @@
 """The common part of all decoders: the configured fields, and the checks that turn rows into samples."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,15 @@ class Field:
     min: float | None = None
     max: float | None = None
     missing: float | None = None
+    """The number for an empty cell or a null; nan: it stays missing, and the model takes it for the mean; None: reject
+    the record."""
+    may_be_absent: bool = True
+    """True: a record that lacks the field is treated like one with a null."""
+
+    @property
+    def has_gaps(self) -> bool:
+        """True if a missing value stays missing."""
+        return self.missing is not None and math.isnan(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +228,12 @@ def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad:
         first = len(fields.features)
         targets = slice(first, first + len(fields.targets))
         fits[:, targets] |= np.isnan(numbers[:, targets])
+    gaps = [column for column, field in enumerate(fields.features) if field.has_gaps]
+    if gaps and not fits.all():
+        fits[:, gaps] |= np.isnan(numbers[:, gaps])
+        empty = np.isnan(numbers[:, : len(fields.features)]).all(axis=1)
+        for row in np.flatnonzero(empty):
+            bad.setdefault(int(index[row]), (RejectReason.MISSING_FIELD, "no feature has a value"))
     if fits.all():
         return
     for row, column in zip(*np.nonzero(~fits), strict=True):
@@ -327,11 +343,17 @@ def _labels(rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectAr
     return labels
 
 
-def _feature(name: str, options: FeatureOptions) -> Field:
+def _feature(name: str, options: FeatureOptions, *, fills_gaps: bool) -> Field:
     """Return the field of a feature. Its range is checked here only if no rule replaces readings outside it."""
+    missing: float | None = None
+    if options.missing == "mean" or (options.missing is None and fills_gaps):
+        missing = math.nan
+    elif isinstance(options.missing, float):
+        missing = options.missing
+    may_be_absent = options.missing not in (None, "reject")
     if options.on_fault == "reject":
-        return Field(name, options.min, options.max, options.missing)
-    return Field(name, missing=options.missing)
+        return Field(name, options.min, options.max, missing, may_be_absent)
+    return Field(name, missing=missing, may_be_absent=may_be_absent)
 
 
 def fields_from(
@@ -342,10 +364,14 @@ def fields_from(
     weight: str | None = None,
     classes: Sequence[str] | None = None,
     classify: bool = False,
+    fills_gaps: bool = False,
 ) -> Fields:
-    """Return the configured fields. With *classify*, the only target is a class, one of *classes*."""
+    """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
+
+    With *fills_gaps*, the model takes a missing feature for its mean, unless its options say otherwise.
+    """
     return Fields(
-        tuple(_feature(name, options) for name, options in features.items()),
+        tuple(_feature(name, options, fills_gaps=fills_gaps) for name, options in features.items()),
         () if classify else tuple(Field(name) for name in targets),
         settings.time,
         settings.time_unit,

@@ -35,8 +35,9 @@ class Feature(_Part):
     """The configured lower limit; a smaller reading counted as a sensor fault. null: no limit."""
     max: float | None
     """The configured upper limit; a larger reading counted as a sensor fault. null: no limit."""
-    missing: float | None
-    """The configured substitute for a missing reading; null: none was configured."""
+    missing: float | Literal["mean"] | None
+    """Substitute for a missing reading: a number, or ``mean``: pass NaN, which the file takes for the mean. null: there
+    is none."""
 
 
 class Port(_Part):

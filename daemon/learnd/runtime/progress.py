@@ -97,6 +97,7 @@ class ProbeRows:
     def observe(self, result: StepResult) -> None:
         """Keep the last `PROBE_ROWS` rows, or as many as fit into `PROBE_BYTES`, but at least 32."""
         x = result.samples.x
+        x = x[~np.isnan(x).reshape(len(x), -1).any(axis=1)] if np.isnan(x).any() else x
         if not len(x):
             return
         count = min(PROBE_ROWS, max(32, PROBE_BYTES // x[0].nbytes))

@@ -35,6 +35,8 @@ class TaskSettings(Section):
     """True if the target is a label."""
     mixes: ClassVar[bool] = True
     """True if simple rules, such as the last value, can answer the task next to a model."""
+    fills_gaps: ClassVar[bool] = False
+    """True if a missing reading does not matter to the target: the target is no reading itself."""
     needs_times: ClassVar[bool] = False
     """True if `max_gap_s` has no meaning without the time of each reading."""
     stateless: ClassVar[frozenset[str]] = frozenset({"max_gap_s", "duplicates", "max_keys"})
@@ -110,6 +112,7 @@ class _FieldTarget(TaskSettings):
     """A task whose target is a field of the record."""
 
     naive_in_exports: ClassVar[bool] = False
+    fills_gaps: ClassVar[bool] = True
 
     def target_problems(self, targets: Sequence[str]) -> Iterator[str]:
         if not targets:

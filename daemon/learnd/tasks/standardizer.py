@@ -105,6 +105,7 @@ class OnlineStandardizer(_Float64Layer):
         """Return `call` as Keras' own layers, with the current scales as constants."""
         centred = keras.layers.Rescaling(1.0, (-self.shift.numpy()).tolist(), name=f"{self.name}_centred")(x)
         z = keras.layers.Rescaling(self.scale.numpy().tolist(), name=f"{self.name}_scaled")(centred)
+        z = keras.ops.where(keras.ops.isnan(z), keras.ops.zeros_like(z), z)
         above, below = keras.ops.relu(z - self.soft), keras.ops.relu(-self.soft - z)
         limited: Tensor = (
             keras.ops.clip(z, -self.soft, self.soft) + keras.ops.log(1.0 + above) - keras.ops.log(1.0 + below)

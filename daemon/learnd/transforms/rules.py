@@ -214,6 +214,8 @@ class Rules:
         replacements: list[tuple[int, int, float]] = []
         faults: list[RejectReason] = []
         for sensor, rule, reading in zip(machine.sensors, self._rules, values, strict=True):
+            if math.isnan(reading):
+                continue  # missing, which is no fault of the sensor
             history = copy.copy(sensor) if late else sensor
             fault = history.check(reading, rule)
             if fault is None:

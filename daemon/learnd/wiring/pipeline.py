@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import learnd
 from learnd.checkpoint.checkpointer import Checkpoints
-from learnd.config.settings import LearningRecipe, Settings
+from learnd.config.settings import FeatureSettings, LearningRecipe, Settings
 from learnd.core.protocols import Source
 from learnd.core.schedule import Clock, IntervalTrigger
 from learnd.evaluation.evaluation import Evaluation, EvaluationSpec
@@ -186,6 +186,13 @@ def _require_key(export: ExportSettings) -> None:
         Signer(export.signing_key_file)
 
 
+def _missing(feature: FeatureSettings, *, fills_gaps: bool) -> float | str | None:
+    """Return what stands for a missing reading in an export: a number, or ``mean``; None: nothing does."""
+    if feature.missing is None and fills_gaps:
+        return "mean"
+    return None if feature.missing == "reject" else feature.missing
+
+
 def describe(settings: Settings) -> Mapping[str, object]:
     """Return the part of the manifest that depends only on the settings."""
     inputs = argument_names(settings.feature_names)
@@ -200,7 +207,7 @@ def describe(settings: Settings) -> Mapping[str, object]:
                 "input": inputs[name],
                 "min": feature.min,
                 "max": feature.max,
-                "missing": feature.missing,
+                "missing": _missing(feature, fills_gaps=settings.fills_gaps),
             }
             for name, feature in settings.features.items()
         ],

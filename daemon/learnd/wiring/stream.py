@@ -50,6 +50,7 @@ def _fields(settings: Settings) -> Fields:
         weight=settings.learning.sample_weight,
         classes=settings.task.fixed_classes,
         classify=settings.task.has_classes,
+        fills_gaps=settings.fills_gaps,
     )
 
 
