@@ -33,6 +33,7 @@ SAVING = (
 PUBLISHING = ("export.before-rename", "export.after-rename", "export.before-pointer")
 VARIANTS: dict[str, dict[str, Any]] = {
     "per_sample": {"export": SAVED_MODEL},
+    "mixture": {"averaging": None, "decode": {"kind": "json", "key": "k"}},  # the default learner
     "micro_batch_of_windows": {
         "decode": {"kind": "json", "key": "k", "time": "t"},
         "target": None,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from learnd.core.tensors import Tensor, TfVariable
-from learnd.learners.member import AGE_SHARE, LONGEST_AVERAGE, Objective
+from learnd.learners.member import Objective, average_share
 
 _RATE = 0.3
 _LARGEST_GRADIENT = 5.0
@@ -49,8 +49,7 @@ class LinearMember:
         kernel, bias = self._live
         kernel.assign(kernel - row * step)
         bias.assign(bias - step[0])
-        updates = tf.cast(self._updates, tf.float32) + 1.0
-        share = 1.0 / tf.clip_by_value(AGE_SHARE * updates, 1.0, LONGEST_AVERAGE)
+        share = average_share(self._updates)
         for average, live in zip(self._average, self._live, strict=True):
             average.assign(average + share * (live - average))
         self._updates.assign_add(1)

@@ -13,8 +13,15 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 """Losses to minimise, shape (n,), from core targets and core outputs."""
 LONGEST_AVERAGE = 100.0
 """Number of updates that an average remembers, once the model is old enough."""
-AGE_SHARE = 0.1
+_AGE_SHARE = 0.1
 """Share of all updates so far that a young average remembers."""
+
+
+def average_share(updates: Tensor) -> Tensor:
+    """Return the share of the newest weights in a running average, after *updates* updates. Traced."""
+    count = tf.cast(updates, tf.float32) + 1.0
+    share: Tensor = 1.0 / tf.clip_by_value(_AGE_SHARE * count, 1.0, LONGEST_AVERAGE)
+    return share
 
 
 class Member:
@@ -101,8 +108,7 @@ class Member:
         return first if answer is None else answer
 
     def _average(self) -> None:
-        updates = tf.cast(self._updates, tf.float32) + 1.0
-        share = 1.0 / tf.clip_by_value(AGE_SHARE * updates, 1.0, LONGEST_AVERAGE)
+        share = average_share(self._updates)
         for average, variable in zip(self._averages, self.trainable_variables, strict=True):
             average.assign(average + share * (variable.value - average))
         self._updates.assign_add(1)
