@@ -8,12 +8,14 @@ own defaults. Those that draw random numbers run once per seed. `python -m tests
                       single (learnd with ``mode: per_sample``, not run unless it is named)
     --seeds N         seeds per side (3)
     --results FILE    figures as JSON: those that are not measured now are taken from it, and it is updated
+    --stored          measure nothing; the tables come from ``--results``
     --markdown FILE   write the tables to this file too
     --fast            the same as ``--sides naive,learnd --seeds 1``
     --cost            the time of an update instead, against a single learner
 
-Needs the extra `bench`, and `rivals` for deep-river. Each stream has a child process, because compiled updates stay in
-memory.
+Needs the extra `bench`. deep-river is in no extra: 0.3.4 asks for River below 0.26, which lacks the stream of share
+prices, but runs with it (``pip install --no-deps deep-river``, after PyTorch, 5 GB). Each stream has a child process,
+because compiled updates stay in memory.
 """
 
 import argparse
@@ -88,19 +90,25 @@ def _measure_in_child(name: str, sides: Sequence[str], seeds: int) -> Measured:
     return measured
 
 
+def _stored(results_file: Path | None) -> dict[str, Measured]:
+    if results_file is None or not results_file.exists():
+        return {}
+    stored: dict[str, Measured] = json.loads(results_file.read_text())
+    return stored
+
+
 def compare(names: Sequence[str], sides: Sequence[str], seeds: int, results_file: Path | None) -> str:
     """Measure *sides* on the streams *names*, and return the tables."""
-    stored: dict[str, Measured] = {}
-    if results_file is not None and results_file.exists():
-        stored = json.loads(results_file.read_text())
+    results: dict[str, Measured] = {}
     for name in names:
         measured = _measure_in_child(name, sides, seeds)
+        stored = _stored(results_file)  # read again: a long run may have a second one next to it, of other streams
         measured["figures"] = {**stored.get(name, {}).get("figures", {}), **measured["figures"]}
-        stored[name] = measured
+        results[name] = measured
         print(name, {side: f"{np.mean(own):.4g}" for side, own in measured["figures"].items()}, flush=True)
         if results_file is not None:
-            results_file.write_text(json.dumps(stored, indent=1))
-    return tables({name: stored[name] for name in STREAMS if name in names})
+            results_file.write_text(json.dumps({**stored, name: measured}, indent=1))
+    return tables(results)
 
 
 def costs(names: Sequence[str]) -> str:
@@ -128,6 +136,7 @@ def main() -> None:
     parser.add_argument("--sides", type=lambda text: _names(text, [*TITLES, "learnd"]), default=list(DEFAULT_SIDES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--stored", action="store_true")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--cost", action="store_true")
@@ -140,10 +149,14 @@ def main() -> None:
     if options.child:
         print(json.dumps(measure(options.streams[0], options.sides, options.seeds)))
         return
+    names = options.streams or list(STREAMS)
     if options.cost:
         text = costs(options.streams or COST_STREAMS)
+    elif options.stored:
+        stored = _stored(options.results)
+        text = tables({name: stored[name] for name in names if name in stored})
     else:
-        text = compare(options.streams or list(STREAMS), options.sides, options.seeds, options.results)
+        text = compare(names, options.sides, options.seeds, options.results)
     print(f"\n{text}")
     if options.markdown is not None:
         options.markdown.write_text(text + "\n")
