@@ -1,54 +1,70 @@
-"""What a default has to beat: simple rules, and the online learners of River with their own defaults."""
+"""Other online learners with their own defaults: River's, and deep-river's with the network that learnd has."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from river import compose, forest, linear_model, multiclass, preprocessing, tree
 
-from tests.bench.stream_data import Rows, Stream
+from tests.bench.made_streams import Rows, Stream
 
 
-def naive(stream: Stream) -> Rows:
-    """The last value; for classes the better of the last class and the most frequent one so far."""
-    last = np.concatenate([[0.0], stream.y[:-1]])
-    if not stream.classes:
-        return last
-    counts: Counter[float] = Counter()
-    frequent = np.zeros(len(stream.y))
-    for i, label in enumerate(stream.y):
-        frequent[i] = counts.most_common(1)[0][0] if counts else -1.0
-        counts[label] += 1
-    return max((last, frequent), key=lambda p: -stream.figure(p) if stream.smaller_is_better else stream.figure(p))
-
-
-def _linear(stream: Stream) -> Any:
+def _linear(stream: Stream, seed: int) -> Any:
     if not stream.classes:
         return linear_model.LinearRegression()
     return multiclass.OneVsRestClassifier(linear_model.LogisticRegression())
 
 
-def _tree(stream: Stream) -> Any:
-    return (
-        tree.HoeffdingAdaptiveTreeClassifier(seed=0) if stream.classes else tree.HoeffdingAdaptiveTreeRegressor(seed=0)
-    )
+def _tree(stream: Stream, seed: int) -> Any:
+    made = tree.HoeffdingAdaptiveTreeClassifier if stream.classes else tree.HoeffdingAdaptiveTreeRegressor
+    return made(seed=seed)
 
 
-def _forest(stream: Stream) -> Any:
-    return forest.ARFClassifier(seed=0) if stream.classes else forest.ARFRegressor(seed=0)
+def _forest(stream: Stream, seed: int) -> Any:
+    return forest.ARFClassifier(seed=seed) if stream.classes else forest.ARFRegressor(seed=seed)
 
 
-MODELS: dict[str, Callable[[Stream], Any]] = {"linear": _linear, "tree": _tree, "forest": _forest}
+RIVER: dict[str, Callable[[Stream, int], Any]] = {"linear": _linear, "tree": _tree, "forest": _forest}
 
 
-def river(name: str, stream: Stream) -> Rows:
-    """Return the predictions of one of River's models behind its standard scaler, each before its row was learned."""
-    model = compose.Pipeline(preprocessing.StandardScaler(), MODELS[name](stream))
+def _predictions(model: Any, stream: Stream) -> Rows:
+    """Return the predictions of *model* behind River's standard scaler, each before its row was learned."""
+    scaled = compose.Pipeline(preprocessing.StandardScaler(), model)
     predictions = np.zeros(len(stream.y))
-    for i, (row, target) in enumerate(zip(stream.x.tolist(), stream.y.tolist(), strict=True)):
-        features = dict(enumerate(row))
-        predicted = model.predict_one(features)
+    targets = stream.y.astype(int).tolist() if stream.classes else stream.y.tolist()
+    for i, (row, target) in enumerate(zip(stream.x.tolist(), targets, strict=True)):
+        features = {f"x{column}": value for column, value in enumerate(row)}
+        predicted = scaled.predict_one(features)
         predictions[i] = -1.0 if predicted is None else predicted
-        model.learn_one(features, target)
+        scaled.learn_one(features, target)
     return predictions
+
+
+def river(name: str, stream: Stream, seed: int) -> Rows:
+    """Return the predictions of one of River's models."""
+    return _predictions(RIVER[name](stream, seed), stream)
+
+
+def deep_river(stream: Stream, seed: int) -> Rows:
+    """Return the predictions of the network 32-16 in deep-river, by Adam at 0.001, as most would write it.
+
+    Targets are scaled as well, by River's scaler: with raw ones, this network is far worse.
+    """
+    import torch  # noqa: PLC0415 - optional, and its import takes seconds
+    from deep_river.classification import Classifier  # noqa: PLC0415
+    from deep_river.regression import Regressor  # noqa: PLC0415
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    layers = torch.nn
+    network = layers.Sequential(
+        layers.Linear(stream.x.shape[1], 32),
+        layers.ReLU(),
+        layers.Linear(32, 16),
+        layers.ReLU(),
+        layers.Linear(16, stream.classes or 1),
+    )
+    options = {"module": network, "optimizer_fn": "adam", "lr": 0.001, "seed": seed}
+    if stream.classes:
+        return _predictions(Classifier(loss_fn="cross_entropy", **options), stream)
+    return _predictions(preprocessing.TargetStandardScaler(Regressor(loss_fn="mse", **options)), stream)
