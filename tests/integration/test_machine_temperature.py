@@ -109,6 +109,8 @@ def test_exports_agree_with_each_other_and_with_the_checkpoint(run: Run) -> None
     network = make_model(load(CONFIG, run.environ)).network
     for i, variable in enumerate(network.averaged_weights()):
         variable.assign(arrays[f"averager/mean/{i}"])
+    for variable in network.constants():  # the present scales
+        variable.assign(arrays[f"model/{variable.path}"])
     from_checkpoint = network(x)["prediction"].numpy()
 
     np.testing.assert_allclose(from_saved_model, from_checkpoint, atol=1e-4)
