@@ -16,6 +16,7 @@ from learnd.core.types import Batch, Samples, StepResult
 from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import make_samples, same_arrays, settings
+from tests.support.learning import LearnerOfRows
 
 pytestmark = pytest.mark.usefixtures("shared_traces")
 
@@ -424,3 +425,16 @@ def test_wrong_objects_of_the_users_are_named(learning: dict[str, Any], message:
     """Before the stream is joined, with the key and the way out."""
     with pytest.raises(ConfigError, match=message):
         make_pipeline(settings(tmp_path, learning=learning))
+
+
+def test_a_reconstruction_replays_rows_without_targets() -> None:
+    """There is no column of targets to store; the rows are their own."""
+    learning = {"mode": "per_sample", "compile": False, "replay": {"kind": "reservoir", "size": 8}}
+    sections = {"task": {"kind": "reconstruction"}, "target": None, "model": {"kind": "autoencoder"}}
+    learner = LearnerOfRows(features=3, learning=learning, **sections)
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    result = learner.learn(x, np.empty((30, 0)))
+    assert np.isfinite(result.losses).all()
+    state = learner.state()
+    assert int(state["replay/stored"]) == 30
+    assert all(any(np.array_equal(row, seen) for seen in x) for row in state["replay/x"])

@@ -66,7 +66,7 @@ class ReplayBuffer:
             slot = tf.where(full, anywhere, slot)
             replaces = slot < size
             slot = tf.minimum(slot, size - 1)
-        for variable, rows in ((self._x, x), (self._y, y), (self._weights, weights)):
+        for variable, rows in self._with_columns((self._x, x), (self._y, y), (self._weights, weights)):
             row = tf.where(replaces, tf.gather(rows, i), tf.gather(variable, slot))
             variable.scatter_nd_update([[slot]], row[None])
         self._stored.assign_add(1)
@@ -75,9 +75,15 @@ class ReplayBuffer:
     def become(self, other: "ReplayBuffer") -> None:
         """Replace all samples by those of *other*, which is at most as large. Traced."""
         rows = tf.range(other._settings.size)[:, None]
-        for mine, theirs in ((self._x, other._x), (self._y, other._y), (self._weights, other._weights)):
+        pairs = ((self._x, other._x), (self._y, other._y), (self._weights, other._weights))
+        for mine, theirs in self._with_columns(*pairs):
             mine.scatter_nd_update(rows, tf.convert_to_tensor(theirs))
         self._stored.assign(tf.minimum(other._stored, other._settings.size))
+
+    @staticmethod
+    def _with_columns(*pairs: tuple[TfVariable, Tensor]) -> list[tuple[TfVariable, Tensor]]:
+        """Return the *pairs* that hold any number. A reconstruction has no targets, and nothing can be scattered."""
+        return [pair for pair in pairs if 0 not in tuple(pair[0].shape)]
 
     def _random(self, count: int, below: Tensor, *, purpose: int) -> Tensor:
         seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self._stored])
