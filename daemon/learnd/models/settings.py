@@ -132,8 +132,9 @@ class AutoencoderSettings(RegularizedSettings):
 
     kind: Literal["autoencoder"]
     only_task: ClassVar[str | None] = "reconstruction"
-    hidden: Widths = [16, 4]
-    """Widths of the encoder's layers. The last one is the bottleneck; the decoder mirrors the others."""
+    hidden: Widths | None = None
+    """Widths of the encoder's layers. The last one is the bottleneck; the decoder mirrors the others. Absent: 16, then
+    half of the inputs, but at most 4."""
     activation: Activation = "tanh"
     """Activation of each hidden layer."""
 
