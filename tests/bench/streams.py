@@ -4,8 +4,8 @@ Every side predicts each row before it learns it. learnd has nothing set but fea
 own defaults. Those that draw random numbers run once per seed. `python -m tests.bench.streams` runs it all; with
 
     --streams NAMES   these streams only, between commas
-    --sides NAMES     these sides only: naive, linear, tree, forest (River's), deep-river (if installed), learnd, and
-                      single (learnd with ``mode: per_sample``, not run unless it is named)
+    --sides NAMES     these sides only: naive, linear, tree, forest (River's), learnd; and two that run only if they are
+                      named: deep-river, and single (learnd with ``mode: per_sample``)
     --seeds N         seeds per side (3)
     --results FILE    figures as JSON: those that are not measured now are taken from it, and it is updated
     --stored          measure nothing; the tables come from ``--results``
@@ -13,9 +13,9 @@ own defaults. Those that draw random numbers run once per seed. `python -m tests
     --fast            the same as ``--sides naive,learnd --seeds 1``
     --cost            the time of an update instead, against a single learner
 
-Needs the extra `bench`. deep-river is in no extra: 0.3.4 asks for River below 0.26, which lacks the stream of share
-prices, but runs with it (``pip install --no-deps deep-river``, after PyTorch, 5 GB). Each stream has a child process,
-because compiled updates stay in memory.
+Needs the extra `bench`. deep-river 0.3.4 needs River 0.25, which lacks the stream sp500, and brings 5 GB of PyTorch. So
+it is in no extra, and runs in an environment of its own: ``pip install deep-river`` there, and ``--sides deep-river``
+with the same file of results. Each stream has a child process, because compiled updates stay in memory.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench.sides import markdown  # isort: skip - sets the log level
@@ -38,7 +37,7 @@ from tests.bench.rivals import RIVER, deep_river, river
 from tests.bench.stream_data import STREAMS
 from tests.bench.stream_tables import FROZEN, FROZEN_NAIVE, TITLES, Figures, Measured, tables
 
-DEFAULT_SIDES = ("naive", *RIVER, *(["deep-river"] if find_spec("deep_river") else []), "learnd")
+DEFAULT_SIDES = ("naive", *RIVER, "learnd")
 COST_STREAMS = ("abrupt drift", "bananas", "image-segments")
 
 
