@@ -64,15 +64,22 @@ def _agrawal(function: int, seed: int) -> Any:
 def _friedman() -> Stream:
     """Ten inputs, five of which matter, and standard normal noise; the last of three drifts is counted."""
     rows = synth.FriedmanDrift(drift_type="lea", position=(4000, 7500, 11_000), seed=1)
-    return _of(islice(rows, MADE_ROWS), classes=False, counted=(11_000, MADE_ROWS), as_sum=True, noise=MEAN_OF_ABSOLUTE)
+    return _of(
+        islice(rows, MADE_ROWS),
+        classes=False,
+        counted=(11_000, MADE_ROWS),
+        as_sum=True,
+        chosen_on=True,
+        noise=MEAN_OF_ABSOLUTE,
+    )
 
 
 STREAMS: dict[str, Callable[[], Stream]] = {
     "trump-approval": lambda: _of(datasets.TrumpApproval(), classes=False, chosen_on=True),
     "chick-weights": lambda: _of(datasets.ChickWeights(), classes=False, chosen_on=True),
-    "sp500": lambda: _of(datasets.SP500Stocks(), classes=False),
+    "sp500": lambda: _of(datasets.SP500Stocks(), classes=False, chosen_on=True),
     "water-flow": _water_flow,
-    "phishing": lambda: _of(datasets.Phishing(), classes=True),
+    "phishing": lambda: _of(datasets.Phishing(), classes=True, chosen_on=True),
     "bananas": lambda: _of(datasets.Bananas(), classes=True, chosen_on=True),
     "image-segments": lambda: _of(datasets.ImageSegments(), classes=True, chosen_on=True),
     "shuttle": lambda: _of(islice(datasets.Shuttle(), 20_000), classes=True),

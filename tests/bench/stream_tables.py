@@ -48,7 +48,7 @@ def tables(results: dict[str, Measured]) -> str:
         figures, floor = measured["figures"], measured["floor"]
         own = figures.get("learnd", [])
         seeds = f"{min(own):.4g} to {max(own):.4g}" if own else ""
-        held = "chosen on" if measured["chosen_on"] else "held out"
+        held = "chosen on" if measured["chosen_on"] else "looked at afterwards"
         best_possible = "" if floor is None else floor if measured["smaller_is_better"] else 1.0 - floor
         others = [_mean(figures.get(side)) for side in sides]
         rows.append([name, measured["what"], best_possible, *others, _mean(own), seeds, ratio_to_best(measured), held])

@@ -120,5 +120,5 @@ def test_the_tables_have_a_column_per_measured_side() -> None:
     figures = {"naive": [2.0], "learnd": [1.0, 3.0], "export": [3.0], "export: naive": [1.5]}
     measured = {"what": "mean error", "floor": 0.08, "smaller_is_better": True, "chosen_on": False, "figures": figures}
     predictions, standing = tables({"made": measured}).split("\n\n")
-    assert predictions.splitlines()[-1] == "| made | mean error | 0.08 | 2 | 2 | 1 to 3 | 1 | held out |"
+    assert predictions.splitlines()[-1] == "| made | mean error | 0.08 | 2 | 2 | 1 to 3 | 1 | looked at afterwards |"
     assert standing.splitlines()[-1] == "| made | 1.5 | 3 | 2 |"
