@@ -1,4 +1,4 @@
-"""How well the default configuration predicts, next to simple rules and other online learners.
+"""Comparison of the default configuration with simple rules and other online learners.
 
 Every side predicts each row before it learns it. learnd has nothing set but features and target; the others have their
 own defaults. Those that draw random numbers run once per seed. `python -m tests.bench.streams` runs it all; with

@@ -174,7 +174,7 @@ def test_a_rollback_passes_over_a_damaged_export(data_dir: Path) -> None:
 
 
 def test_a_promotion_names_an_export_by_its_folder_or_its_number(data_dir: Path, tmp_path: Path) -> None:
-    """Of a configuration, a data_dir or a folder; the newest is not published again."""
+    """The argument is a configuration, a data_dir or a folder. The newest export is never published again."""
     first, second, third = _numbers(data_dir)
     assert run_cli("promote", str(data_dir / "exports" / str(first))).returncode == 0
     assert _document(data_dir)["republished_of"] == first

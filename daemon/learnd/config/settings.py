@@ -29,10 +29,10 @@ class FeatureSettings(Section):
     max: float | None = None
     """A reading above this is a fault."""
     missing: float | Literal["mean", "reject"] | None = None
-    """What to do with an empty cell or a null: a number to use instead, which then counts as a reading; `mean`, which
-    stands for the feature's running mean, in exports too; or `reject`. Absent: `mean` for a regression or
-    classification with scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless
-    this option is a number or `mean`, because the name may be wrong."""
+    """Action on an empty cell or a null. A number is used instead, and counts as a reading. `mean` uses the feature's
+    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a regression or classification with
+    scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
+    number or `mean`, because the name may be wrong."""
     max_change: Positive | None = None
     """A reading further from its key's last good reading is a fault, until `recover_after` readings set a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None

@@ -80,7 +80,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How good the predictions were, each made before its sample was learned.
+    """The figures of predictions that were made before their samples were learned.
 
     Attributes
     ----------

@@ -125,14 +125,15 @@ class Figures(_Part):
     skill: Skill
     error: ComparedErrors
     measures: dict[str, float | None]
-    """By name: mae, rmse, r2, bias (prediction less truth); for classes accuracy, log_loss, macro_f1. With `averaged_`
+    """Figures by name: mae, rmse, r2, bias (prediction minus truth); for classes accuracy, log_loss, macro_f1. With
+    `averaged_`
     or `naive_`: of the averaged weights, or of the naive forecast; otherwise of the live weights."""
     parts: dict[str, dict[str, float | None]]
     """The same by target or step ahead (at most 8 of them), or recall and precision by class (at most 12)."""
 
 
 class QualityPart(_Part):
-    """How good the predictions were."""
+    """Figures of the predictions."""
 
     recent: Figures
     """Over the last 1000 samples at most."""

@@ -148,7 +148,7 @@ class NumberPool:
         outputs = network.outputs_per_row
         # One variable for all that is remembered, read once and written once: more would be copied at every sample.
         self._memory = _variable((keys, (1 + len(members)) * outputs + 1), tf.float64)
-        """Of each key: its last target, the members' last errors, and 1 once there are any."""
+        """One row per key: its last target, the members' last errors, and 1 once there are any."""
         self._products = _variable((len(members), outputs), tf.float64)
         self._squares = _variable((len(members), outputs), tf.float64)
         self._error = tf.Variable(1.0, trainable=False)
@@ -222,16 +222,17 @@ class NumberPool:
         self._error.assign(error)
         errors = tf.cast(sample.y, tf.float64) - mixture.member_predictions
         if self._corrected:
-            self._learn_resemblance(sample, errors, self._last_errors(mixture.memory), tf.cast(share, tf.float64))
+            self._learn_resemblance(sample, mixture, errors, tf.cast(share, tf.float64))
         row = [tf.cast(sample.y, tf.float64), tf.reshape(errors, (1, -1)), tf.ones((1, 1), tf.float64)]
         self._memory.scatter_nd_update(sample.slot[:, None], tf.concat(row, axis=1))
         self._samples.assign_add(1)
         limited: Tensor = tf.minimum(squares[: self._members], 25.0 * error)
         return limited
 
-    def _learn_resemblance(self, sample: Sample, errors: Tensor, before: Tensor, share: Tensor) -> None:
+    def _learn_resemblance(self, sample: Sample, mixture: Mixture, errors: Tensor, share: Tensor) -> None:
         """Learn how far a member's error resembles its last one of the same key."""
-        raw, rows = self._raw(sample), self._repeated(sample)
+        before = self._last_errors(mixture.memory)
+        raw, rows = mixture.member_predictions, self._repeated(sample)
         now, then = (
             tf.cast(self._network.core_targets(rows.x, raw + e) - sample.outputs, tf.float64) for e in (errors, before)
         )
@@ -270,7 +271,6 @@ class ClassPool:
         """The number of the key's last class, plus 1."""
         self._followers = _variable((classes if self._follows else 1, classes), tf.float32)
         self._frequencies = _variable((classes,), tf.float32)
-        self._samples = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def weights(self) -> Tensor:
         return self._weights.value()
@@ -315,7 +315,6 @@ class ClassPool:
             )
         self._frequencies.assign(self._frequencies * _FORGETTING + chosen[0])
         self._last.scatter_nd_update(sample.slot[:, None], number + 1)
-        self._samples.assign_add(1)
         of_members: Tensor = losses[: self._members]
         return of_members
 
@@ -336,7 +335,6 @@ class ClassPool:
             "last": self._last,
             "followers": self._followers,
             "frequencies": self._frequencies,
-            "samples": self._samples,
         }
 
 
