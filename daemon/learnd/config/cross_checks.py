@@ -128,7 +128,7 @@ def _records(settings: Settings) -> Iterator[Check]:
 def _sinks(settings: Settings) -> Iterator[Check]:
     source = settings.source
     paths: dict[str, Path | None] = {"source": source.path_read}
-    for section in ("dead_letter", "predictions"):
+    for section in ("dead_letter", "predictions", "alarm_sink"):
         sink = getattr(settings, section)
         if sink is None:
             continue

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from learnd.alarms.settings import AlarmSettings
 from learnd.averaging.settings import AnyAverager, WindowSettings
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
@@ -184,8 +185,13 @@ class Settings(LearningRecipe):
     dead_letter: SinkSettings | None = None
     """Sink for rejected records, which are written unchanged. Absent: they are only counted and logged."""
     predictions: SinkSettings | None = None
-    """Sink for predictions: for each sample its origin, key, time, prediction and truth, and the scores of the
-    live and the averaged weights. Absent: not written."""
+    """Sink for predictions: for each sample its origin, key, time, prediction and truth, the scores of the
+    live and the averaged weights, and its alarms. Absent: not written."""
+    alarms: AlarmSettings = AlarmSettings()
+    """Alarms: when they are raised, and what is learned meanwhile."""
+    alarm_sink: SinkSettings | None = None
+    """Sink for alarms: one line when an alarm begins, and one when it ends. Absent: alarms are counted and logged, and
+    each prediction tells of them."""
     http: HttpSettings = HttpSettings()
     """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
 

@@ -6,6 +6,8 @@ EvaluatedOn = Literal["targets", "inputs", "classes"]
 """Reference for a prediction's error: the targets, the inputs, or the class number."""
 NaiveKind = Literal["last_truth", "last_reading", "class_table", "running_mean"]
 """A forecast that needs no model, which a model must beat."""
+Watched = Literal["inputs", "targets", "both"]
+"""The readings whose anomalies raise alarms: the newest of the inputs, the newest targets, or both."""
 NAIVE_FORECASTS: dict[NaiveKind, str] = {
     "last_truth": "the last known target of the same key",
     "last_reading": "the last reading, repeated for every step ahead",

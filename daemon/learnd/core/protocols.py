@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from learnd.core.quality import Compared, Quality
 from learnd.core.tensors import KerasModel, NamedTensors, Tensor, TfVariable, Variable
@@ -365,25 +365,31 @@ class Evaluator(Stateful, Protocol):
         ...
 
 
-class DeadLetters(Stateful, Protocol):
-    """A sink for rejects. ``flush`` returns once everything put before it is safe. It may run on another thread."""
+class Sink(Stateful, Protocol):
+    """A place that results go to. ``flush`` returns once everything put before it is safe. It may run on another
+    thread.
+    """
 
     def open(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DeadLetters(Sink, Protocol):
+    """A sink for rejects."""
 
     def put(self, rejects: Sequence[Reject]) -> None: ...
 
-    def flush(self) -> None: ...
 
-    def close(self) -> None: ...
+class AlarmSink(Sink, Protocol):
+    """A sink for the events of alarms, as JSON objects."""
+
+    def put(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
 
 
-class Predictions(Stateful, Protocol):
-    """A sink for predictions. The obligations are those of `DeadLetters`."""
-
-    def open(self) -> None: ...
+class Predictions(Sink, Protocol):
+    """A sink for predictions."""
 
     def put(self, result: StepResult) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...

@@ -134,6 +134,7 @@ class Samples:
         row of `y` has no meaning; None: all samples have a target
     slots : int32, shape (n,), the place of each sample's key among those whose last values a learner keeps; None: there
         is one key
+    watched : float64, shape (n, 4, readings), what the alarms know of each sample before it is learned; None: nothing
     """
 
     x: Float64Array
@@ -146,6 +147,7 @@ class Samples:
     labels: ObjectArray | None = None
     has_target: BoolArray | None = None
     slots: Int32Array | None = None
+    watched: Float64Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -161,7 +163,8 @@ class Samples:
         """Return the rows of all *parts* (at least one), in order.
 
         If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
-        rows of the other parts have a target; the same holds for `slots`, whose place is then 0.
+        rows of the other parts have a target; the same holds for `slots`, whose place is then 0, and for `watched`,
+        which is then 0.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -172,6 +175,12 @@ class Samples:
                     part if getattr(part, name) is not None else replace(part, **{name: fill(len(part))})
                     for part in filled
                 ]
+        watched = next((part.watched for part in filled if part.watched is not None), None)
+        if watched is not None:  # by those parts that came after alarms were switched on
+            filled = [
+                part if part.watched is not None else replace(part, watched=np.zeros((len(part), *watched.shape[1:])))
+                for part in filled
+            ]
         columns = {name: [getattr(part, name) for part in filled] for name in _COLUMNS}
         joined: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
         return Samples(**joined)
@@ -252,6 +261,49 @@ def _sum(left: Mapping[_Reason, int], right: Mapping[_Reason, int]) -> dict[_Rea
     return dict(+(Counter(left) + Counter(right)))
 
 
+NAMED_SHARES = 5
+"""Features that an alarm names."""
+
+
+def shares_of(parts: Float64Array, names: Sequence[str]) -> dict[str, float]:
+    """Return the largest *parts* as shares of the sum of all, by name; empty if all are 0.
+
+    >>> shares_of(np.array([1.0, 3.0, 0.0]), ["a", "b", "c"])
+    {'b': 0.75, 'a': 0.25}
+    """
+    total = float(parts.sum())
+    if not total > 0.0:
+        return {}
+    largest = np.argsort(-parts, kind="stable")[:NAMED_SHARES]
+    return {names[i]: round(float(parts[i]) / total, 3) for i in largest if parts[i] > 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """The alarms of a batch. Row i of every array belongs to sample i.
+
+    Attributes
+    ----------
+    names : of the readings that are watched, and ``loss`` at the end
+    probabilities : (n,), that something begins that was never seen; 0 within an episode, after its alarm
+    raised : (n,), whether the onset head raises an alarm
+    active : (n,), whether the state head is in alarm: it is not normal
+    evidence : (n, len(names)), the parts of each name in the probability
+    strengths : (n, len(names) - 1), the distance of each reading in alarm from normal, in thresholds; 0 for others
+    """
+
+    names: tuple[str, ...]
+    probabilities: Float64Array
+    raised: BoolArray
+    active: BoolArray
+    evidence: Float64Array
+    strengths: Float64Array
+
+    def shares(self, row: int) -> dict[str, float]:
+        """Return the features that contribute most to the alarm at *row*: to a new onset, else to the state."""
+        return shares_of(self.evidence[row] if self.raised[row] else self.strengths[row], self.names)
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """The result of learning one batch. Row i of every array belongs to row i of ``samples``.
@@ -269,6 +321,7 @@ class StepResult:
     updates : updates taken
     duration_s : seconds spent in the compiled calls
     averaged_predictions : as `predictions`, of the averaged weights
+    alarms : the alarms of the samples; None: there are none yet, or they are switched off
     """
 
     samples: Samples
@@ -280,6 +333,7 @@ class StepResult:
     updates: int
     duration_s: float
     averaged_predictions: Float64Array
+    alarms: Alarms | None = None
 
     def with_target(self) -> BoolArray:
         """Return a mask of the rows whose losses can be computed, shape (n,)."""

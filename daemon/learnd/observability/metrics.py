@@ -1,7 +1,7 @@
 """Every metric, in one place."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -86,6 +86,7 @@ class Metrics:
             "Mean absolute error over the same samples, in the target's units; for classes the fraction wrong.",
         )
         self._declare_quality()
+        self._declare_alarms()
         self.update_seconds = Histogram(
             "learnd_update_duration_seconds",
             "Mean time of one update, observed once per batch.",
@@ -96,6 +97,15 @@ class Metrics:
             "compiled_retraces", "Unexpected compilations of the update; more than 0 is a defect."
         )
         self.classes = self._gauge("classes", "Classes that the model knows; 0 for a task without classes.")
+
+    def _declare_alarms(self) -> None:
+        alarms = self._counter(
+            "alarms_total",
+            "Alarms that began: of the state head (it is not normal) and of the onset head (something new begins).",
+            ("head",),
+        )
+        self._alarms = {head: alarms.labels(head) for head in ("state", "onset")}
+        self._alarms_active = self._gauge("alarms_active", "Keys that are in alarm now.")
 
     def _declare_quality(self) -> None:
         self._skill = self._gauge(
@@ -195,6 +205,12 @@ class Metrics:
             self._live_loss.set(scores.loss)
             self._averaged_loss.set(scores.averaged_loss)
             self.absolute_error.set(scores.absolute_error)
+
+    def alarms(self, heads_of_new: Iterable[str], *, active: int) -> None:
+        """Count alarms that have just begun, by their heads, and show the number of keys in alarm."""
+        for head in heads_of_new:
+            self._alarms[head].inc()
+        self._alarms_active.set(active)
 
     def quality(self, recent: Figures, *, export_skill: float) -> None:
         """Set the figures of the recent samples, and the skill of the newest export."""

@@ -1,4 +1,4 @@
-"""The main loop: read, decode, transform, predict, learn, evaluate, deliver, save, publish."""
+"""The main loop: read, decode, transform, watch, predict, learn, evaluate, deliver, save, publish."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from learnd.core.errors import BrokerUnavailableError
-from learnd.core.protocols import DeadLetters, Evaluator, Predictions, Stateful
+from learnd.core.protocols import DeadLetters, Evaluator, Predictions, Sink, Stateful
 from learnd.core.types import Batch, Snapshot, State, offsets_of
 from learnd.observability.metrics import Metrics
+from learnd.runtime.alarming import Alarming
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
@@ -37,6 +38,7 @@ class Pipeline:
     reader: Reader
     transforms: Chain
     model: TrainedModel
+    alarming: Alarming
     evaluator: Evaluator
     quality: QualityWatch
     dead_letters: DeadLetters
@@ -52,10 +54,12 @@ class Pipeline:
     status: RunStatus = field(default_factory=RunStatus)
 
     def learn(self, batch: Batch) -> None:
-        """Process one batch: transform, predict, learn, evaluate, deliver."""
+        """Process one batch: transform, watch, predict, learn, evaluate, deliver."""
         started_s = time.monotonic()
         batch = self.transforms(batch)
-        result = self.model.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
+        samples, hold = self.alarming.watch(batch.samples)
+        learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
+        result = self.alarming.evaluate(learned)
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
@@ -119,12 +123,13 @@ class Pipeline:
         """
         self.saving.open()
         self.publishing.open()
+        self.alarming.prepare()
         self.model.learner.prepare()
         state = self.saving.restore()
         if state is not None:
             self.progress.restore(state["progress"])
             self.status.began = replace(self.progress)
-        for connect in (self._start_reading, self.dead_letters.open, self.predictions.open):
+        for connect in (self._start_reading, *(sink.open for sink in self._sinks().values())):
             if not self._connect(connect, stopping):
                 return False
         if state is not None:
@@ -201,8 +206,15 @@ class Pipeline:
             "transforms": self.transforms,
             "learner": self.model.learner,
             "evaluator": self.evaluator,
+            "alarms": self.alarming,
+            **self._sinks(),
+        }
+
+    def _sinks(self) -> Mapping[str, Sink]:
+        return {
             "dead_letters": self.dead_letters,
             "predictions": self.predictions,
+            "alarm_sink": self.alarming.sink,
         }
 
     def _start_reading(self) -> None:
@@ -224,8 +236,7 @@ class Pipeline:
 
     def _sinks_differ(self, state: State) -> bool:
         """Return whether the sinks differ from *state*: other files, or other lengths."""
-        sinks = {"dead_letters": self.dead_letters, "predictions": self.predictions}
-        return any(sink.state() != state[name] for name, sink in sinks.items())
+        return any(sink.state() != state.get(name) for name, sink in self._sinks().items())
 
     def _save_the_start(self) -> None:
         """Save and wait. A crash can undo additions to the sinks' files only once their length is durable."""
@@ -252,8 +263,8 @@ class Pipeline:
         )
 
     def _flush(self) -> None:
-        self.dead_letters.flush()
-        self.predictions.flush()
+        for sink in self._sinks().values():
+            sink.flush()
 
     def _flushed(self) -> bool:
         try:
@@ -265,8 +276,8 @@ class Pipeline:
 
     def _release(self) -> None:
         self.reader.close()
-        self.dead_letters.close()
-        self.predictions.close()
+        for sink in self._sinks().values():
+            sink.close()
 
 
 def run(

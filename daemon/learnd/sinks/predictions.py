@@ -1,10 +1,12 @@
 """Sinks for the prediction that was made for each sample before it was learned."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from learnd.core.kinds import EvaluatedOn
 from learnd.core.protocols import Predictions
@@ -17,7 +19,9 @@ class Lines:
     """Conversion of results to one object per sample: its origin, the prediction, the truth and the scores.
 
     Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
-    ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. For a reconstruction
+    ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. With alarms,
+    ``anomaly_probability`` and ``onset`` are of the onset head, ``alarm`` is of the state head, and ``alarm_features``
+    are the shares of the features in either. For a reconstruction
     of windows, only the newest reading is included.
 
     Parameters
@@ -40,9 +44,10 @@ class Lines:
             self._classes(result) if self._of == "classes" else self._numbers(result),
             result.losses.tolist(),
             result.averaged_losses.tolist(),
+            _alarms(result),
             strict=True,
         )
-        for origin, offset, time_s, key, answer, score, averaged_score in columns:
+        for origin, offset, time_s, key, answer, score, averaged_score, alarms in columns:
             yield {
                 "topic": origin.topic,
                 "partition": origin.partition,
@@ -52,6 +57,7 @@ class Lines:
                 **answer,
                 "score": score,
                 "averaged_score": averaged_score,
+                **alarms,
             }
 
     def _numbers(self, result: StepResult) -> Iterator[dict[str, Any]]:
@@ -75,6 +81,21 @@ class Lines:
             # Before the first class is known there is no prediction.
             label = names[number] if probability > 0.0 and number < len(names) else None
             yield {"prediction": label, "probability": probability, "truth": names[true] if known else None}
+
+
+def _alarms(result: StepResult) -> Iterable[dict[str, Any]]:
+    """Return the fields about alarms of each line; none where alarms are switched off."""
+    alarms = result.alarms
+    if alarms is None:
+        return repeat({}, len(result.samples))
+    columns = zip(alarms.probabilities.tolist(), alarms.raised.tolist(), alarms.active.tolist(), strict=True)
+    lines: list[dict[str, Any]] = [
+        {"anomaly_probability": probability, "onset": raised, "alarm": active, "alarm_features": None}
+        for probability, raised, active in columns
+    ]
+    for row in np.flatnonzero(alarms.raised | alarms.active).tolist():
+        lines[row]["alarm_features"] = alarms.shares(row)
+    return lines
 
 
 class NoPredictions:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from learnd.core.kinds import EvaluatedOn, NaiveKind
+from learnd.core.kinds import EvaluatedOn, NaiveKind, Watched
 from learnd.core.labels import label_text
 from learnd.core.settings_base import Count, Positive, Section
 
@@ -39,6 +39,10 @@ class TaskSettings(Section):
     """True if a missing reading does not matter to the target: the target is no reading itself."""
     needs_times: ClassVar[bool] = False
     """True if `max_gap_s` has no meaning without the time of each reading."""
+    watched: ClassVar[Watched] = "inputs"
+    """The readings whose anomalies raise alarms: the newest of the inputs, the newest target, or both."""
+    holds_alarms: ClassVar[bool] = False
+    """True if a sample in alarm is not learned by default: there is no truth beside the readings themselves."""
     stateless: ClassVar[frozenset[str]] = frozenset({"max_gap_s", "duplicates", "max_keys"})
     """Options that may change under an existing checkpoint, because no array depends on them."""
 
@@ -126,6 +130,8 @@ class RegressionSettings(_FieldTarget):
     window: Count | None = None
     """Number of last readings of the key in one input. Absent: only the newest reading."""
 
+    watched: ClassVar[Watched] = "both"
+
 
 class ClassificationSettings(_FieldTarget):
     """Prediction of the class of a sample from its features, or from the last `window` readings of the key."""
@@ -194,6 +200,7 @@ class ReconstructionSettings(TaskSettings):
     """Number of last readings of the key in one input. Absent: only the newest reading."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "inputs"
+    holds_alarms: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
     naive: ClassVar[NaiveKind] = "running_mean"
 
@@ -213,6 +220,8 @@ class ForecastSettings(TaskSettings):
     horizon: Count = 1
     """Number of next readings to predict."""
 
+    watched: ClassVar[Watched] = "targets"
+    holds_alarms: ClassVar[bool] = True
     needs_times: ClassVar[bool] = True
     naive: ClassVar[NaiveKind] = "last_reading"
 

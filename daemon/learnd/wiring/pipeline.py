@@ -21,6 +21,7 @@ from learnd.export.signing import Signer
 from learnd.export.upload import Uploader
 from learnd.learners.schedule_check import decays_to_zero
 from learnd.observability.metrics import Metrics
+from learnd.runtime.alarming import Alarming
 from learnd.runtime.loop import Pipeline
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.publishing import Publishing
@@ -29,8 +30,9 @@ from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
+from learnd.wiring.alarms import make_monitor
 from learnd.wiring.learner import Learning, make_learning
-from learnd.wiring.sinks import make_dead_letters, make_predictions
+from learnd.wiring.sinks import make_alarm_sink, make_dead_letters, make_predictions
 from learnd.wiring.stream import make_decoder, make_source, make_transforms
 from learnd.wiring.warm_start import pinned_copy
 
@@ -79,6 +81,7 @@ def make_pipeline(
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
+        alarming=Alarming(make_monitor(settings), make_alarm_sink(settings), metrics, clock=clock),
         evaluator=evaluator,
         quality=QualityWatch(evaluator, metrics, clock=clock),
         dead_letters=make_dead_letters(settings),

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from learnd.config.settings import Settings
-from learnd.core.protocols import DeadLetters, Predictions
+from learnd.core.protocols import AlarmSink, DeadLetters, Predictions
+from learnd.sinks.alarms import FileAlarmSink, NoAlarmSink, TopicAlarmSink
 from learnd.sinks.dead_letter import DroppedDeadLetters, FileDeadLetters, TopicDeadLetters
 from learnd.sinks.predictions import (
     CollectedPredictions,
@@ -25,6 +26,16 @@ def make_dead_letters(settings: Settings) -> DeadLetters:
     if sink.path is not None:
         return FileDeadLetters(sink.path, settings.name)
     return TopicDeadLetters(_topic_sink(settings, sink.topic, "dead_letter"), settings.name)
+
+
+def make_alarm_sink(settings: Settings) -> AlarmSink:
+    """Return the configured sink for alarms, or none."""
+    sink = settings.alarm_sink
+    if sink is None:
+        return NoAlarmSink()
+    if sink.path is not None:
+        return FileAlarmSink(sink.path)
+    return TopicAlarmSink(_topic_sink(settings, sink.topic, "alarm_sink"))
 
 
 def make_predictions(

@@ -1,0 +1,220 @@
+"""The alarms of a stream: both heads, for each key, before and after learning."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from learnd.alarms.decision import DecisionOptions, decide, make_decision
+from learnd.alarms.episodes import Alarm, Episodes, onset_alarms
+from learnd.alarms.key_table import KeyTable
+from learnd.alarms.level import LevelOptions, make_level, observe_levels
+from learnd.alarms.onset import make_onset, observe_readings
+from learnd.alarms.settings import AlarmSettings
+from learnd.alarms.slot_arrays import SlotArrays
+from learnd.core.types import Alarms, BoolArray, Float64Array, Samples, State, StepResult
+
+log = structlog.get_logger()
+
+Readings = Callable[[Samples], Float64Array]
+"""From samples to the newest readings that are watched, shape (n, columns); nan: unknown."""
+_EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED = range(4)
+"""Rows of `Samples.watched`."""
+LOSS = "loss"
+"""The contribution of the model's loss, among the names of the columns."""
+
+
+def _any(columns: npt.NDArray[Any]) -> BoolArray:
+    """Return a mask of the rows in which any column is set."""
+    found: BoolArray = np.any(columns, axis=1)
+    return found
+
+
+def _row(event: tuple[int, Alarm]) -> int:
+    return event[0]
+
+
+class _Decided(NamedTuple):
+    """What the onset head decided on each row: see `learnd.core.types.Alarms`; *parts* have the loss at the end."""
+
+    probabilities: Float64Array
+    raised: BoolArray
+    parts: Float64Array
+    strengths: Float64Array
+
+
+class Monitor:
+    """Both heads for each key of a stream.
+
+    The readings decide whether a row is in alarm, before it is learned, so learning can be held. The model's loss is
+    known only afterwards, and adds to the probability that something begins. Neither depends on how the stream was cut.
+
+    Parameters
+    ----------
+    columns : the names of the readings
+    readings : returns them
+    hold : what happens to a row in alarm: ``hold``, ``learn`` or ``weigh``
+    """
+
+    def __init__(self, settings: AlarmSettings, *, columns: Sequence[str], readings: Readings, hold: str) -> None:
+        self._columns = tuple(columns)
+        self._readings = readings
+        self._hold = hold
+        self._weight = np.float32(settings.held_weight)
+        self._warm_up = settings.warm_up
+        self._periods_s = np.array(settings.periods_s, np.float64)
+        estimated = settings.false_alarms_per is not None
+        rates = (settings.per_readings, settings.per_seconds)
+        self._level_options = LevelOptions(
+            settings.minimum_readings, settings.cool_down_readings, settings.accept_after, *rates
+        )
+        self._decision_options = DecisionOptions(settings.warm_up, *rates)
+        self._watched, self._judged = KeyTable(settings.max_keys), KeyTable(settings.max_keys)
+        count = len(self._columns)
+        self._onset = SlotArrays(make_onset(count, len(settings.periods_s)))
+        self._level = SlotArrays(make_level(count, estimated=estimated))
+        self._decision = SlotArrays(make_decision(estimated=estimated))
+        self._episodes = Episodes(self._columns)
+
+    def prepare(self) -> None:
+        """Compile the heads, which takes seconds where no compiled code is cached."""
+        none, slots = np.empty((0, len(self._columns))), np.empty(0, np.int64)
+        flags = np.empty((0, len(self._columns)), np.bool_)
+        times_s = np.empty(0)
+        observe_readings(self._onset.arrays, none, times_s, slots, self._periods_s, self._warm_up, none)
+        observe_levels(self._level.arrays, none, times_s, slots, self._level_options, none, flags, flags)
+        flag = np.empty(0, np.bool_)
+        decide(
+            self._decision.arrays,
+            times_s,
+            times_s,
+            times_s,
+            slots,
+            self._decision_options,
+            times_s,
+            flag,
+            times_s,
+            times_s,
+        )
+
+    def watch(self, samples: Samples) -> tuple[Samples, BoolArray | None]:
+        """Observe the readings of *samples* before they are learned.
+
+        Returns the samples with what `evaluate` needs of them, and a mask of the rows to hold (None: none).
+        """
+        count, columns = len(samples), len(self._columns)
+        watched = np.zeros((count, 4, columns))
+        if not count:
+            return replace(samples, watched=watched), None
+        rows = np.ascontiguousarray(self._readings(samples), np.float64)
+        alarms, accepted = np.zeros((count, columns), np.bool_), np.zeros((count, columns), np.bool_)
+        evidence, strengths = np.zeros((count, columns)), np.zeros((count, columns))
+        for run in self._watched.runs(samples.keys.tolist()):
+            if run.evicted is not None:
+                self._onset.clear(run.evicted[1])
+                self._level.clear(run.evicted[1])
+            self._onset.reserve(len(self._watched))
+            self._level.reserve(len(self._watched))
+            part, slots = run.rows, run.slots
+            seen, times_s = rows[part], samples.times_s[part]
+            observe_readings(self._onset.arrays, seen, times_s, slots, self._periods_s, self._warm_up, evidence[part])
+            observe_levels(
+                self._level.arrays,
+                seen,
+                times_s,
+                slots,
+                self._level_options,
+                strengths[part],
+                alarms[part],
+                accepted[part],
+            )
+        watched[:, _EVIDENCE], watched[:, _STRENGTH] = evidence, strengths
+        watched[:, _ALARM], watched[:, _ACCEPTED] = alarms, accepted
+        return self._treated(replace(samples, watched=watched), _any(alarms))
+
+    def _treated(self, samples: Samples, active: BoolArray) -> tuple[Samples, BoolArray | None]:
+        """Hold the *active* rows, or give them less weight."""
+        if self._hold == "learn" or not active.any():
+            return samples, None
+        if self._hold == "hold":
+            return samples, active
+        weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights
+        return replace(samples, weights=np.where(active, weights * self._weight, weights)), None
+
+    def evaluate(self, result: StepResult) -> tuple[StepResult, list[Alarm]]:
+        """Return *result* with its alarms, and those that begin or end with it, in the order of its rows."""
+        samples, count = result.samples, len(result.samples)
+        # Samples that wait for their micro-batch since a time without alarms were not watched.
+        watched = np.zeros((count, 4, len(self._columns))) if samples.watched is None else samples.watched
+        active, strengths = _any(watched[:, _ALARM]), watched[:, _STRENGTH]
+        decided = self._decide(result, watched[:, _EVIDENCE])
+        names = (*self._columns, LOSS)
+        alarms = Alarms(names, decided.probabilities, decided.raised, active, decided.parts, strengths)
+        events: list[tuple[int, Alarm]] = []
+        if len(self._episodes) or active.any():
+            events = self._episodes.observe(samples, active, strengths, _any(watched[:, _ACCEPTED]))
+        if decided.raised.any():
+            events += onset_alarms(samples, decided.raised, decided.parts, decided.strengths, names)
+            events.sort(key=_row)
+        return replace(result, alarms=alarms), [alarm for _, alarm in events]
+
+    def _decide(self, result: StepResult, by_column: Float64Array) -> "_Decided":
+        """Return the decision of the onset head on the evidence *by_column* and the losses of *result*."""
+        samples, count = result.samples, len(result.samples)
+        # The largest of several columns is large by chance, as often as there are columns (Bonferroni).
+        strongest = by_column.max(axis=1, initial=0.0)
+        total = np.maximum(strongest - np.log(max(len(self._columns), 1)), 0.0)
+        losses = result.losses.astype(np.float64)
+        probabilities, from_loss, strengths = np.zeros(count), np.zeros(count), np.zeros(count)
+        raised = np.zeros(count, np.bool_)
+        for run in self._judged.runs(samples.keys.tolist()):
+            if run.evicted is not None:
+                self._decision.clear(run.evicted[1])
+                self._episodes.drop(run.evicted[0])
+            self._decision.reserve(len(self._judged))
+            part = run.rows
+            decide(
+                self._decision.arrays,
+                total[part],
+                losses[part],
+                samples.times_s[part],
+                run.slots,
+                self._decision_options,
+                probabilities[part],
+                raised[part],
+                from_loss[part],
+                strengths[part],
+            )
+        return _Decided(probabilities, raised, np.concatenate([by_column, from_loss[:, None]], axis=1), strengths)
+
+    def active(self) -> int:
+        """Return the number of keys in alarm."""
+        return len(self._episodes)
+
+    def state(self) -> State:
+        return {
+            "watched": self._watched.state(),
+            "judged": self._judged.state(),
+            "onset": self._onset.state(len(self._watched)),
+            "level": self._level.state(len(self._watched)),
+            "decision": self._decision.state(len(self._judged)),
+            "episodes": self._episodes.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take over *state*; if it was made with other columns, periods or kinds of thresholds, start anew."""
+        watched, judged = len(state["watched"]["keys"]), len(state["judged"]["keys"])
+        parts = ((self._onset, "onset", watched), (self._level, "level", watched), (self._decision, "decision", judged))
+        if not all(arrays.fits(state[name], slots) for arrays, name, slots in parts):
+            log.warning(
+                "alarms_start_again", note="options of the alarms have changed, so what they had remembered is dropped"
+            )
+            return
+        self._watched.restore(state["watched"])
+        self._judged.restore(state["judged"])
+        for arrays, name, slots in parts:
+            arrays.restore(state[name], slots)
+        self._episodes.restore(state["episodes"])

@@ -1,0 +1,50 @@
+"""Settings of the alarms."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from learnd.core.settings_base import Count, Positive, Section
+
+DAY_S = 86_400.0
+_SECONDS = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S}
+
+
+class AlarmSettings(Section):
+    """Alarms: whether something begins that was never seen (onset), and whether it is still not normal (state)."""
+
+    enabled: bool = True
+    """False: no alarms, and no fields for them in the predictions."""
+    false_alarms_per: Literal["hour", "day", "week"] | Annotated[int, Field(ge=100)] | None = None
+    """The accepted rate of false alarms, for each key and each of the two heads: one in so many readings of a key, or
+    one per hour, day or week of event time. Thresholds then follow the stream. Absent: fixed thresholds."""
+    learning: Literal["hold", "learn", "weigh"] | None = None
+    """Learning of a sample while its key is in alarm: not at all (`hold`), like others (`learn`), or with
+    `held_weight` (`weigh`). Absent: `hold` for a forecast or a reconstruction; `learn` for other tasks, because a
+    truth that has changed must be learned."""
+    held_weight: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Weight of a sample in alarm with `learning: weigh`."""
+    accept_after: Count = 5000
+    """After so many readings in alarm without a break, the present level is accepted as the new normal."""
+    minimum_readings: Count = 1
+    """Consecutive readings beyond the threshold before an alarm of the state head begins."""
+    cool_down_readings: Count = 20
+    """Consecutive readings near normal before it ends."""
+    warm_up: Annotated[int, Field(ge=50)] = 300
+    """Readings of a key before its first onset alarm. The state head takes 400."""
+    periods_s: Annotated[list[Positive], Field(max_length=4)] = [DAY_S]
+    """Lengths of cycles in the readings, in seconds of event time: a day, a shift, a week, a machine's cycle. A reading
+    is compared with the usual one at its part of each cycle. Empty: there is no cycle."""
+    max_keys: Count = 1000
+    """Keys that are watched at the same time. Another key takes over the place of the one unseen for longest. One key
+    takes about 10 kB for each feature, in memory and in checkpoints."""
+
+    @property
+    def per_readings(self) -> float:
+        """The readings in which one false alarm is accepted; 0 if it is a time, or if thresholds are fixed."""
+        return float(self.false_alarms_per) if isinstance(self.false_alarms_per, int) else 0.0
+
+    @property
+    def per_seconds(self) -> float:
+        """The time in which one false alarm is accepted, in seconds; 0 if it is a number of readings, or not given."""
+        return _SECONDS[self.false_alarms_per] if isinstance(self.false_alarms_per, str) else 0.0

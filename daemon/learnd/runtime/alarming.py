@@ -1,0 +1,85 @@
+"""The alarms of the loop: from samples and results to events in the sink, the log and the metrics."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from learnd.alarms.episodes import Alarm
+from learnd.alarms.monitor import Monitor
+from learnd.core.protocols import AlarmSink
+from learnd.core.types import BoolArray, Samples, State, StepResult
+from learnd.observability.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOGGED_PER_MINUTE = 20
+"""Events that are logged in a minute; further ones are counted in one line."""
+
+
+class Alarming:
+    """The monitor with the places that its events go to.
+
+    Parameters
+    ----------
+    monitor : None: there are no alarms
+    """
+
+    def __init__(
+        self, monitor: Monitor | None, sink: AlarmSink, metrics: Metrics, *, clock: Callable[[], float]
+    ) -> None:
+        self._monitor = monitor
+        self._metrics = metrics
+        self._clock = clock
+        self._minute_s = -60.0
+        self._logged = self._left_out = 0
+        self.sink = sink
+
+    def prepare(self) -> None:
+        """Compile the heads."""
+        if self._monitor is not None:
+            self._monitor.prepare()
+
+    def watch(self, samples: Samples) -> tuple[Samples, BoolArray | None]:
+        """Return *samples* as they are to be learned, and a mask of those to hold."""
+        if self._monitor is None:
+            return samples, None
+        return self._monitor.watch(samples)
+
+    def evaluate(self, result: StepResult) -> StepResult:
+        """Return *result* with its alarms."""
+        if self._monitor is None:
+            return result
+        result, events = self._monitor.evaluate(result)
+        self._report(events)
+        return result
+
+    def _report(self, events: Sequence[Alarm]) -> None:
+        if events:
+            self.sink.put([event.as_line() for event in events])
+            begun = [event.head for event in events if event.phase == "began"]
+            self._metrics.alarms(begun, active=self._monitor.active() if self._monitor is not None else 0)
+            for event in events:
+                self._log(event)
+
+    def _log(self, event: Alarm) -> None:
+        now_s = self._clock()
+        if now_s - self._minute_s >= 60.0:
+            if self._left_out:
+                log.warning("alarms_not_logged", count=self._left_out, note="more than the log takes in a minute")
+            self._minute_s, self._logged, self._left_out = now_s, 0, 0
+        if self._logged >= LOGGED_PER_MINUTE:
+            self._left_out += 1
+            return
+        self._logged += 1
+        line = event.as_line()
+        phase = line.pop("phase")
+        log.warning(f"alarm_{phase}", **line)
+
+    def state(self) -> State:
+        return {} if self._monitor is None else self._monitor.state()
+
+    def restore(self, state: State) -> None:
+        """Take over *state*; without one, or with one of other columns, the alarms start anew."""
+        if self._monitor is not None and state:
+            self._monitor.restore(state)
+            self._metrics.alarms([], active=self._monitor.active())
