@@ -1,6 +1,7 @@
 """The two heads of the alarms: what they remember, when they speak, and that neither cuts nor restarts change it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -313,3 +314,45 @@ def test_other_columns_start_the_alarms_again() -> None:
     new.restore(old.state())
     alarms, _ = _run(new, _samples(100.0 * _noise(300, columns=2)))
     assert not alarms.raised.any()
+
+
+def test_a_planned_stop_is_neither_watched_nor_learned() -> None:
+    """Whether a field of the record marks it or the calendar; afterwards all is as if it had not been."""
+    x = _noise(1200)[:, 0]
+    stopped = np.insert(x, 900, np.full(100, -80.0))
+    mask = np.zeros(len(stopped), np.bool_)
+    mask[900:1000] = True
+    by_field = replace(_samples(stopped, step_s=0.001), planned_stop=mask)
+    times = {"from": "1970-01-01T00:00:00.9Z", "to": "1970-01-01T00:00:01Z"}
+    for monitor, samples in (
+        (_monitor(hold="learn"), by_field),
+        (_monitor(hold="hold", planned_stops=[times]), _samples(stopped, step_s=0.001)),
+    ):
+        watched, hold = monitor.watch(samples)
+        assert hold is not None
+        np.testing.assert_array_equal(hold, mask)
+        result, _ = monitor.evaluate(_result(watched))
+        plain, _ = _run(_monitor(), _samples(x, step_s=0.001))
+        assert result.alarms is not None
+        np.testing.assert_allclose(result.alarms.probabilities[~mask], plain.probabilities, atol=1e-12)
+        assert result.alarms.probabilities[mask].max() == 0.0
+
+
+def test_a_suppressed_reading_raises_nothing() -> None:
+    """Of one feature of one key; the others do."""
+    x = _noise(2400, columns=2)
+    x[2000:, 0] += 20.0
+    keys = ["a", "b"] * 1200
+    alarms, events = _run(_monitor(2, suppress=[{"feature": "x0", "key": "a"}]), _samples(x, keys=keys))
+    assert {event.key for event in events if event.head == "state"} == {"b"}
+    assert not alarms.active[::2].any()
+
+
+def test_the_loss_of_a_held_row_is_no_evidence() -> None:
+    """The model stands still, so its loss stays high as long as the fault: that is not one news after another."""
+    x, losses = np.tile([0.0, 1.0], 1500), np.exp(0.1 * _noise(3000)[:, 0])
+    losses[2000:] *= 1000.0
+    monitor = _monitor(periods_s=[])
+    result = _result(monitor.watch(_samples(x))[0], losses)
+    held = replace(result, learned=np.arange(3000) < 2000)
+    assert not monitor.evaluate(held)[0].alarms.raised[2000:].any()

@@ -56,6 +56,25 @@ def test_json_takes_the_configured_fields() -> None:
     assert samples.origins[0] == PARTITION
 
 
+@pytest.mark.parametrize(
+    ("text", "stopped"), [("true", True), ("1", True), ("0.0", False), ("false", False), ("null", False), (None, False)]
+)
+def test_a_record_may_mark_a_planned_stop(text: str | None, stopped: bool) -> None:
+    """By a boolean or a number; without the field, or with null or an empty cell, it is not in one."""
+    fields = _fields(stop=Field("stop", missing=0.0))
+    flag = {} if text is None else {"stop": json.loads(text)}
+    samples, rejects = JsonDecoder(fields).decode(_records(_json(**flag), _json()))
+    assert not rejects
+    assert samples.planned_stop is not None
+    assert samples.planned_stop.tolist() == [stopped, False]
+    decoder = CsvDecoder(fields, ["a", "b", "y", "t", "k", "stop"], ",")
+    cell = "" if text in (None, "null") else text
+    samples, rejects = decoder.decode(_records(f"1.5,2,-3,60,m1,{cell}".encode(), b"1.5,,-3,60,m1,False"))
+    assert not rejects
+    assert samples.planned_stop is not None
+    assert samples.planned_stop.tolist() == [stopped, False]
+
+
 BAD_JSON = {
     "tombstone": (None, "tombstone"),
     "not JSON": (b"{", "unparsable"),

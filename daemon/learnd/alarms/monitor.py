@@ -72,6 +72,8 @@ class Monitor:
             settings.minimum_readings, settings.cool_down_readings, settings.accept_after, *rates
         )
         self._decision_options = DecisionOptions(settings.warm_up, *rates)
+        self._stops_s = [stop.seconds for stop in settings.planned_stops]
+        self._suppressed = [(rule.feature, rule.key) for rule in settings.suppress]
         self._watched, self._judged = KeyTable(settings.max_keys), KeyTable(settings.max_keys)
         count = len(self._columns)
         self._onset = SlotArrays(make_onset(count, len(settings.periods_s)))
@@ -109,7 +111,8 @@ class Monitor:
         watched = np.zeros((count, 4, columns))
         if not count:
             return replace(samples, watched=watched), None
-        rows = np.ascontiguousarray(self._readings(samples), np.float64)
+        rows = self._rows(samples)
+        stopped = self._stopped(samples)
         alarms, accepted = np.zeros((count, columns), np.bool_), np.zeros((count, columns), np.bool_)
         evidence, strengths = np.zeros((count, columns)), np.zeros((count, columns))
         for run in self._watched.runs(samples.keys.tolist()):
@@ -118,7 +121,7 @@ class Monitor:
                 self._level.clear(run.evicted[1])
             self._onset.reserve(len(self._watched))
             self._level.reserve(len(self._watched))
-            part, slots = run.rows, run.slots
+            part, slots = run.rows, np.where(stopped[run.rows], -1, run.slots)
             seen, times_s = rows[part], samples.times_s[part]
             observe_readings(self._onset.arrays, seen, times_s, slots, self._periods_s, self._warm_up, evidence[part])
             observe_levels(
@@ -133,16 +136,33 @@ class Monitor:
             )
         watched[:, _EVIDENCE], watched[:, _STRENGTH] = evidence, strengths
         watched[:, _ALARM], watched[:, _ACCEPTED] = alarms, accepted
-        return self._treated(replace(samples, watched=watched), _any(alarms))
+        return self._treated(replace(samples, watched=watched), _any(alarms), stopped)
 
-    def _treated(self, samples: Samples, active: BoolArray) -> tuple[Samples, BoolArray | None]:
-        """Hold the *active* rows, or give them less weight."""
-        if self._hold == "learn" or not active.any():
-            return samples, None
+    def _rows(self, samples: Samples) -> Float64Array:
+        """Return the readings of *samples*, without the suppressed ones, shape (n, columns)."""
+        rows = np.ascontiguousarray(self._readings(samples), np.float64)
+        for feature, key in self._suppressed:
+            rows = rows.copy()
+            of_key = slice(None) if key is None else samples.keys == key
+            rows[of_key, slice(None) if feature is None else self._columns.index(feature)] = np.nan
+        return rows
+
+    def _stopped(self, samples: Samples) -> BoolArray:
+        """Return a mask of the rows in a planned stop."""
+        stopped = np.zeros(len(samples), np.bool_) if samples.planned_stop is None else samples.planned_stop
+        for first_s, last_s in self._stops_s:
+            stopped = stopped | ((samples.times_s >= first_s) & (samples.times_s < last_s))
+        return stopped
+
+    def _treated(self, samples: Samples, active: BoolArray, stopped: BoolArray) -> tuple[Samples, BoolArray | None]:
+        """Hold the *active* rows, or give them less weight; hold the *stopped* ones."""
         if self._hold == "hold":
-            return samples, active
+            active, stopped = stopped, active | stopped
+        hold = stopped if stopped.any() else None
+        if self._hold != "weigh" or not active.any():
+            return samples, hold
         weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights
-        return replace(samples, weights=np.where(active, weights * self._weight, weights)), None
+        return replace(samples, weights=np.where(active, weights * self._weight, weights)), hold
 
     def evaluate(self, result: StepResult) -> tuple[StepResult, list[Alarm]]:
         """Return *result* with its alarms, and those that begin or end with it, in the order of its rows."""
@@ -167,7 +187,9 @@ class Monitor:
         # The largest of several columns is large by chance, as often as there are columns (Bonferroni).
         strongest = by_column.max(axis=1, initial=0.0)
         total = np.maximum(strongest - np.log(max(len(self._columns), 1)), 0.0)
-        losses = result.losses.astype(np.float64)
+        # The loss of a held row is of a model that stands still: it would stay high, and say nothing new.
+        losses = np.where(result.learned, result.losses, np.nan).astype(np.float64)
+        stopped = self._stopped(samples)
         probabilities, from_loss, strengths = np.zeros(count), np.zeros(count), np.zeros(count)
         raised = np.zeros(count, np.bool_)
         for run in self._judged.runs(samples.keys.tolist()):
@@ -176,12 +198,13 @@ class Monitor:
                 self._episodes.drop(run.evicted[0])
             self._decision.reserve(len(self._judged))
             part = run.rows
+            slots = np.where(stopped[part], -1, run.slots)
             decide(
                 self._decision.arrays,
                 total[part],
                 losses[part],
                 samples.times_s[part],
-                run.slots,
+                slots,
                 self._decision_options,
                 probabilities[part],
                 raised[part],

@@ -1,13 +1,52 @@
 """Settings of the alarms."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from learnd.core.settings_base import Count, Positive, Section
 
 DAY_S = 86_400.0
 _SECONDS = {"hour": 3600.0, "day": DAY_S, "week": 7 * DAY_S}
+
+
+class StopSettings(Section):
+    """A planned stop: an interval of event time."""
+
+    from_time: Annotated[datetime, Field(alias="from")]
+    """Its beginning, in ISO 8601; UTC unless it names a zone."""
+    to_time: Annotated[datetime, Field(alias="to")]
+    """Its end, which is not part of it."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "StopSettings":
+        if self.seconds[0] >= self.seconds[1]:
+            raise ValueError("from must be before to")
+        return self
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """The beginning and the end, in seconds since 1970 UTC."""
+        first, last = (
+            moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (self.from_time, self.to_time)
+        )
+        return first.timestamp(), last.timestamp()
+
+
+class SuppressSettings(Section):
+    """Readings that raise no alarm: those of a feature, of a key, or of a feature of a key."""
+
+    feature: str | None = None
+    """Name of a feature or a target. Absent: all of them."""
+    key: str | None = None
+    """A key. Absent: all keys."""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "SuppressSettings":
+        if self.feature is None and self.key is None:
+            raise ValueError("name a feature, a key or both; to switch all alarms off, set alarms.enabled to false")
+        return self
 
 
 class AlarmSettings(Section):
@@ -35,6 +74,13 @@ class AlarmSettings(Section):
     periods_s: Annotated[list[Positive], Field(max_length=4)] = [DAY_S]
     """Lengths of cycles in the readings, in seconds of event time: a day, a shift, a week, a machine's cycle. A reading
     is compared with the usual one at its part of each cycle. Empty: there is no cycle."""
+    planned_stops: list[StopSettings] = []
+    """Planned stops. Their records are predicted, and neither learned nor watched."""
+    planned_stop_field: str | None = None
+    """Field of the record that marks a planned stop: true, or a number other than 0. A record without it is not in
+    one."""
+    suppress: list[SuppressSettings] = []
+    """Readings that raise no alarm."""
     max_keys: Count = 1000
     """Keys that are watched at the same time. Another key takes over the place of the one unseen for longest. One key
     takes about 10 kB for each feature, in memory and in checkpoints."""

@@ -34,6 +34,16 @@ def _fields(settings: Settings) -> Iterator[Check]:
         name = getattr(decode, key)
         if name is not None and (name in settings.features or name in settings.target):
             yield ("decode", key), f"{name} is also a feature or a target; a field can have only one role"
+    stop = settings.alarms.planned_stop_field
+    if stop is not None and stop in (*settings.features, *settings.target, decode.time, decode.key):
+        yield ("alarms", "planned_stop_field"), f"{stop} has another role already; a field can have only one role"
+    for place, rule in enumerate(settings.alarms.suppress):
+        if rule.feature is not None and rule.feature not in (*settings.features, *settings.target):
+            names = (*settings.features, *settings.target)
+            yield (
+                ("alarms", "suppress", place, "feature"),
+                f"{rule.feature} is no feature{suggestion(rule.feature, names)}",
+            )
     if decode.time is not None and decode.time == decode.key:
         yield ("decode", "key"), f"{decode.key} is also the time; a field can have only one role"
     for name in settings.target:
@@ -119,7 +129,8 @@ def _records(settings: Settings) -> Iterator[Check]:
         if not source.names_columns:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
-    fields = [*settings.features, *settings.target, decode.time, decode.key, settings.learning.sample_weight]
+    fields = [*settings.features, *settings.target, decode.time, decode.key]
+    fields += [settings.learning.sample_weight, settings.alarms.planned_stop_field]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):
             yield ("decode", "columns"), f"lacks {name}{suggestion(name, columns)}"

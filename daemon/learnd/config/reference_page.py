@@ -91,6 +91,8 @@ def _rows(definition: Schema, definitions: Schema, prefix: str = "") -> Iterator
         yield _row(f"{prefix}{key}", value, required=key in definition.get("required", ()))
         for name in _sections_in(value):
             yield from _rows(definitions[name], definitions, f"{prefix}{key}.")
+        for name in _sections_in(value.get("items", {})):
+            yield from _rows(definitions[name], definitions, f"{prefix}{key}[].")
 
 
 def _row(path: str, value: Schema, *, required: bool) -> _Row:
@@ -100,6 +102,8 @@ def _row(path: str, value: Schema, *, required: bool) -> _Row:
     else:
         default_cell = "absent" if default is None else "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
     type_cell = _SECTION if _sections_in(value) else _type(value)
+    if _sections_in(value.get("items", {})):
+        type_cell = "list of sections"
     if default is None:
         type_cell = type_cell.removesuffix(" or `null`")  # null is the same as leaving the key out
     return _Row(path, type_cell, default_cell, _meaning(value))

@@ -134,6 +134,8 @@ class Samples:
         row of `y` has no meaning; None: all samples have a target
     slots : int32, shape (n,), the place of each sample's key among those whose last values a learner keeps; None: there
         is one key
+    planned_stop : bool, shape (n,); True: the machine stands still as planned, so its readings are neither learned nor
+        watched; None: no sample
     watched : float64, shape (n, 4, readings), what the alarms know of each sample before it is learned; None: nothing
     """
 
@@ -147,6 +149,7 @@ class Samples:
     labels: ObjectArray | None = None
     has_target: BoolArray | None = None
     slots: Int32Array | None = None
+    planned_stop: BoolArray | None = None
     watched: Float64Array | None = None
 
     def __len__(self) -> int:
@@ -163,8 +166,8 @@ class Samples:
         """Return the rows of all *parts* (at least one), in order.
 
         If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
-        rows of the other parts have a target; the same holds for `slots`, whose place is then 0, and for `watched`,
-        which is then 0.
+        rows of the other parts have a target; the same holds for `slots` and `watched`, which are then
+        0, and for `planned_stop`, which is then False.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -198,7 +201,16 @@ def _zeros(count: int) -> Int32Array:
     return np.zeros(count, np.int32)
 
 
-_FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {"weights": _ones, "has_target": _all_true, "slots": _zeros}
+def _all_false(count: int) -> BoolArray:
+    return np.zeros(count, np.bool_)
+
+
+_FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {
+    "weights": _ones,
+    "has_target": _all_true,
+    "slots": _zeros,
+    "planned_stop": _all_false,
+}
 _COLUMNS = tuple(column.name for column in fields(Samples))
 
 

@@ -57,6 +57,9 @@ class CsvDecoder:
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
         lines = [self._cells(value.decode()) for value in values]
+        if self._fields.stop is not None:  # the last number
+            for cells in lines:
+                cells[self._numbers[-1]] = _flag(cells[self._numbers[-1]])
         numbers = [[float(cells[i]) for i in self._numbers] for cells in lines]
         if any(len(cells) != self._width for cells in lines):
             raise ValueError
@@ -79,6 +82,8 @@ class CsvDecoder:
             raise BadRecord(RejectReason.UNPARSABLE, str(error) or "an empty line") from None
         if len(cells) != self._width:
             raise BadRecord(RejectReason.UNPARSABLE, f"{len(cells)} columns, expected {self._width}")
+        if self._fields.stop is not None:
+            cells[self._numbers[-1]] = _flag(cells[self._numbers[-1]])
         numbers = []
         for position, field, missing in zip(self._numbers, self._fields.numbers, self._missing, strict=True):
             numbers.append(_number(cells[position], field.name, missing))
@@ -118,6 +123,15 @@ def _number(text: str, name: str, missing: float | None) -> float:
         return _float(text)
     except ValueError:
         raise BadRecord(RejectReason.WRONG_TYPE, f"{name} is {text[:64]!r}, not a number") from None
+
+
+def _flag(text: str) -> str:
+    """Return the text of a number for the text of a flag.
+
+    >>> _flag("true"), _flag(" False "), _flag(""), _flag("2")
+    ('1', '0', '0', '2')
+    """
+    return {"true": "1", "false": "0", "": "0"}.get(text.strip().lower(), text)
 
 
 def _float(text: str) -> float:

@@ -32,7 +32,9 @@ class JsonDecoder:
         renamed: dict[str, str] = {}
         for i, field in enumerate(fields.numbers):
             renamed[f"n{i}"] = field.name
-            if fields.targets_optional and field in fields.targets:
+            if field is fields.stop:
+                optional.append((f"n{i}", float | bool | None, field.missing))
+            elif fields.targets_optional and field in fields.targets:
                 optional.append((f"n{i}", float | None, None))
             elif field.missing is None:
                 definitions.append((f"n{i}", float))

@@ -68,6 +68,8 @@ class Fields:
     max_bytes: int
     weight: Field | None = None
     """The weight of the sample."""
+    stop: Field | None = None
+    """The flag of a planned stop: a boolean or a number. A record without it is not in one."""
     label: str | None = None
     """The name of the field with the class."""
     labels: frozenset[str] | None = None
@@ -80,7 +82,7 @@ class Fields:
     @property
     def numbers(self) -> tuple[Field, ...]:
         """The numbers of a record, in the order of the columns of `Rows.numbers`."""
-        return self.features + self.targets + ((self.weight,) if self.weight is not None else ())
+        return self.features + self.targets + tuple(f for f in (self.weight, self.stop) if f is not None)
 
     @property
     def names(self) -> list[str]:
@@ -205,8 +207,11 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
     weights = numbers[:, last].astype(np.float32) if fields.weight is not None else None
+    stopped = numbers[:, -1] != 0.0 if fields.stop is not None else None
     targets = numbers[:, first:last]
-    return Samples(numbers[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target)
+    return Samples(
+        numbers[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target, planned_stop=stopped
+    )
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
@@ -362,6 +367,7 @@ def fields_from(
     settings: DecoderSettings,
     *,
     weight: str | None = None,
+    stop: str | None = None,
     classes: Sequence[str] | None = None,
     classify: bool = False,
     fills_gaps: bool = False,
@@ -378,6 +384,7 @@ def fields_from(
         settings.key,
         settings.max_bytes,
         Field(weight, min=0.0, max=_MAX_WEIGHT) if weight is not None else None,
+        Field(stop, missing=0.0) if stop is not None else None,
         targets[0] if classify else None,
         frozenset(classes) if classify and classes is not None else None,
         settings.max_ahead_s,

@@ -48,6 +48,7 @@ def _fields(settings: Settings) -> Fields:
         settings.target,
         settings.decode,
         weight=settings.learning.sample_weight,
+        stop=settings.alarms.planned_stop_field,
         classes=settings.task.fixed_classes,
         classify=settings.task.has_classes,
         fills_gaps=settings.fills_gaps,
