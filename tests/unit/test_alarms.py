@@ -356,3 +356,35 @@ def test_the_loss_of_a_held_row_is_no_evidence() -> None:
     result = _result(monitor.watch(_samples(x))[0], losses)
     held = replace(result, learned=np.arange(3000) < 2000)
     assert not monitor.evaluate(held)[0].alarms.raised[2000:].any()
+
+
+def test_a_stuck_sensor_is_a_fault_of_the_sensor() -> None:
+    """It is named from its 50th equal reading to the next other one, and no head says a word."""
+    x = _noise(2000, columns=2)
+    x[1500:1700, 1] = 0.5
+    alarms, events = _run(_monitor(2), _samples(x))
+    assert [event.head for event in events if event.began_s > 1400 * 300.0] == ["sensor", "sensor"]
+    began, ended = events[-2:]
+    assert (began.fault, began.phase, ended.phase, began.id) == ("stuck", "began", "ended", ended.id)
+    assert (began.features, began.began_s, ended.ended_s) == ({"x1": 1.0}, 1549 * 300.0, 1700 * 300.0)
+    assert alarms.sensor_faults(1600) == {"x1": "stuck"}
+    assert alarms.sensor_faults(1700) == {}
+
+
+def test_missing_readings_are_a_fault_of_the_sensor() -> None:
+    """After fifty in a row, where so many never were missing before."""
+    x = _noise(2000, columns=2)
+    x[500:520, 0] = np.nan
+    x[1500:1700, 0] = np.nan
+    alarms, _ = _run(_monitor(2), _samples(x))
+    missing = [row for row in range(2000) if alarms.sensor_faults(row)]
+    assert missing == list(range(1579, 1700))
+    assert alarms.sensor_faults(1650) == {"x0": "missing"}
+
+
+def test_a_sensor_that_often_stands_still_is_not_stuck() -> None:
+    """A valve that is open for 40 readings and shut for 40, and a switch that has hardly ever moved."""
+    valve = np.repeat(np.arange(60) % 2, 40).astype(float)
+    switch = np.repeat([0.0, 1.0, 0.0], [1000, 1000, 400])
+    alarms, _ = _run(_monitor(2), _samples(np.stack([valve, switch], axis=1)))
+    assert not alarms.faults.any()

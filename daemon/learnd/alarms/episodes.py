@@ -1,12 +1,13 @@
 """The alarms as events: each with an identifier, a beginning, a peak and an end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from learnd.core.types import BoolArray, Float64Array, Samples, State, shares_of
+from learnd.core.alarms import SENSOR_FAULTS, shares_of
+from learnd.core.types import BoolArray, Float64Array, Int64Array, Samples, State
 
 Severity = Literal["minor", "major", "critical"]
 MAJOR, CRITICAL = 2.0, 4.0
@@ -20,7 +21,7 @@ class Alarm:
     Attributes
     ----------
     id : the topic, partition and offset of the record at which it began
-    head : ``state``: it is not normal; ``onset``: something begins that was never seen
+    head : ``state``: it is not normal; ``onset``: something begins that was never seen; ``sensor``: a sensor is faulty
     phase : ``began``; ``ended``; an alarm of the onset head is a moment and has only ``began``
     key : the key of the records
     began_s, peak_s, ended_s : event times in seconds since 1970 UTC; the end is None while it lasts
@@ -29,10 +30,11 @@ class Alarm:
     severity : ``minor``, ``major`` or ``critical``
     features : the features that contribute most at the peak, with their shares of 1
     accepted : the present level was accepted as the new normal, which ended the alarm
+    fault : of the sensor: ``stuck`` or ``missing``; None for other heads
     """
 
     id: str
-    head: Literal["state", "onset"]
+    head: Literal["state", "onset", "sensor"]
     phase: Literal["began", "ended"]
     key: str
     began_s: float
@@ -43,6 +45,7 @@ class Alarm:
     severity: Severity
     features: Mapping[str, float]
     accepted: bool = False
+    fault: str | None = None
 
     def as_line(self) -> dict[str, Any]:
         """Return the alarm as the alarms sink writes it."""
@@ -151,6 +154,54 @@ class Episodes:
         return {"open": [alarm.as_line() for alarm in self._open.values()]}
 
     def restore(self, state: State) -> None:
-        names = {field.name for field in fields(Alarm)}
-        lines = [{name: value for name, value in line.items() if name in names} for line in state["open"]]
-        self._open = {line["key"]: Alarm(**line) for line in lines}
+        self._open = {line["key"]: Alarm(**line) for line in state["open"]}
+
+
+class SensorFaults:
+    """The faults of sensors that have begun and not ended, by key and sensor."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._open: dict[tuple[str, str], Alarm] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def observe(self, samples: Samples, faults: Int64Array) -> list[tuple[int, Alarm]]:
+        """Return the faults that begin or end with these rows, in order, each with its row.
+
+        Parameters
+        ----------
+        faults : (n, columns), indices of `SENSOR_FAULTS`
+        """
+        events: list[tuple[int, Alarm]] = []
+        for row in range(len(faults)):
+            key, time_s = str(samples.keys[row]), float(samples.times_s[row])
+            for place, name in enumerate(self._names):
+                fault = SENSOR_FAULTS[faults[row, place]]
+                alarm = self._open.get((key, name))
+                if alarm is not None and alarm.fault == fault:
+                    self._open[key, name] = replace(alarm, records=alarm.records + 1)
+                    continue
+                if alarm is not None:
+                    del self._open[key, name]
+                    events.append((row, replace(alarm, phase="ended", ended_s=time_s)))
+                if fault:
+                    number = f"{identifier(samples, row)}/{name}"
+                    begun = Alarm(
+                        number, "sensor", "began", key, time_s, time_s, None, 1, 1.0, "minor", {name: 1.0}, fault=fault
+                    )
+                    self._open[key, name] = begun
+                    events.append((row, begun))
+        return events
+
+    def drop(self, key: str) -> None:
+        """Drop the open faults of *key*."""
+        self._open = {place: alarm for place, alarm in self._open.items() if place[0] != key}
+
+    def state(self) -> State:
+        return {"open": [alarm.as_line() for alarm in self._open.values()]}
+
+    def restore(self, state: State) -> None:
+        alarms = [Alarm(**line) for line in state["open"]]
+        self._open = {(alarm.key, next(iter(alarm.features))): alarm for alarm in alarms}

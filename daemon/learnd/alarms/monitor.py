@@ -9,19 +9,22 @@ import numpy.typing as npt
 import structlog
 
 from learnd.alarms.decision import DecisionOptions, decide, make_decision
-from learnd.alarms.episodes import Alarm, Episodes, onset_alarms
+from learnd.alarms.episodes import Alarm, Episodes, SensorFaults, onset_alarms
+from learnd.alarms.health import examine_sensors, make_health
 from learnd.alarms.key_table import KeyTable
 from learnd.alarms.level import LevelOptions, make_level, observe_levels
 from learnd.alarms.onset import make_onset, observe_readings
 from learnd.alarms.settings import AlarmSettings
 from learnd.alarms.slot_arrays import SlotArrays
-from learnd.core.types import Alarms, BoolArray, Float64Array, Samples, State, StepResult
+from learnd.core.alarms import Alarms
+from learnd.core.types import BoolArray, Float64Array, Samples, State, StepResult
 
 log = structlog.get_logger()
 
 Readings = Callable[[Samples], Float64Array]
 """From samples to the newest readings that are watched, shape (n, columns); nan: unknown."""
-_EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED = range(4)
+_EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED, _FAULT = range(5)
+_WATCHED = 5
 """Rows of `Samples.watched`."""
 LOSS = "loss"
 """The contribution of the model's loss, among the names of the columns."""
@@ -77,15 +80,18 @@ class Monitor:
         self._watched, self._judged = KeyTable(settings.max_keys), KeyTable(settings.max_keys)
         count = len(self._columns)
         self._onset = SlotArrays(make_onset(count, len(settings.periods_s)))
+        self._health = SlotArrays(make_health(count))
         self._level = SlotArrays(make_level(count, estimated=estimated))
         self._decision = SlotArrays(make_decision(estimated=estimated))
         self._episodes = Episodes(self._columns)
+        self._faults = SensorFaults(self._columns)
 
     def prepare(self) -> None:
         """Compile the heads, which takes seconds where no compiled code is cached."""
         none, slots = np.empty((0, len(self._columns))), np.empty(0, np.int64)
         flags = np.empty((0, len(self._columns)), np.bool_)
         times_s = np.empty(0)
+        examine_sensors(self._health.arrays, none, slots, np.empty((0, len(self._columns)), np.int64))
         observe_readings(self._onset.arrays, none, times_s, slots, self._periods_s, self._warm_up, none)
         observe_levels(self._level.arrays, none, times_s, slots, self._level_options, none, flags, flags)
         flag = np.empty(0, np.bool_)
@@ -108,25 +114,29 @@ class Monitor:
         Returns the samples with what `evaluate` needs of them, and a mask of the rows to hold (None: none).
         """
         count, columns = len(samples), len(self._columns)
-        watched = np.zeros((count, 4, columns))
+        watched = np.zeros((count, _WATCHED, columns))
         if not count:
             return replace(samples, watched=watched), None
         rows = self._rows(samples)
         stopped = self._stopped(samples)
         alarms, accepted = np.zeros((count, columns), np.bool_), np.zeros((count, columns), np.bool_)
         evidence, strengths = np.zeros((count, columns)), np.zeros((count, columns))
+        faults = np.zeros((count, columns), np.int64)
         for run in self._watched.runs(samples.keys.tolist()):
             if run.evicted is not None:
-                self._onset.clear(run.evicted[1])
-                self._level.clear(run.evicted[1])
-            self._onset.reserve(len(self._watched))
-            self._level.reserve(len(self._watched))
+                for heads in (self._health, self._onset, self._level):
+                    heads.clear(run.evicted[1])
+            for heads in (self._health, self._onset, self._level):
+                heads.reserve(len(self._watched))
             part, slots = run.rows, np.where(stopped[run.rows], -1, run.slots)
-            seen, times_s = rows[part], samples.times_s[part]
-            observe_readings(self._onset.arrays, seen, times_s, slots, self._periods_s, self._warm_up, evidence[part])
+            times_s = samples.times_s[part]
+            examine_sensors(self._health.arrays, rows[part], slots, faults[part])
+            observe_readings(
+                self._onset.arrays, rows[part], times_s, slots, self._periods_s, self._warm_up, evidence[part]
+            )
             observe_levels(
                 self._level.arrays,
-                seen,
+                np.where(faults[part] > 0, np.nan, rows[part]),  # else the level would become that of a stuck sensor
                 times_s,
                 slots,
                 self._level_options,
@@ -134,8 +144,9 @@ class Monitor:
                 alarms[part],
                 accepted[part],
             )
+        evidence[faults > 0] = 0.0  # a faulty sensor says nothing about the machine
         watched[:, _EVIDENCE], watched[:, _STRENGTH] = evidence, strengths
-        watched[:, _ALARM], watched[:, _ACCEPTED] = alarms, accepted
+        watched[:, _ALARM], watched[:, _ACCEPTED], watched[:, _FAULT] = alarms, accepted, faults
         return self._treated(replace(samples, watched=watched), _any(alarms), stopped)
 
     def _rows(self, samples: Samples) -> Float64Array:
@@ -168,17 +179,20 @@ class Monitor:
         """Return *result* with its alarms, and those that begin or end with it, in the order of its rows."""
         samples, count = result.samples, len(result.samples)
         # Samples that wait for their micro-batch since a time without alarms were not watched.
-        watched = np.zeros((count, 4, len(self._columns))) if samples.watched is None else samples.watched
+        watched = np.zeros((count, _WATCHED, len(self._columns))) if samples.watched is None else samples.watched
         active, strengths = _any(watched[:, _ALARM]), watched[:, _STRENGTH]
         decided = self._decide(result, watched[:, _EVIDENCE])
         names = (*self._columns, LOSS)
-        alarms = Alarms(names, decided.probabilities, decided.raised, active, decided.parts, strengths)
+        faults = watched[:, _FAULT].astype(np.int64)
+        alarms = Alarms(names, decided.probabilities, decided.raised, active, decided.parts, strengths, faults)
         events: list[tuple[int, Alarm]] = []
         if len(self._episodes) or active.any():
             events = self._episodes.observe(samples, active, strengths, _any(watched[:, _ACCEPTED]))
         if decided.raised.any():
             events += onset_alarms(samples, decided.raised, decided.parts, decided.strengths, names)
-            events.sort(key=_row)
+        if len(self._faults) or faults.any():
+            events += self._faults.observe(samples, faults)
+        events.sort(key=_row)
         return replace(result, alarms=alarms), [alarm for _, alarm in events]
 
     def _decide(self, result: StepResult, by_column: Float64Array) -> "_Decided":
@@ -196,6 +210,7 @@ class Monitor:
             if run.evicted is not None:
                 self._decision.clear(run.evicted[1])
                 self._episodes.drop(run.evicted[0])
+                self._faults.drop(run.evicted[0])
             self._decision.reserve(len(self._judged))
             part = run.rows
             slots = np.where(stopped[part], -1, run.slots)
@@ -222,15 +237,22 @@ class Monitor:
             "watched": self._watched.state(),
             "judged": self._judged.state(),
             "onset": self._onset.state(len(self._watched)),
+            "health": self._health.state(len(self._watched)),
             "level": self._level.state(len(self._watched)),
             "decision": self._decision.state(len(self._judged)),
             "episodes": self._episodes.state(),
+            "faults": self._faults.state(),
         }
 
     def restore(self, state: State) -> None:
         """Take over *state*; if it was made with other columns, periods or kinds of thresholds, start anew."""
         watched, judged = len(state["watched"]["keys"]), len(state["judged"]["keys"])
-        parts = ((self._onset, "onset", watched), (self._level, "level", watched), (self._decision, "decision", judged))
+        parts = (
+            (self._health, "health", watched),
+            (self._onset, "onset", watched),
+            (self._level, "level", watched),
+            (self._decision, "decision", judged),
+        )
         if not all(arrays.fits(state[name], slots) for arrays, name, slots in parts):
             log.warning(
                 "alarms_start_again", note="options of the alarms have changed, so what they had remembered is dropped"
@@ -241,3 +263,4 @@ class Monitor:
         for arrays, name, slots in parts:
             arrays.restore(state[name], slots)
         self._episodes.restore(state["episodes"])
+        self._faults.restore(state["faults"])

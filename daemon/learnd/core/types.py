@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from learnd.core.alarms import Alarms
 from learnd.core.quality import Quality, skill
 from learnd.core.reasons import RejectReason, SkipReason
 
@@ -271,49 +272,6 @@ _Reason = TypeVar("_Reason", bound=StrEnum)
 def _sum(left: Mapping[_Reason, int], right: Mapping[_Reason, int]) -> dict[_Reason, int]:
     """Return the sums of the counts, without zeros."""
     return dict(+(Counter(left) + Counter(right)))
-
-
-NAMED_SHARES = 5
-"""Features that an alarm names."""
-
-
-def shares_of(parts: Float64Array, names: Sequence[str]) -> dict[str, float]:
-    """Return the largest *parts* as shares of the sum of all, by name; empty if all are 0.
-
-    >>> shares_of(np.array([1.0, 3.0, 0.0]), ["a", "b", "c"])
-    {'b': 0.75, 'a': 0.25}
-    """
-    total = float(parts.sum())
-    if not total > 0.0:
-        return {}
-    largest = np.argsort(-parts, kind="stable")[:NAMED_SHARES]
-    return {names[i]: round(float(parts[i]) / total, 3) for i in largest if parts[i] > 0.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Alarms:
-    """The alarms of a batch. Row i of every array belongs to sample i.
-
-    Attributes
-    ----------
-    names : of the readings that are watched, and ``loss`` at the end
-    probabilities : (n,), that something begins that was never seen; 0 within an episode, after its alarm
-    raised : (n,), whether the onset head raises an alarm
-    active : (n,), whether the state head is in alarm: it is not normal
-    evidence : (n, len(names)), the parts of each name in the probability
-    strengths : (n, len(names) - 1), the distance of each reading in alarm from normal, in thresholds; 0 for others
-    """
-
-    names: tuple[str, ...]
-    probabilities: Float64Array
-    raised: BoolArray
-    active: BoolArray
-    evidence: Float64Array
-    strengths: Float64Array
-
-    def shares(self, row: int) -> dict[str, float]:
-        """Return the features that contribute most to the alarm at *row*: to a new onset, else to the state."""
-        return shares_of(self.evidence[row] if self.raised[row] else self.strengths[row], self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,10 +101,11 @@ class Metrics:
     def _declare_alarms(self) -> None:
         alarms = self._counter(
             "alarms_total",
-            "Alarms that began: of the state head (it is not normal) and of the onset head (something new begins).",
+            "Alarms that began: of the state head (it is not normal), the onset head (something new begins), and "
+            "sensors (one is stuck or missing).",
             ("head",),
         )
-        self._alarms = {head: alarms.labels(head) for head in ("state", "onset")}
+        self._alarms = {head: alarms.labels(head) for head in ("state", "onset", "sensor")}
         self._alarms_active = self._gauge("alarms_active", "Keys that are in alarm now.")
 
     def _declare_quality(self) -> None:

@@ -14,6 +14,8 @@ from learnd.core.types import State, StepResult
 from learnd.sinks.files import LinesFile, log_dropped
 from learnd.sinks.topics import TopicSink
 
+_NO_DETAILS: dict[str, Any] = {"alarm_features": None, "sensor_faults": None}
+
 
 class Lines:
     """Conversion of results to one object per sample: its origin, the prediction, the truth and the scores.
@@ -21,8 +23,8 @@ class Lines:
     Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
     ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. With alarms,
     ``anomaly_probability`` and ``onset`` are of the onset head, ``alarm`` is of the state head, and ``alarm_features``
-    are the shares of the features in either. For a reconstruction
-    of windows, only the newest reading is included.
+    are the shares of the features in either. ``sensor_faults`` names sensors that are stuck or missing. For a
+    reconstruction of windows, only the newest reading is included.
 
     Parameters
     ----------
@@ -90,11 +92,13 @@ def _alarms(result: StepResult) -> Iterable[dict[str, Any]]:
         return repeat({}, len(result.samples))
     columns = zip(alarms.probabilities.tolist(), alarms.raised.tolist(), alarms.active.tolist(), strict=True)
     lines: list[dict[str, Any]] = [
-        {"anomaly_probability": probability, "onset": raised, "alarm": active, "alarm_features": None}
+        {"anomaly_probability": probability, "onset": raised, "alarm": active, **_NO_DETAILS}
         for probability, raised, active in columns
     ]
     for row in np.flatnonzero(alarms.raised | alarms.active).tolist():
         lines[row]["alarm_features"] = alarms.shares(row)
+    for row in np.flatnonzero(alarms.faults.any(axis=1)).tolist():
+        lines[row]["sensor_faults"] = alarms.sensor_faults(row)
     return lines
 
 
