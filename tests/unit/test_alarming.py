@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from learnd.alarms.feedback import Verdict
+from learnd.cli.main import main
+from learnd.runtime.feedback import FeedbackFile
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
 from learnd.wiring.pipeline import make_pipeline
-from tests.support.helpers import settings
+from tests.support.helpers import config_text, settings
 
 FAULT = slice(1000, 1200)
 COUNT = 1500
@@ -97,3 +101,61 @@ def test_a_crash_within_an_alarm_changes_no_line(learning: dict[str, Any], tmp_p
     run(_pipeline(cut, _records(), learning=learning), stopping=lambda: False)
     for name in ("predictions.jsonl", "alarms.jsonl"):
         assert (cut / name).read_text() == (whole / name).read_text()
+
+
+def test_each_line_of_feedback_is_followed_once(tmp_path: Path) -> None:
+    """By the command; lines that say nothing are logged, and half a line waits for its end."""
+    now_s = 0.0
+    path = tmp_path / "data" / "feedback.jsonl"
+    path.parent.mkdir()
+    config = tmp_path / "learnd.yaml"
+    config.write_text(config_text(tmp_path / "data"))
+    file = FeedbackFile(path, clock=lambda: now_s)
+    assert list(file.new()) == []
+    assert main(["feedback", str(config), "a/0/7", "--no-anomaly"]) == 0
+    assert main(["feedback", str(config), "--key", "m1", "--anomaly"]) == 0
+    with path.open("a") as lines:
+        lines.write('no json\n{"alarm": "a/0/8"}\n{"key": "m1", "anomaly": false}\n{"alarm": "a/0/9", "anom')
+    now_s = 5.0
+    with capture_logs() as logs:
+        assert list(file.new()) == [Verdict(False, alarm="a/0/7"), Verdict(True, key="m1")]
+    assert [line["event"] for line in logs] == ["feedback_refused"] * 3
+    now_s = 10.0
+    with path.open("a") as lines:
+        lines.write('aly": true}\n')
+    other = FeedbackFile(path, clock=lambda: now_s)
+    other.restore(file.state())
+    assert list(other.new()) == [Verdict(True, alarm="a/0/9")]
+    now_s = 20.0
+    path.write_text("")
+    with capture_logs() as logs:
+        assert list(other.new()) == []
+    assert logs[0]["event"] == "feedback_shortened"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--anomaly"], ["a/0/1", "--key", "m", "--anomaly"], ["--key", "m", "--no-anomaly"], ["a/0/1"]]
+)
+def test_unclear_feedback_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    """Neither an alarm nor a key, both, a key without an anomaly, and no verdict."""
+    (tmp_path / "data").mkdir()
+    config = tmp_path / "learnd.yaml"
+    config.write_text(config_text(tmp_path / "data"))
+    assert main(["feedback", str(config), *arguments]) == 64
+    assert not (tmp_path / "data" / "feedback.jsonl").exists()
+
+
+def test_feedback_reaches_a_running_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is followed while the stream is learned, and the log says so."""
+    monkeypatch.setattr("learnd.runtime.feedback.EVERY_S", 0.0)
+    pipeline, path = _pipeline(tmp_path, _records()), tmp_path / "data" / "feedback.jsonl"
+
+    def write() -> None:
+        if pipeline.progress.records and not path.exists():
+            path.write_text('{"key": "memory/0", "anomaly": true}\n{"key": "x", "anomaly": true}\n')
+
+    with capture_logs() as logs:
+        run(pipeline, stopping=lambda: False, on_batch=write)
+    said = [line["event"] for line in logs if str(line["event"]).startswith("feedback")]
+    assert said.count("feedback_followed") == 1
+    assert said.count("feedback_unknown") == 1

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnd.alarms.episodes import Alarm
+from learnd.alarms.feedback import Verdict
 from learnd.alarms.monitor import Monitor
 from learnd.alarms.ranges import BLOCKS, MEMORY, make_ranges, observe
 from learnd.alarms.settings import AlarmSettings
@@ -85,7 +86,7 @@ def test_a_reading_beyond_all_others_raises_one_alarm_of_the_onset() -> None:
     assert alarms.probabilities[1500] > 0.95
     assert alarms.probabilities[1501:1515].max() == 0.0
     onset = [event for event in events if event.head == "onset"][-1]
-    assert onset.id.endswith("/1500")
+    assert onset.id.endswith("/1500/onset")
     assert onset.features == {"x0": 1.0}
 
 
@@ -388,3 +389,33 @@ def test_a_sensor_that_often_stands_still_is_not_stuck() -> None:
     switch = np.repeat([0.0, 1.0, 0.0], [1000, 1000, 400])
     alarms, _ = _run(_monitor(2), _samples(np.stack([valve, switch], axis=1)))
     assert not alarms.faults.any()
+
+
+def test_a_person_can_accept_the_new_level() -> None:
+    """The alarm ends at once, and the same shift raises no alarm again soon: the threshold is higher."""
+    x = _noise(3000)[:, 0]
+    x[1000:] += 12.0
+    monitor = _monitor()
+    _, events = _run(monitor, _samples(x[:1200]))
+    began = next(event for event in events if event.head == "state" and event.began_s >= 300_000.0)
+    assert monitor.correct(Verdict(False, alarm=began.id))
+    restored = _monitor()
+    restored.restore(monitor.state())
+    for one in (monitor, restored):
+        alarms, events = _run(one, _samples(x[1200:], first=1200))
+        assert not alarms.active[1:].any()
+        assert [event.phase for event in events if event.id == began.id] == ["ended"]
+    assert monitor._level.arrays.threshold.factor[0] == 1.25
+
+
+def test_a_missed_anomaly_lowers_both_thresholds() -> None:
+    """Of its key, down to half; a key or an alarm that nobody knows is refused."""
+    monitor = _monitor()
+    samples = _samples(_noise(10))
+    _run(monitor, samples)
+    key = str(samples.keys[0])
+    assert all(monitor.correct(Verdict(True, key=key)) for _ in range(20))
+    assert monitor._level.arrays.threshold.factor[0] == 0.5
+    assert monitor._decision.arrays.threshold.factor[0] == 0.5
+    assert not monitor.correct(Verdict(True, key="another"))
+    assert not monitor.correct(Verdict(False, alarm="another/0/1"))

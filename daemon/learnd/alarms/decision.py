@@ -120,7 +120,7 @@ def _decide(
         if not np.isnan(losses[row]):
             from_loss[row] = _losses(decision, slot, losses[row], options.warm_up)
         total = evidence[row] + from_loss[row]
-        strengths[row] = total / decision.threshold.value[slot]
+        strengths[row] = total / (decision.threshold.value[slot] * decision.threshold.factor[slot])
         decision.rows[slot] += 1
         in_episode = False
         if strengths[row] >= 1.0:

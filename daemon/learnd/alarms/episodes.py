@@ -20,7 +20,7 @@ class Alarm:
 
     Attributes
     ----------
-    id : the topic, partition and offset of the record at which it began
+    id : the topic, partition and offset of the record at which it began, and the head; for a sensor also its name
     head : ``state``: it is not normal; ``onset``: something begins that was never seen; ``sensor``: a sensor is faulty
     phase : ``began``; ``ended``; an alarm of the onset head is a moment and has only ``began``
     key : the key of the records
@@ -63,10 +63,10 @@ def severity_of(strength: float) -> Severity:
     return "major" if strength >= MAJOR else "minor"
 
 
-def identifier(samples: Samples, row: int) -> str:
-    """Return the identifier of an alarm that begins at *row*."""
+def identifier(samples: Samples, row: int, head: str) -> str:
+    """Return the identifier of an alarm of *head* that begins at *row*."""
     origin = samples.origins[row]
-    return f"{origin.topic}/{origin.partition}/{samples.offsets[row]}"
+    return f"{origin.topic}/{origin.partition}/{samples.offsets[row]}/{head}"
 
 
 def onset_alarms(
@@ -83,7 +83,7 @@ def onset_alarms(
     for row in np.flatnonzero(raised).tolist():
         key, time_s, strength = str(samples.keys[row]), float(samples.times_s[row]), float(strengths[row])
         shares, severity = shares_of(evidence[row], names), severity_of(strength)
-        name = identifier(samples, row)
+        name = identifier(samples, row, "onset")
         found.append((row, Alarm(name, "onset", "began", key, time_s, time_s, time_s, 1, strength, severity, shares)))
     return found
 
@@ -144,7 +144,7 @@ class Episodes:
         shares, severity = shares_of(strengths, self._names), severity_of(strength)
         if alarm is None:
             key = str(samples.keys[row])
-            name = identifier(samples, row)
+            name = identifier(samples, row, "state")
             return Alarm(name, "state", "began", key, time_s, time_s, None, 1, strength, severity, shares)
         return replace(
             alarm, records=alarm.records + 1, peak_s=time_s, strength=strength, severity=severity, features=shares
@@ -187,7 +187,7 @@ class SensorFaults:
                     del self._open[key, name]
                     events.append((row, replace(alarm, phase="ended", ended_s=time_s)))
                 if fault:
-                    number = f"{identifier(samples, row)}/{name}"
+                    number = f"{identifier(samples, row, 'sensor')}/{name}"
                     begun = Alarm(
                         number, "sensor", "began", key, time_s, time_s, None, 1, 1.0, "minor", {name: 1.0}, fault=fault
                     )

@@ -201,7 +201,7 @@ def _observe_levels(
         slot = slots[row]
         if slot < 0:
             continue
-        on = head.threshold.value[slot]
+        on = head.threshold.value[slot] * head.threshold.factor[slot]
         largest, before, after = -1.0, False, False
         for place in range(columns):
             column = slot * columns + place

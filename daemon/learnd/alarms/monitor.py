@@ -10,12 +10,14 @@ import structlog
 
 from learnd.alarms.decision import DecisionOptions, decide, make_decision
 from learnd.alarms.episodes import Alarm, Episodes, SensorFaults, onset_alarms
+from learnd.alarms.feedback import Verdict
 from learnd.alarms.health import examine_sensors, make_health
 from learnd.alarms.key_table import KeyTable
-from learnd.alarms.level import LevelOptions, make_level, observe_levels
+from learnd.alarms.level import LevelOptions, accept_level, make_level, observe_levels
 from learnd.alarms.onset import make_onset, observe_readings
 from learnd.alarms.settings import AlarmSettings
 from learnd.alarms.slot_arrays import SlotArrays
+from learnd.alarms.threshold import correct
 from learnd.core.alarms import Alarms
 from learnd.core.types import BoolArray, Float64Array, Samples, State, StepResult
 
@@ -26,6 +28,8 @@ Readings = Callable[[Samples], Float64Array]
 _EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED, _FAULT = range(5)
 _WATCHED = 5
 """Rows of `Samples.watched`."""
+RECENT_ALARMS = 1000
+"""Alarms that feedback can name."""
 LOSS = "loss"
 """The contribution of the model's loss, among the names of the columns."""
 
@@ -85,6 +89,8 @@ class Monitor:
         self._decision = SlotArrays(make_decision(estimated=estimated))
         self._episodes = Episodes(self._columns)
         self._faults = SensorFaults(self._columns)
+        self._recent: dict[str, tuple[str, str]] = {}
+        """Key and head of the newest alarms, by their identifiers, the oldest first."""
 
     def prepare(self) -> None:
         """Compile the heads, which takes seconds where no compiled code is cached."""
@@ -193,7 +199,7 @@ class Monitor:
         if len(self._faults) or faults.any():
             events += self._faults.observe(samples, faults)
         events.sort(key=_row)
-        return replace(result, alarms=alarms), [alarm for _, alarm in events]
+        return replace(result, alarms=alarms), self._remember([alarm for _, alarm in events])
 
     def _decide(self, result: StepResult, by_column: Float64Array) -> "_Decided":
         """Return the decision of the onset head on the evidence *by_column* and the losses of *result*."""
@@ -228,6 +234,40 @@ class Monitor:
             )
         return _Decided(probabilities, raised, np.concatenate([by_column, from_loss[:, None]], axis=1), strengths)
 
+    def correct(self, verdict: Verdict) -> bool:
+        """Follow what a person says; return False if the alarm or the key is not known (any more).
+
+        The threshold of the head, or of both, is raised or lowered for this key. If an alarm that lasts was none, the
+        present level is accepted as normal.
+        """
+        if verdict.alarm is not None:
+            known = self._recent.get(verdict.alarm)
+            if known is None:
+                return False
+            key, heads = known[0], {known[1]}
+        else:
+            key, heads = str(verdict.key), {"state", "onset"}
+        watched, judged = self._watched.find(key), self._judged.find(key)
+        if watched is None or judged is None:
+            return False
+        level = self._level.arrays
+        if "onset" in heads:
+            correct(self._decision.arrays.threshold, judged, anomaly=verdict.anomaly)
+        if "state" in heads:
+            correct(level.threshold, watched, anomaly=verdict.anomaly)
+            for column in range(watched * len(self._columns), (watched + 1) * len(self._columns)):
+                if not verdict.anomaly and level.left[column] > 0:
+                    accept_level(level, column)
+        return True
+
+    def _remember(self, events: list[Alarm]) -> list[Alarm]:
+        """Keep the newest alarms, which people may talk of; return all *events*."""
+        for event in events:
+            self._recent[event.id] = (event.key, event.head)
+        while len(self._recent) > RECENT_ALARMS:
+            del self._recent[next(iter(self._recent))]
+        return events
+
     def active(self) -> int:
         """Return the number of keys in alarm."""
         return len(self._episodes)
@@ -242,6 +282,7 @@ class Monitor:
             "decision": self._decision.state(len(self._judged)),
             "episodes": self._episodes.state(),
             "faults": self._faults.state(),
+            "recent": [[number, *known] for number, known in self._recent.items()],
         }
 
     def restore(self, state: State) -> None:
@@ -264,3 +305,4 @@ class Monitor:
             arrays.restore(state[name], slots)
         self._episodes.restore(state["episodes"])
         self._faults.restore(state["faults"])
+        self._recent = {number: (key, head) for number, key, head in state["recent"]}

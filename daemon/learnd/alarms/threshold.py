@@ -33,6 +33,7 @@ class Threshold(NamedTuple):
     Attributes
     ----------
     value : (keys,), the threshold
+    factor : (keys,), what feedback multiplies it by
     floor : (keys,), the smallest threshold, and the value until there is an estimate
     maxima : (keys, KEPT), of closed blocks, a ring
     largest, held, closed : (keys,), the maximum of the open block, its scores, and the number of closed blocks
@@ -41,6 +42,7 @@ class Threshold(NamedTuple):
     """
 
     value: Float64Array
+    factor: Float64Array
     floor: Float64Array
     maxima: Float64Array
     largest: Float64Array
@@ -57,8 +59,29 @@ def make_threshold(value: float, *, floor: float, estimated: bool) -> Threshold:
     counts = np.zeros(1, np.int64)
     maxima = np.zeros((1, KEPT if estimated else 0))
     return Threshold(
-        one + value, one + floor, maxima, one - np.inf, counts, counts.copy(), one.copy(), one + np.nan, one + np.nan
+        one + value,
+        one + 1.0,
+        one + floor,
+        maxima,
+        one - np.inf,
+        counts,
+        counts.copy(),
+        one.copy(),
+        one + np.nan,
+        one + np.nan,
     )
+
+
+LOWER, HIGHER = 1 / 1.1, 1.25
+"""What a verdict multiplies a threshold by: a missed anomaly, and an alarm that was none."""
+LOWEST, HIGHEST = 0.5, 4.0
+"""Limits of the product of all verdicts."""
+
+
+def correct(threshold: Threshold, slot: int, *, anomaly: bool) -> None:
+    """Change the threshold of *slot*: lower it after an *anomaly*, raise it after an alarm that was none."""
+    factor = threshold.factor[slot] * (LOWER if anomaly else HIGHER)
+    threshold.factor[slot] = min(max(factor, LOWEST), HIGHEST)
 
 
 def _estimate(threshold: Threshold, slot: int, rate: float) -> None:

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_rollback(commands)
     _add_promote(commands)
+    _add_feedback(commands)
     return parser
 
 
@@ -115,6 +116,20 @@ def _add_promote(commands: _Commands) -> None:
     promote.add_argument("path", type=Path, metavar="PATH", help=promote_help)
     promote.add_argument("number", type=_positive, metavar="N", nargs="?", help="the number of the export")
     promote.add_argument("--hold", action="store_true", help=_HOLD_HELP)
+
+
+def _add_feedback(commands: _Commands) -> None:
+    feedback = commands.add_parser("feedback", help="say whether an alarm was right; thresholds follow")
+    feedback.add_argument("config", type=Path, metavar="CONFIG", help="the configuration of the daemon")
+    feedback.add_argument(
+        "alarm", metavar="ALARM", nargs="?", help="the id of an alarm, as alarm_sink and the log have it"
+    )
+    feedback.add_argument(
+        "--key", metavar="KEY", help="instead of an alarm: the machine of an anomaly that raised none"
+    )
+    verdict = feedback.add_mutually_exclusive_group(required=True)
+    verdict.add_argument("--anomaly", action="store_true", help="it was an anomaly")
+    verdict.add_argument("--no-anomaly", action="store_true", help="it was none; the level in an alarm is accepted now")
 
 
 def _positive(text: str) -> int:

@@ -9,6 +9,7 @@ from learnd.alarms.monitor import Monitor
 from learnd.core.protocols import AlarmSink
 from learnd.core.types import BoolArray, Samples, State, StepResult
 from learnd.observability.metrics import Metrics
+from learnd.runtime.feedback import FeedbackFile
 
 log = structlog.get_logger()
 
@@ -25,10 +26,17 @@ class Alarming:
     """
 
     def __init__(
-        self, monitor: Monitor | None, sink: AlarmSink, metrics: Metrics, *, clock: Callable[[], float]
+        self,
+        monitor: Monitor | None,
+        sink: AlarmSink,
+        metrics: Metrics,
+        feedback: FeedbackFile,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._monitor = monitor
         self._metrics = metrics
+        self._feedback = feedback
         self._clock = clock
         self._minute_s = -60.0
         self._logged = self._left_out = 0
@@ -53,6 +61,17 @@ class Alarming:
         self._report(events)
         return result
 
+    def follow_feedback(self) -> None:
+        """Follow what people have said about alarms since the last call."""
+        if self._monitor is None:
+            return
+        for verdict in self._feedback.new():
+            said = {"alarm": verdict.alarm, "key": verdict.key, "anomaly": verdict.anomaly}
+            if self._monitor.correct(verdict):
+                log.info("feedback_followed", **said)
+            else:
+                log.warning("feedback_unknown", **said, note="the alarm is too old, or the key is not watched")
+
     def _report(self, events: Sequence[Alarm]) -> None:
         if events:
             self.sink.put([event.as_line() for event in events])
@@ -76,10 +95,11 @@ class Alarming:
         log.warning(f"alarm_{phase}", **line)
 
     def state(self) -> State:
-        return {} if self._monitor is None else self._monitor.state()
+        return {} if self._monitor is None else {**self._monitor.state(), "feedback": self._feedback.state()}
 
     def restore(self, state: State) -> None:
         """Take over *state*; without one, or with one of other columns, the alarms start anew."""
         if self._monitor is not None and state:
             self._monitor.restore(state)
+            self._feedback.restore(state["feedback"])
             self._metrics.alarms([], active=self._monitor.active())

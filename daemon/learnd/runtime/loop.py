@@ -97,6 +97,7 @@ class Pipeline:
         for saved in self.saving.collect(self.progress.samples):
             self.reader.acknowledge(saved.offsets)
         self.publishing.collect()
+        self.alarming.follow_feedback()
         self.metrics.lags(self.reader.lags())
         self.metrics.retraces.set(self.model.retraces())
         if self.quality.due():

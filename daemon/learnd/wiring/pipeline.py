@@ -9,6 +9,7 @@ import structlog
 import tensorflow as tf
 
 import learnd
+from learnd.alarms.feedback import FILE
 from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import FeatureSettings, LearningRecipe, Settings
 from learnd.core.protocols import Source
@@ -22,6 +23,7 @@ from learnd.export.upload import Uploader
 from learnd.learners.schedule_check import decays_to_zero
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.feedback import FeedbackFile
 from learnd.runtime.loop import Pipeline
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.publishing import Publishing
@@ -81,7 +83,13 @@ def make_pipeline(
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
-        alarming=Alarming(make_monitor(settings), make_alarm_sink(settings), metrics, clock=clock),
+        alarming=Alarming(
+            make_monitor(settings),
+            make_alarm_sink(settings),
+            metrics,
+            FeedbackFile(settings.data_dir / FILE, clock=clock),
+            clock=clock,
+        ),
         evaluator=evaluator,
         quality=QualityWatch(evaluator, metrics, clock=clock),
         dead_letters=make_dead_letters(settings),

@@ -1,0 +1,55 @@
+"""What people say about alarms: ``this was no anomaly``, or ``this was one``."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+FILE = "feedback.jsonl"
+"""The file in a data_dir that verdicts are appended to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One statement.
+
+    Attributes
+    ----------
+    anomaly : whether it was an anomaly
+    alarm : the identifier of an alarm; None: the statement is about a key
+    key : the key of an anomaly that raised no alarm
+    """
+
+    anomaly: bool
+    alarm: str | None = None
+    key: str | None = None
+
+    def as_line(self) -> str:
+        """Return the line for the file, without its end.
+
+        >>> Verdict(False, alarm="boiler.sensors/0/17/state").as_line()
+        '{"alarm": "boiler.sensors/0/17/state", "anomaly": false}'
+        """
+        subject = {"alarm": self.alarm} if self.alarm is not None else {"key": self.key}
+        return json.dumps({**subject, "anomaly": self.anomaly})
+
+
+def verdict_from(line: str) -> Verdict:
+    """Return the verdict in *line*.
+
+    >>> verdict_from('{"key": "boiler-3", "anomaly": true}')
+    Verdict(anomaly=True, alarm=None, key='boiler-3')
+
+    Raises
+    ------
+    ValueError
+        if it is none; the message says what is wrong.
+    """
+    value: Any = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("anomaly"), bool):
+        raise ValueError('anomaly is missing; write {"alarm": ID, "anomaly": false}')
+    alarm, key = value.get("alarm"), value.get("key")
+    if isinstance(alarm, str) and key is None:
+        return Verdict(value["anomaly"], alarm=alarm)
+    if isinstance(key, str) and alarm is None and value["anomaly"]:
+        return Verdict(True, key=key)
+    raise ValueError("name an alarm by its id; or, for an anomaly that raised no alarm, a key")
