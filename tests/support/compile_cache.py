@@ -1,8 +1,8 @@
 """Compiled XLA programs, shared by the daemons of one test run: the same few models are compiled a hundred times.
 
-Every program is still compiled once a run. TensorFlow files it by its HLO, which holds counters of the process, and
-not by the options of the compiler, which daemons set and the tests' own processes do not. So the latter take no part:
-they would rarely find a program, and must not leave one.
+Every program is still compiled once a run. TensorFlow files it by its HLO, which holds counters of the process. The
+tests' own processes take no part: they would rarely find a program. They compile as a daemon with one update per sample
+does, which takes a third less time than by XLA's own defaults.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 _FLAGS = "TF_XLA_FLAGS"
+_OPTIONS = "XLA_FLAGS"
 _FOLDER = "LEARND_TEST_COMPILED"
 _QUIET = "TF_CPP_MIN_LOG_LEVEL"
 WITHOUT = {_FLAGS: ""}
@@ -36,7 +37,14 @@ def share() -> None:
 
 
 def _read_flags() -> None:
-    """TensorFlow reads them once, when it compiles for the first time: before there are any."""
+    """TensorFlow reads them once, when it compiles for the first time: before those for daemons are set."""
     import tensorflow as tf  # noqa: PLC0415 - see share
 
+    from learnd.wiring.learner import xla_flags  # noqa: PLC0415 - TensorFlow
+
+    before = os.environ.get(_OPTIONS)
+    os.environ[_OPTIONS] = xla_flags(before or "", one_kernel=True)
     tf.function(lambda: tf.constant(1.0) + 1.0, jit_compile=True)()
+    os.environ.pop(_OPTIONS)
+    if before is not None:
+        os.environ[_OPTIONS] = before

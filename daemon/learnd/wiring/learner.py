@@ -44,6 +44,10 @@ class _Owner(Protocol):
 _XLA_EXTRA = "xla_backend_extra_options"
 _ONE_KERNEL = "xla_cpu_small_while_loop_byte_threshold=1000000"
 """By default, only loops that access less than 1024 bytes per iteration become one kernel."""
+_XLA_LEVEL = "xla_backend_optimization_level"
+_LEVEL = "1"
+"""By default XLA compiles at level 3, which takes up to a third longer and is no faster: a wider network with Adam took
+38 us per sample at level 3 and 22 at level 1 (`tests/bench/compiler.py`)."""
 
 
 def configure_tensorflow(learning: AnyLearner) -> None:
@@ -55,9 +59,17 @@ def configure_tensorflow(learning: AnyLearner) -> None:
     because separate kernels are faster for their matrix products (`tests/bench/models.py`).
     """
     tf.config.threading.set_intra_op_parallelism_threads(learning.threads)
-    flags = os.environ.get("XLA_FLAGS", "")
-    if learning.batch_rows == 1 and _XLA_EXTRA not in flags:  # do not override the operator's own choice
-        os.environ["XLA_FLAGS"] = f"{flags} --{_XLA_EXTRA}={_ONE_KERNEL}".strip()
+    os.environ["XLA_FLAGS"] = xla_flags(os.environ.get("XLA_FLAGS", ""), one_kernel=learning.batch_rows == 1)
+
+
+def xla_flags(flags: str, *, one_kernel: bool) -> str:
+    """Return *flags* with learnd's own added, except where the operator has chosen otherwise.
+
+    >>> xla_flags("--xla_backend_optimization_level=3", one_kernel=False)
+    '--xla_backend_optimization_level=3'
+    """
+    chosen = {_XLA_LEVEL: _LEVEL, **({_XLA_EXTRA: _ONE_KERNEL} if one_kernel else {})}
+    return " ".join([flags, *(f"--{name}={value}" for name, value in chosen.items() if name not in flags)]).strip()
 
 
 @dataclass(frozen=True, slots=True)
