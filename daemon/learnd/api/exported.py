@@ -53,7 +53,8 @@ class ExportedModel:
         Returns
         -------
         float32 arrays by output name. A regression and a forecast give ``prediction`` of shape (n, targets), in the
-        target's units. A classification gives ``probabilities`` of shape (n, classes).
+        target's units, and ``lower`` and ``upper``, the ends of its interval at the moment of the export, if the
+        configuration had intervals. A classification gives ``probabilities`` of shape (n, classes).
 
         Raises
         ------
@@ -78,7 +79,11 @@ class ExportedModel:
                 f"last axis is {', '.join(self.features)}"
             )
         self._fill(x)
-        return {name: np.asarray(values) for name, values in self._answer(x).items()}
+        answers = {name: np.asarray(values) for name, values in self._answer(x).items()}
+        if intervals := self.manifest.get("intervals"):
+            for end in ("lower", "upper"):
+                answers[end] = answers["prediction"] + np.array(intervals[end], np.float32)
+        return answers
 
     def _from_mappings(self, rows: Sequence[Mapping[str, Any]]) -> "Float32Array":
         """Return an array of shape (n, features); a missing value is NaN."""

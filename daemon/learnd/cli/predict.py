@@ -125,7 +125,11 @@ class Predictor:
                 return float(value)
             return dict(zip(names, np.ravel(value)[-len(names) :].tolist(), strict=True))
 
-        return {name: by_name(value) for name, value in answer.items()}
+        named = {name: by_name(value) for name, value in answer.items()}
+        if intervals := self._manifest.get("intervals"):
+            for end in ("lower", "upper"):
+                named[end] = by_name(np.ravel(answer["prediction"]) + np.array(intervals[end]))
+        return named
 
 
 def _blocks(lines: BinaryIO) -> Iterator[list[bytes]]:

@@ -22,6 +22,8 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     yield from _records(settings)
     yield from _sinks(settings)
     yield from _export(settings)
+    if "intervals" in settings.model_fields_set and settings.intervals != "off" and settings.interval_coverage is None:
+        yield ("intervals",), f"has no effect for task.kind {settings.task.kind}; remove it, or use off"
     if settings.checkpoint.every_seconds is None and settings.checkpoint.every_samples is None:
         yield ("checkpoint",), "set every_seconds or every_samples"
 

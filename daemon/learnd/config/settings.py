@@ -74,6 +74,13 @@ class HttpSettings(Section):
     """Port to listen on. 0: any free port, which is logged."""
 
 
+class IntervalSettings(Section):
+    """Prediction intervals of a regression or forecast, which follow the errors of the predictions."""
+
+    coverage: Annotated[float, Field(ge=0.05, le=0.999)] = 0.9
+    """Share of truths that lie between `lower` and `upper`."""
+
+
 class ScalingSettings(Section):
     """Online standardisation of the model's inputs and targets; predictions are scaled back to the target's units.
 
@@ -186,8 +193,25 @@ class Settings(LearningRecipe):
     predictions: SinkSettings | None = None
     """Sink for predictions: for each sample its origin, key, time, prediction and truth, and the scores of the
     live and the averaged weights. Absent: not written."""
+    intervals: IntervalSettings | Literal["off"] = IntervalSettings()
+    """Intervals around the predictions of a regression or forecast, adapted continuously so that the configured share
+    of truths lies within them. They are in prediction lines (`lower`, `upper`) and in the manifest of exports. `off`:
+    none."""
     http: HttpSettings = HttpSettings()
     """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
+
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Return `off` and `on` as text and as the default: YAML reads them as booleans."""
+        if isinstance(value, bool):
+            return {} if value else "off"
+        return value
+
+    @property
+    def interval_coverage(self) -> float | None:
+        """The coverage of prediction intervals; None if there are none."""
+        return None if self.intervals == "off" or self.task.evaluated_on != "targets" else self.intervals.coverage
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what a checkpoint depends on; it must not change while there are checkpoints."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learnd.core.quality import Compared, Errors, Figures, Quality
-from learnd.core.types import Float64Array, Samples, State
+from learnd.core.types import Bounds, Float64Array, Samples, State
 from learnd.evaluation.block_sums import WINDOW_SAMPLES, BlockSums
 from learnd.evaluation.class_table import ClassTable
 
@@ -59,8 +59,10 @@ class ClassEvaluation:
         self._counts = BlockSums((3 * outputs + 1,), window_samples=window_samples)
         self._outputs = outputs
 
-    def observe(self, samples: Samples, predictions: Float64Array, averaged: Float64Array) -> Compared:
-        """Evaluate samples that have a target; return the naive errors on them."""
+    def observe(
+        self, samples: Samples, predictions: Float64Array, averaged: Float64Array, bounds: Bounds | None = None
+    ) -> Compared:
+        """Evaluate samples that have a target; return the naive errors on them. Classes have no *bounds*."""
         truth = self.measure.truth(samples)
         labels = samples.y[:, 0].astype(np.int64)
         naive = self._table.forecast(samples.keys, labels.tolist())

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from learnd.core.settings_base import Count, Section
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
 SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
 
@@ -141,6 +141,22 @@ class QualityPart(_Part):
     """Since the model began."""
 
 
+class Intervals(_Part):
+    """The prediction interval at the moment of the export: add `lower` and `upper` to a prediction.
+
+    The daemon adapts it continuously; an export cannot. Its predictions get worse with time, so it covers less then.
+    """
+
+    coverage: float
+    """Share of truths that shall lie within the interval."""
+    samples: Whole
+    """Number of truths that it comes from."""
+    lower: list[float]
+    """For each number of a prediction, the distance of the lower end, in the order of `predicts`; mostly negative."""
+    upper: list[float]
+    """The same for the upper end."""
+
+
 class Parent(_Part):
     """The export that was the newest before this one."""
 
@@ -180,8 +196,8 @@ class File(_Part):
 class Manifest(_Part):
     """The content and the origin of one export."""
 
-    schema_id: Literal["urn:learnd:manifest:4"] = Field(alias="$schema")
-    format_version: Literal[4]
+    schema_id: Literal["urn:learnd:manifest:5"] = Field(alias="$schema")
+    format_version: Literal[5]
     number: Count
     created_at: Moment
     name: str
@@ -212,6 +228,8 @@ class Manifest(_Part):
     """The naive forecast: the key's last truth, the last reading repeated, the class that most often follows the last
     one (or the most frequent class, if that is better), or the running mean."""
     quality: QualityPart
+    intervals: Intervals | None
+    """null: there are none."""
     republished_of: Count | None
     """The number of the older export that an operator published again, with its content; null: a new export."""
     config_sha256: Sha256

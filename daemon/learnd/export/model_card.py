@@ -77,6 +77,7 @@ def card(document: Mapping[str, Any]) -> str:
         _origin(document),
         "## Quality",
         _quality(document),
+        *_intervals(document),
         "## Verification",
         _verification(document),
     ]
@@ -182,6 +183,21 @@ def _skill(document: Mapping[str, Any]) -> str:
         f"Skill compares the error with that of a naive forecast, {baseline}: 1 is perfect, 0 is as good as that "
         f"forecast, and less than 0 is worse.{export}\n\n{table}{measures}"
     )
+
+
+def _intervals(document: Mapping[str, Any]) -> list[str]:
+    """Return the section on prediction intervals; nothing if there are none."""
+    intervals = document["intervals"]
+    if intervals is None:
+        return []
+    ends = zip(document["predicts"], intervals["lower"], intervals["upper"], strict=True)
+    rows = [[f"`{_plain(name)}`", f"{lower:+.4g}", f"{upper:+.4g}"] for name, lower, upper in ends]
+    text = (
+        f"About {100 * intervals['coverage']:g} % of the truths lie between these two numbers added to a prediction, "
+        f"as of {intervals['samples']:,} samples, the newest of which count most. The daemon adapts them continuously. "
+        "An export cannot, so it covers fewer once the stream has changed."
+    )
+    return ["## Prediction intervals", text, _table(["prediction of", "lower", "upper"], rows)]
 
 
 def _later_loss(parent: Mapping[str, Any] | None) -> str:

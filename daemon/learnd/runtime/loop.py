@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from learnd.core.errors import BrokerUnavailableError
-from learnd.core.protocols import DeadLetters, Evaluator, Predictions, Stateful
+from learnd.core.protocols import DeadLetters, Evaluator, Intervals, Predictions, Stateful
 from learnd.core.types import Batch, Snapshot, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.model_events import ModelEvents
@@ -37,6 +37,7 @@ class Pipeline:
     reader: Reader
     transforms: Chain
     model: TrainedModel
+    intervals: Intervals
     evaluator: Evaluator
     quality: QualityWatch
     dead_letters: DeadLetters
@@ -55,7 +56,8 @@ class Pipeline:
         """Process one batch: transform, predict, learn, evaluate, deliver."""
         started_s = time.monotonic()
         batch = self.transforms(batch)
-        result = self.model.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
+        learned = self.model.learner.learn(batch.samples)  # test, then train; averages inside the compiled call
+        result = self.intervals(learned)
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
@@ -200,6 +202,7 @@ class Pipeline:
             "probe": self.probe,
             "transforms": self.transforms,
             "learner": self.model.learner,
+            "intervals": self.intervals,
             "evaluator": self.evaluator,
             "dead_letters": self.dead_letters,
             "predictions": self.predictions,
@@ -249,6 +252,7 @@ class Pipeline:
             model.continuation(),
             self.publishing.published(),
             self.evaluator.quality(),
+            self.intervals.offsets(),
         )
 
     def _flush(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from learnd.core.kinds import EvaluatedOn
 from learnd.core.protocols import Predictions
@@ -18,7 +19,8 @@ class Lines:
 
     Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
     ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. For a reconstruction
-    of windows, only the newest reading is included.
+    of windows, only the newest reading is included. ``lower`` and ``upper`` are the bounds of the prediction's
+    interval, null before the first truth; they are absent if there are no intervals.
 
     Parameters
     ----------
@@ -58,10 +60,17 @@ class Lines:
         names, samples = self._names(), result.samples
         width = len(names)
         truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
-        rows = zip(result.predictions[:, -width:].tolist(), truth.tolist(), result.with_target().tolist(), strict=True)
-        for prediction, true, known in rows:
+        rows = zip(
+            result.predictions[:, -width:].tolist(),
+            _bounds(result, names),
+            truth.tolist(),
+            result.with_target().tolist(),
+            strict=True,
+        )
+        for prediction, bounds, true, known in rows:
             yield {
                 "prediction": dict(zip(names, prediction, strict=True)),
+                **bounds,
                 "truth": dict(zip(names, true, strict=True)) if known else None,
             }
 
@@ -75,6 +84,20 @@ class Lines:
             # Before the first class is known there is no prediction.
             label = names[number] if probability > 0.0 and number < len(names) else None
             yield {"prediction": label, "probability": probability, "truth": names[true] if known else None}
+
+
+def _bounds(result: StepResult, names: Sequence[str]) -> Iterator[dict[str, dict[str, float] | None]]:
+    """Yield the bounds of each prediction by name."""
+    bounds = result.bounds
+    if bounds is None:
+        yield from ({} for _ in range(len(result.samples)))
+        return
+    unknown: list[bool] = np.atleast_1d(np.isnan(bounds.lower).any(axis=1)).tolist()
+    for lower, upper, absent in zip(bounds.lower.tolist(), bounds.upper.tolist(), unknown, strict=True):
+        yield {
+            "lower": None if absent else dict(zip(names, lower, strict=True)),
+            "upper": None if absent else dict(zip(names, upper, strict=True)),
+        }
 
 
 class NoPredictions:

@@ -11,9 +11,10 @@ import tensorflow as tf
 import learnd
 from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import FeatureSettings, LearningRecipe, Settings
-from learnd.core.protocols import Source
+from learnd.core.protocols import Intervals, Source
 from learnd.core.schedule import Clock, IntervalTrigger
 from learnd.evaluation.evaluation import Evaluation, EvaluationSpec
+from learnd.evaluation.intervals import ConformalIntervals, NoIntervals
 from learnd.export.exportable_model import argument_names
 from learnd.export.publisher import Exporter
 from learnd.export.settings import ExportSettings
@@ -79,6 +80,7 @@ def make_pipeline(
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
+        intervals=_intervals(settings),
         evaluator=evaluator,
         quality=QualityWatch(evaluator, metrics, clock=clock),
         dead_letters=make_dead_letters(settings),
@@ -134,6 +136,11 @@ def _evaluation(settings: Settings, labels: Labels | None) -> Evaluation:
         parts=task.reported_parts(features, settings.target),
     )
     return Evaluation(spec, (lambda: labels.names) if labels is not None else tuple)
+
+
+def _intervals(settings: Settings) -> Intervals:
+    coverage = settings.interval_coverage
+    return NoIntervals() if coverage is None else ConformalIntervals(coverage, settings.output_count)
 
 
 def _publishing(
