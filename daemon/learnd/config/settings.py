@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from learnd.averaging.settings import AnyAverager, WindowSettings
+from learnd.core.seasons import DAY_S, WEEK_S, Season, season
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
 from learnd.export.settings import ExportSettings
@@ -42,11 +43,22 @@ class FeatureSettings(Section):
     on_fault: Literal["reject", "hold", "mean"] = "reject"
     """Action on a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
     its good readings (`mean`) instead."""
+    season: Literal["day", "week"] | Positive | None = None
+    """Make this input from the time instead of a field: the place within a `day`, a `week`, or a period of this many
+    seconds, in UTC. The model gets its sine and cosine. Seasonal inputs come after all others."""
+    time: str | None = None
+    """Field with the time of `season`, in the form of `decode.time`. Absent: the time of the record."""
 
     @property
     def has_rule(self) -> bool:
         """True if any limit is set."""
         return any(bound is not None for bound in (self.min, self.max, self.max_change, self.stuck_after))
+
+    @property
+    def period_s(self) -> float | None:
+        """The length of the season in seconds; None for a reading."""
+        named = {"day": DAY_S, "week": WEEK_S}
+        return named[self.season] if isinstance(self.season, str) else self.season
 
 
 class CheckpointSettings(Section):
@@ -132,19 +144,33 @@ class ModelRecipe(Section):
         return tuple(self.features)
 
     @property
+    def seasons(self) -> tuple[Season, ...]:
+        """The seasonal inputs, which are the last of the features."""
+        return tuple(
+            season(name, feature.period_s, feature.time)
+            for name, feature in self.features.items()
+            if feature.period_s is not None
+        )
+
+    @property
+    def reading_names(self) -> tuple[str, ...]:
+        """The names of the features that are fields of the record; the others are seasonal."""
+        return self.feature_names[: len(self.features) - len(self.seasons)]
+
+    @property
     def target_count(self) -> int:
         """Numbers in one target row."""
-        return self.task.target_count(len(self.features), len(self.target))
+        return self.task.target_count(len(self.reading_names), len(self.target))
 
     @property
     def output_count(self) -> int:
         """Numbers in one prediction."""
-        return self.task.output_count(len(self.features), len(self.target))
+        return self.task.output_count(len(self.reading_names), len(self.target))
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the numbers in a prediction."""
-        return self.task.output_names(self.feature_names, self.target)
+        return self.task.output_names(self.reading_names, self.target)
 
     @field_validator("features", mode="before")
     @classmethod
@@ -157,6 +183,12 @@ class ModelRecipe(Section):
         if isinstance(value, dict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
+
+    @field_validator("features")
+    @classmethod
+    def _seasons_last(cls, features: dict[str, FeatureSettings]) -> dict[str, FeatureSettings]:
+        ordered = sorted(features, key=lambda name: features[name].season is not None)
+        return {name: features[name] for name in ordered}
 
     @field_validator("target", mode="before")
     @classmethod
@@ -220,6 +252,8 @@ class Settings(LearningRecipe):
         # Omit defaults, so that adding an option does not invalidate existing checkpoints.
         brief = self.model_dump(mode="json", include={"model", "scaling"}, exclude_defaults=True)
         values["features"] = list(self.features)
+        if self.seasons:
+            values["seasons"] = [[season.period_s, season.time] for season in self.seasons]
         values["task"] = self.task.fingerprint()
         values["model"] = {"kind": self.model.kind, **brief["model"]}
         values["scaling"] = brief.get("scaling", {})

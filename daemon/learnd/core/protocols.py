@@ -49,6 +49,12 @@ class FeatureOptions(Protocol):
     @property
     def on_fault(self) -> Literal["reject", "hold", "mean"]: ...
 
+    @property
+    def period_s(self) -> float | None: ...
+
+    @property
+    def time(self) -> str | None: ...
+
 
 class Stateful(Protocol):
     """A part whose state belongs in the checkpoint.

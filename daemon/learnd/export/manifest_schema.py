@@ -25,6 +25,22 @@ class _Part(Section):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+class Season(_Part):
+    """The period of a seasonal input: the input is (time - `origin_s`) modulo `period_s`, in seconds.
+
+    Any multiple of `period_s` may be added, but float32 does not hold seconds since 1970 exactly enough. So compute the
+    remainder in float64.
+    """
+
+    period_s: float
+    origin_s: float
+    """A moment at which a period begins, in seconds since 1970-01-01 UTC."""
+    time: str | None
+    """Field of the records with the time: ISO 8601 text, or a number in `time_unit`. null: the time of the Kafka
+    record."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None
+
+
 class Feature(_Part):
     """One input, in the order of the model's inputs."""
 
@@ -38,6 +54,8 @@ class Feature(_Part):
     missing: float | Literal["mean"] | None
     """Substitute for a missing reading: a number, or ``mean``: pass NaN, which the file takes for the mean. null: there
     is none."""
+    season: Season | None
+    """null: a reading, which is a field of the records."""
 
 
 class Port(_Part):

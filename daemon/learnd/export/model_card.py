@@ -96,7 +96,20 @@ def _inputs(document: Mapping[str, Any]) -> str:
         for i, feature in enumerate(document["features"])
     ]
     table = _table(["position", "feature", "minimum", "maximum"], rows)
-    return f"{ports}. {row}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
+    text = f"{ports}. {row}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
+    return "\n\n".join([text, *_seasons(document)])
+
+
+def _seasons(document: Mapping[str, Any]) -> list[str]:
+    """Return how to compute the seasonal inputs; nothing if there are none."""
+    lines = []
+    for feature in document["features"]:
+        if (season := feature["season"]) is not None:
+            remainder = f"(time - {season['origin_s']:.0f}) modulo {season['period_s']:g}"
+            time = "that of the Kafka record" if season["time"] is None else f"`{_plain(season['time'])}`"
+            lines.append(f"- `{_plain(feature['name'])}`: {remainder}, in seconds; the time is {time}")
+    head = "Seasonal inputs. Times are seconds since 1970-01-01 UTC. Compute the remainder in float64:"
+    return [head, "\n".join(lines)] if lines else []
 
 
 def _outputs(document: Mapping[str, Any]) -> str:
