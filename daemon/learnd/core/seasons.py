@@ -1,9 +1,6 @@
-"""Seasonal inputs: where a moment lies within a day, a week or another period."""
+"""Seasonal inputs: where a moment lies within a day, a week or another period. Quick to import: no NumPy."""
 
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 DAY_S, WEEK_S = 86_400.0, 604_800.0
 _MONDAY_S = 345_600.0
@@ -30,16 +27,11 @@ class Season:
     origin_s: float = 0.0
     time: str | None = None
 
-    def elapsed_s(self, times_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the seconds since the period began, for seconds since 1970 UTC.
-
-        >>> season("weekday", WEEK_S).elapsed_s(np.array([0.0, 345_600.0, 345_660.0])).tolist()
-        [259200.0, 0.0, 60.0]
-        """
-        elapsed: npt.NDArray[np.float64] = np.mod(times_s - self.origin_s, self.period_s)
-        return elapsed
-
 
 def season(name: str, period_s: float, time: str | None = None) -> Season:
-    """Return the season of that period. Weeks begin on Monday, and all other periods with 1970, at 00:00 UTC."""
+    """Return the season of that period. Weeks begin on Monday, and all other periods with 1970, at 00:00 UTC.
+
+    >>> season("weekday", WEEK_S).origin_s, season("hour", DAY_S).origin_s
+    (345600.0, 0.0)
+    """
     return Season(name, period_s, _MONDAY_S if period_s == WEEK_S else 0.0, time)

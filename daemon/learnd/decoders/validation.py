@@ -291,7 +291,7 @@ def _elapsed(rows: Rows, times: Float64Array, index: Int64Array, fields: Fields,
     for name, values in zip(fields.clocks, rows.clocks, strict=True):
         clocks[name] = _seconds(values, name, index, fields, bad)
     for column, part in enumerate(fields.seasons):
-        elapsed[:, column] = part.elapsed_s(clocks[part.time])
+        elapsed[:, column] = np.mod(clocks[part.time] - part.origin_s, part.period_s)
     return elapsed
 
 
