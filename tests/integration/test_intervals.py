@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog.testing
 
 import learnd
 from learnd.checkpoint import state_codec
 from learnd.config.loader import loads
 from learnd.core.errors import ConfigError
+from learnd.core.quality import Errors, Figures, Quality
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import MemorySource
 from learnd.wiring.pipeline import make_pipeline
@@ -113,3 +115,40 @@ def test_the_figures_say_what_was_covered(tmp_path: Path) -> None:
     assert measures["interval_coverage"] == pytest.approx(0.7, abs=0.03)
     assert measures["averaged_interval_coverage"] == pytest.approx(0.7, abs=0.03)
     assert measures["interval_width"] > 0.0
+
+
+def test_a_coverage_that_is_far_off_is_warned_about_once(tmp_path: Path) -> None:
+    """Too little, still too little, right again, too much: three events; none before 1000 samples."""
+    pipeline = make_pipeline(settings(tmp_path), source=MemorySource([]))
+    watch = pipeline.quality
+
+    def quality(share: float, samples: int = 1000) -> Quality:
+        figures = Figures(samples, Errors(0.5, 0.5, 1.0, 1.0, samples), {"interval_coverage": share})
+        return Quality(figures, figures)
+
+    qualities = [quality(0.5, samples=999), *map(quality, (0.86, 0.84, 0.84, 0.87, 0.91, 0.96))]
+    pending = iter(qualities)
+    watch._evaluator = type("Scripted", (), {"quality": lambda _: next(pending)})()
+    with structlog.testing.capture_logs() as logs:
+        for _ in qualities:
+            watch.refresh(None)
+    assert [(entry["event"], entry["covered"]) for entry in logs] == [
+        ("interval_coverage_off", 0.84),
+        ("interval_coverage_restored", 0.91),
+        ("interval_coverage_off", 0.96),
+    ]
+
+
+def test_a_classification_says_how_good_its_probabilities_are(tmp_path: Path) -> None:
+    """In the manifest, the card and the metrics: the same numbers."""
+    task = {"kind": "classification", "max_classes": 4}
+    pipeline = learned(tmp_path, records=300, target="k", task=task, decode={"kind": "json"})
+    measures = pipeline.evaluator.quality().recent.measures
+    latest = tmp_path / "exports" / "latest"
+    document = json.loads((latest / "learnd.json").read_text())["quality"]
+    card = (latest / "MODEL_CARD.md").read_text()
+    for name in ("roc_auc", "calibration_error", "brier"):
+        assert 0.0 < measures[name] < 1.0
+        assert document["recent"]["measures"][name] == measures[name]
+        assert pipeline.metrics.registry.get_sample_value("learnd_quality", {"figure": name}) == measures[name]
+        assert f"| {name} | {measures[name]:.4g} |" in card

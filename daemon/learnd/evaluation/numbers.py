@@ -163,11 +163,14 @@ class NumberEvaluation:
 
     def quality(self) -> Quality:
         """Return the figures."""
-        total = self._sums.total()
-        since_start = self._figures(total, self._sums.samples, total)
-        return Quality(self._figures(self._sums.recent(), self._sums.recent_samples, total), since_start)
+        sums, total = self._sums, self._sums.total()
+        return Quality(
+            self._figures(sums.recent(), sums.recent_samples, total),
+            self._figures(total, sums.samples, total),
+            self._figures(sums.fading(), sums.fading_samples, total),
+        )
 
-    def _figures(self, sums: Float64Array, samples: int, total: Float64Array) -> Figures:
+    def _figures(self, sums: Float64Array, samples: float, total: Float64Array) -> Figures:
         if not samples:
             return Figures()
         known = sums[_KNOWN, 0]
@@ -178,8 +181,8 @@ class NumberEvaluation:
             )
             usual_naive = float((total[_NAIVE] * weights).mean() / total[_KNOWN, 0])
         parts = {name: _measures(sums[:, columns], samples) for name, columns in self._parts.items()}
-        errors = Errors(live, averaged, naive, usual_naive, int(known))
-        return Figures(samples, errors, _measures(sums, samples), parts)
+        errors = Errors(live, averaged, naive, usual_naive, round(known))
+        return Figures(round(samples), errors, _measures(sums, samples), parts)
 
     def state(self) -> State:
         first = None if self._first is None else self._first.copy()
@@ -197,12 +200,12 @@ def bounded(errors: Float64Array) -> Float64Array:
     return inside
 
 
-def _variance(sums: Float64Array, samples: int) -> Float64Array:
+def _variance(sums: Float64Array, samples: float) -> Float64Array:
     """Return the variance of each output's truth."""
     return variance_of(sums[_TRUTH], sums[_SQUARE], samples)
 
 
-def variance_of(total: Float64Array, squares: Float64Array, samples: int) -> Float64Array:
+def variance_of(total: Float64Array, squares: Float64Array, samples: float) -> Float64Array:
     """Return the variance of each output, given its sum and the sum of its squares."""
     if not samples:
         return np.zeros(len(total))
@@ -223,7 +226,7 @@ def weights_of(variance: Float64Array) -> Float64Array:
     return np.divide(1.0, np.sqrt(variance), out=np.zeros(len(variance)), where=variance > 0.0)
 
 
-def _measures(sums: Float64Array, samples: int) -> dict[str, float]:
+def _measures(sums: Float64Array, samples: float) -> dict[str, float]:
     """Return the figures of some outputs. Errors are means over the outputs; R2 is the mean of each output's own."""
     variance = _variance(sums, samples)
     explained = 1.0 - sums[_SQUARED][variance > 0] / (samples * variance[variance > 0])

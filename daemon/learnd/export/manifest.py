@@ -38,7 +38,11 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
             "live": _errors(signal.loss, signal.absolute_error, signal.mean_loss),
             "averaged": _errors(signal.averaged_loss),
         },
-        "quality": {"recent": _figures(snapshot.quality.recent), "total": _figures(snapshot.quality.total)},
+        "quality": {
+            "recent": _figures(snapshot.quality.recent),
+            "total": _figures(snapshot.quality.total),
+            "fading": _figures(snapshot.quality.fading),
+        },
         "intervals": _intervals(snapshot.intervals),
         "classes": list(snapshot.labels),
     }

@@ -143,9 +143,9 @@ class Figures(_Part):
     skill: Skill
     error: ComparedErrors
     measures: dict[str, float | None]
-    """Figures by name: mae, rmse, r2, bias (prediction minus truth); for classes accuracy, log_loss, macro_f1. With
-    `averaged_`
-    or `naive_`: of the averaged weights, or of the naive forecast; otherwise of the live weights."""
+    """Figures by name: mae, rmse, r2, bias (prediction minus truth), interval_coverage, interval_width; for classes
+    accuracy, log_loss, macro_f1, roc_auc, calibration_error, brier. With `averaged_` or `naive_`: of the averaged
+    weights, or of the naive forecast; otherwise of the live weights."""
     parts: dict[str, dict[str, float | None]]
     """The same by target or step ahead (at most 8 of them), or recall and precision by class (at most 12)."""
 
@@ -157,6 +157,8 @@ class QualityPart(_Part):
     """Over the last 1000 samples at most."""
     total: Figures
     """Since the model began."""
+    fading: Figures
+    """Over all samples, with weights that halve every 5000 samples; `samples` is the sum of the weights."""
 
 
 class Intervals(_Part):

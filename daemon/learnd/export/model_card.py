@@ -189,9 +189,12 @@ def _skill(document: Mapping[str, Any]) -> str:
     export = f" The previous export had a skill of {_figure(later)} on samples after it." if later is not None else ""
     error = "log loss in nats" if document["classes"] else "mean absolute error"
     table = _table(["weights", "recent skill", "skill since the first sample", f"recent {error}"], rows)
-    names = sorted({*recent["measures"], *total["measures"]})
-    figures = [[name, _figure(recent["measures"].get(name)), _figure(total["measures"].get(name))] for name in names]
-    measures = "\n\n" + _table(["figure", "recent", "since the first sample"], figures) if figures else ""
+    spans = [document["quality"][name]["measures"] for name in ("recent", "fading", "total")]
+    figures = [
+        [name, *(_figure(measures.get(name)) for measures in spans)] for name in sorted({n for m in spans for n in m})
+    ]
+    head = ["figure", "recent", "fading (half-life 5000 samples)", "since the first sample"]
+    measures = "\n\n" + _table(head, figures) if figures else ""
     return (
         f"Skill compares the error with that of a naive forecast, {baseline}: 1 is perfect, 0 is as good as that "
         f"forecast, and less than 0 is worse.{export}\n\n{table}{measures}"

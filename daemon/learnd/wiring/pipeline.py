@@ -84,7 +84,7 @@ def make_pipeline(
         model=core.model,
         intervals=_intervals(settings),
         evaluator=evaluator,
-        quality=QualityWatch(evaluator, metrics, clock=clock),
+        quality=QualityWatch(evaluator, metrics, clock=clock, coverage=settings.interval_coverage),
         dead_letters=make_dead_letters(settings),
         predictions=make_predictions(
             settings, lambda: settings.output_names if labels is None else labels.names, collected=collected
