@@ -67,6 +67,9 @@ def test_seasonal_columns_come_last_and_hold_the_seconds_since_their_period_bega
     # a, weekday (Friday, an hour after midnight), hour, shift
     assert samples.x.tolist() == [[1.0, 4 * DAY_S + 3600.0, 3600.0, 3600.0]]
     assert samples.y.tolist() == [[2.0]]
+    chosen = settings(Path("unused"), features=features, decode=JSON)
+    assert chosen.feature_names == ("a", "weekday", "hour", "shift")
+    assert chosen.reading_names == ("a",)
 
 
 def test_csv_cells_hold_times_too() -> None:
