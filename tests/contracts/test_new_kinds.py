@@ -134,6 +134,7 @@ def test_every_option_of_a_task_is_in_the_fingerprint_or_named_as_stateless(task
         "duplicates": "keep",
         "max_keys": 11,
         "known": ["p"],
+        "other_class": "rest",
     }
     (kind,) = task.model_fields["kind"].annotation.__args__  # type: ignore[union-attr]
     for name in task.model_fields.keys() - {"kind"}:

@@ -50,7 +50,7 @@ def test_every_format_answers_by_its_own_runtime(format: str, data_dir: Path, wa
     lines = b"\n".join(readings(10, seed=5)).decode()
     answers, _ = _predict(data_dir / "exports" / "latest", lines, "--format", format)
     assert [answer["line"] for answer in answers] == list(range(1, 11))
-    assert all(answer.keys() == {"line", "prediction"} for answer in answers)
+    assert all(answer.keys() == {"line", "prediction", "lower", "upper"} for answer in answers)
     got = [answer["prediction"]["y"] for answer in answers]
     tolerance = {"tflite_int8": 0.2, "tflite_dynamic": 0.05, "tflite_float16": 0.01}.get(format, 1e-4)
     assert np.sqrt(np.mean(np.square(np.subtract(got, wanted)))) < tolerance * np.std(wanted)

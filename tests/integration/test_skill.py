@@ -61,6 +61,8 @@ def test_a_model_that_learns_has_skill_and_is_not_warned_about(tmp_path: Path) -
         finished = daemon.events("finished")[-1]
         assert not daemon.events("worse_than_naive")
     assert 0.5 < finished["skill"] < 1.0
+    assert finished["recent"]["mae"] < finished["fading"]["mae"] < finished["since_start"]["mae"]
+    assert finished["recent"]["interval_coverage"] == pytest.approx(0.9, abs=0.03)
     assert finished["recent"]["r2"] > 0.5
     assert finished["export_skill"] is None
 
@@ -83,6 +85,10 @@ def test_metrics_manifest_and_card_have_the_skill(tmp_path: Path) -> None:
     assert document["baseline"] == "last_truth"
     assert document["quality"]["recent"]["skill"]["averaged"] == errors.averaged_skill
     assert document["quality"]["total"]["samples"] == 1500
+    fading = pipeline.evaluator.quality().fading.measures["rmse"]
+    assert (
+        document["quality"]["fading"]["measures"]["rmse"] == fading == _value(pipeline, "fading_quality", figure="rmse")
+    )
     card = (latest / "MODEL_CARD.md").read_text()
     assert "the last known target of the same key" in card
     assert f"| averaged (in this export) | {errors.averaged_skill:.4g} |" in card

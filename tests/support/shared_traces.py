@@ -22,7 +22,18 @@ from learnd.config.settings import Settings
 from learnd.learners.chunk import CompiledChunk
 from learnd.wiring import pipeline as wiring
 
-_NOT_TRACED = {"name", "data_dir", "source", "decode", "checkpoint", "export", "dead_letter", "predictions", "http"}
+_NOT_TRACED = {
+    "name",
+    "data_dir",
+    "source",
+    "decode",
+    "checkpoint",
+    "export",
+    "dead_letter",
+    "predictions",
+    "intervals",
+    "http",
+}
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,25 @@
 """How it learns: classes that grow, replay, passes, weights, rates, freezing, dropout, batch normalisation."""
 
 import itertools
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import structlog.testing
 import tensorflow as tf
 
+import learnd
 from learnd.checkpoint import state_codec
 from learnd.core.errors import ConfigError
 from learnd.core.types import Batch, Samples, StepResult
 from learnd.runtime.loop import Pipeline
 from learnd.wiring.pipeline import make_pipeline
-from tests.support.helpers import make_samples, same_arrays, settings
+from tests.support.helpers import make_samples, readings, same_arrays, settings
 from tests.support.learning import LearnerOfRows
 
 pytestmark = pytest.mark.usefixtures("shared_traces")
@@ -158,10 +162,48 @@ def test_classes_beyond_the_room_are_skipped_and_counted(tmp_path: Path) -> None
     """They are no errors of the record, and they do not stop learning."""
     pipeline = make_pipeline(settings(tmp_path, task={"kind": "classification", "max_classes": 2}, learning=QUICK))
     samples = classified()
-    batch = pipeline.transforms(Batch(samples, (), {}, len(samples), 0))
+    with structlog.testing.capture_logs() as logs:
+        batch = pipeline.transforms(Batch(samples, (), {}, len(samples), 0))
     assert samples.labels is not None
     assert batch.skipped == {"too_many_classes": int((samples.labels == "c").sum())}
     assert set(batch.samples.y[:, 0]) == {0.0, 1.0}
+    refused = [entry for entry in logs if entry["event"] == "class_refused"]
+    assert [entry["samples"] for entry in refused[:3]] == [1, 2, 4]
+    assert "task.other_class" in refused[0]["note"]
+
+
+def test_classes_beyond_the_room_are_collected_in_another_by_option(tmp_path: Path) -> None:
+    """It takes the last place. The log counts their samples, and a restart continues the count."""
+    task = {"kind": "classification", "max_classes": 3, "other_class": "rest"}
+    labels = np.array(["a", "b", "c", "a", "d", "c", "e"], object)
+    pipeline = make_pipeline(settings(tmp_path, task=task, learning=QUICK))
+    numbered = []
+    samples = replace(classified(7), labels=labels)
+    with structlog.testing.capture_logs() as logs:
+        for part in (slice(0, 4), slice(4, 7)):
+            state = pipeline.transforms.state()
+            pipeline = make_pipeline(settings(tmp_path, task=task, learning=QUICK))
+            pipeline.transforms.restore(state)
+            batch = pipeline.transforms(Batch(samples.take(part), (), {}, 1, 0))
+            numbered += batch.samples.y[:, 0].tolist()
+            assert not batch.skipped
+    events = [(entry["label"], entry["samples"]) for entry in logs if entry["event"] == "class_collected"]
+    assert numbered == [0, 1, 2, 0, 2, 2, 2]
+    assert events == [("c", 1), ("d", 2), ("e", 4)]
+    assert pipeline.transforms.state()["labels"]["names"] == ["a", "b", "rest"]
+
+
+def test_a_list_of_classes_can_have_one_for_all_others(tmp_path: Path) -> None:
+    """Records with another label are then no rejects."""
+    task = {"kind": "classification", "classes": ["m0", "rest"], "other_class": "rest"}
+    result = learnd.run(
+        settings(tmp_path, target="k", decode={"kind": "json"}, task=task, learning={**QUICK, "mode": "per_sample"}),
+        [json.loads(record) for record in readings(30)],
+    )
+    assert not result.rejected
+    assert {line["truth"] for line in result.predictions} == {"m0", "rest"}
+    with pytest.raises(ConfigError, match="other_class"):
+        settings(tmp_path, target="k", decode={"kind": "json"}, task={**task, "other_class": "x"})
 
 
 def test_classification_learns(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def readings_of(watched: Watched, features: int) -> Callable[[Samples], Float64A
     """
 
     def inputs(samples: Samples) -> Float64Array:
-        return samples.x if samples.x.ndim == 2 else samples.x[:, -1]
+        newest = samples.x if samples.x.ndim == 2 else samples.x[:, -1]
+        return newest[:, :features]  # seasonal inputs follow them
 
     def targets(samples: Samples) -> Float64Array:
         return samples.y[:, -features:]

@@ -35,6 +35,7 @@ class ExportedModel:
         self.predicts: tuple[str, ...] = tuple(manifest["predicts"])
         self.classes: tuple[str, ...] = tuple(manifest["classes"])
         self.window: int | None = manifest["window"]
+        self._seasons: tuple[Mapping[str, Any] | None, ...] = tuple(f.get("season") for f in manifest["features"])
         self._missing: tuple[float | str | None, ...] = tuple(feature["missing"] for feature in manifest["features"])
         self._answer = answer
 
@@ -48,12 +49,14 @@ class ExportedModel:
         ----------
         rows : mappings from feature names to numbers (other fields are ignored), or an array of shape (n, features).
             A model with a window takes an array of shape (n, window, features), the oldest reading first. A missing
-            value, None or NaN is replaced with the feature's ``missing``, if the configuration had one
+            value, None or NaN is replaced with the feature's ``missing``, if the configuration had one. A seasonal
+            input is made from the mapping's time; in an array it is the number of seconds since its period began
 
         Returns
         -------
         float32 arrays by output name. A regression and a forecast give ``prediction`` of shape (n, targets), in the
-        target's units. A classification gives ``probabilities`` of shape (n, classes).
+        target's units, and ``lower`` and ``upper``, the ends of its interval at the moment of the export, if the
+        configuration had intervals. A classification gives ``probabilities`` of shape (n, classes).
 
         Raises
         ------
@@ -78,7 +81,11 @@ class ExportedModel:
                 f"last axis is {', '.join(self.features)}"
             )
         self._fill(x)
-        return {name: np.asarray(values) for name, values in self._answer(x).items()}
+        answers = {name: np.asarray(values) for name, values in self._answer(x).items()}
+        if intervals := self.manifest.get("intervals"):
+            for end in ("lower", "upper"):
+                answers[end] = answers["prediction"] + np.array(intervals[end], np.float32)
+        return answers
 
     def _from_mappings(self, rows: Sequence[Mapping[str, Any]]) -> "Float32Array":
         """Return an array of shape (n, features); a missing value is NaN."""
@@ -91,8 +98,10 @@ class ExportedModel:
             )
         table = np.full((len(rows), len(self.features)), np.nan, np.float32)
         for i, row in enumerate(rows):
-            for j, name in enumerate(self.features):
+            for j, (name, season) in enumerate(zip(self.features, self._seasons, strict=True)):
                 value = row.get(name)
+                if value is None and season is not None:
+                    value = _elapsed_s(row.get(season["time"]), season, f"rows[{i}]")
                 if value is None:
                     continue
                 try:
@@ -116,6 +125,20 @@ class ExportedModel:
                     f"rows[{row}]: {self.features[j]} is missing or not finite; leave the row out, or configure "
                     f"features.{self.features[j]}.missing before the export"
                 )
+
+
+def _elapsed_s(time: Any, season: Mapping[str, Any], place: str) -> float | None:
+    """Return the seconds since the period of *season* began, at *time* in the form of the records; None without one."""
+    from learnd.decoders.validation import BadRecord, time_s
+
+    if time is None:
+        return None
+    try:
+        seconds = time_s(time, season["time_unit"])
+    except BadRecord as error:
+        raise UsageError(f"{place}: {season['time']}: {error.detail}") from None
+    elapsed: float = (seconds - season["origin_s"]) % season["period_s"]
+    return elapsed
 
 
 def _holds_mappings(rows: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:

@@ -54,9 +54,10 @@ class RunResult:
     rejected : records that could not be learned from, by reason, such as ``{"missing_field": 3}``
     skipped : good records that made no sample, by reason, such as ``{"window_filling": 23}``
     predictions : one dict per sample, in the order of arrival, as the predictions sink writes it: ``topic``,
-        ``partition``, ``offset``, ``time_s`` (seconds since 1970 UTC), ``key``, ``prediction`` and ``truth`` (by name,
-        in the target's units; None for an unknown truth), ``score`` and ``averaged_score`` (the loss of the live and
-        of the averaged weights). Each prediction was made before its sample was learned
+        ``partition``, ``offset``, ``time_s`` (seconds since 1970 UTC), ``key``, ``prediction``, ``lower`` and ``upper``
+        (the ends of its interval) and ``truth`` (by name, in the target's units; None while unknown), ``score`` and
+        ``averaged_score`` (the loss of the live and of the averaged weights). Each prediction was made before its
+        sample was learned
     scores : means over the last 1000 samples of the model's life
     state : the model's progress over its whole life
     weights : averaged weights and scales of the inputs and the target, by the names in a checkpoint

@@ -11,7 +11,7 @@ from learnd.core.errors import ConfigError, StateDamagedError
 from learnd.core.tensors import Array
 from learnd.core.types import State
 
-STATE_FORM = 3
+STATE_FORM = 4
 """The form of the state in a checkpoint. It changes whenever an older state would be misread.
 
 2: positions in one value per partition, transforms by name, actions at a sample count.

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -16,7 +16,7 @@ from learnd.config.settings import FeatureSettings
 from learnd.core.registry import load_object
 from learnd.core.types import Float32Array, NamedArrays, Position, Records, TopicPartition
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.settings import JsonSettings
+from learnd.decoders.settings import JsonSettings, TimeUnit
 from learnd.decoders.validation import fields_from
 from learnd.export.reading import load_reader, read_manifest
 
@@ -55,11 +55,12 @@ class Predictor:
     def __init__(self, folder: Path, format: str | None, *, key: str | None) -> None:
         self._manifest = read_manifest(folder)
         _, self._answer = load_reader(folder, self._manifest["formats"], format)
-        features = {
-            entry["name"]: FeatureSettings(missing=entry.get("missing")) for entry in self._manifest["features"]
-        }
         # max_ahead_s=None: event times are not used here, and a record may be of any day.
-        self._decoder = JsonDecoder(fields_from(features, [], JsonSettings(kind="json", key=key, max_ahead_s=None)))
+        json_settings = JsonSettings(kind="json", key=key, max_ahead_s=None, time_unit=_time_unit(self._manifest))
+        fields = fields_from(_features(self._manifest), [], json_settings)
+        self._decoder = JsonDecoder(fields)
+        decoded = [*(field.name for field in fields.features), *(season.name for season in fields.seasons)]
+        self._order = [decoded.index(entry["name"]) for entry in self._manifest["features"]]
         self._keyed = key is not None
         self._windows: dict[str, deque[Float32Array]] = {}
         self._lines = 0
@@ -91,7 +92,10 @@ class Predictor:
         rows = [
             (number, key, row)
             for number, key, reading in zip(
-                samples.offsets.tolist(), samples.keys.tolist(), samples.x.astype(np.float32), strict=True
+                samples.offsets.tolist(),
+                samples.keys.tolist(),
+                samples.x[:, self._order].astype(np.float32),
+                strict=True,
             )
             if (row := self._row(key, reading)) is not None
         ]
@@ -125,7 +129,32 @@ class Predictor:
                 return float(value)
             return dict(zip(names, np.ravel(value)[-len(names) :].tolist(), strict=True))
 
-        return {name: by_name(value) for name, value in answer.items()}
+        named = {name: by_name(value) for name, value in answer.items()}
+        if intervals := self._manifest.get("intervals"):
+            for end in ("lower", "upper"):
+                named[end] = by_name(np.ravel(answer["prediction"]) + np.array(intervals[end]))
+        return named
+
+
+def _features(manifest: Mapping[str, Any]) -> dict[str, FeatureSettings]:
+    """Return the fields to read, by the name of the input.
+
+    A seasonal input whose time is that of a Kafka record is read as a number: the seconds since its period began.
+    """
+    features = {}
+    for entry in manifest["features"]:
+        season = entry.get("season") or {}
+        if season.get("time") is not None:
+            features[entry["name"]] = FeatureSettings(season=season["period_s"], time=season["time"])
+        else:
+            features[entry["name"]] = FeatureSettings(missing=entry.get("missing"))
+    return features
+
+
+def _time_unit(manifest: Mapping[str, Any]) -> TimeUnit:
+    """Return the unit of numeric times, which is the same for all seasonal inputs."""
+    units = [entry["season"]["time_unit"] for entry in manifest["features"] if entry.get("season")]
+    return next((unit for unit in units if unit is not None), "s")
 
 
 def _blocks(lines: BinaryIO) -> Iterator[list[bytes]]:

@@ -111,6 +111,7 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
             naive_error=errors.naive,
         ),
         recent=_rounded(**quality.recent.measures),
+        fading=_rounded(**quality.fading.measures),
         since_start=_rounded(**quality.total.measures),
         data_dir=str(settings.data_dir),
     )

@@ -58,6 +58,11 @@ class StatusLine:
         if pipeline.publishing.last is not self._exported[0]:
             self._exported = (pipeline.publishing.last, now_s)
 
+    def _coverage(self) -> list[str]:
+        """Return the recent share of truths within their intervals, if there are any."""
+        share = self._pipeline.quality.quality.recent.measures.get("interval_coverage")
+        return [] if share is None else [f"{share:.0%} in intervals"]
+
     def _text(self, now_s: float) -> str:
         pipeline, scores = self._pipeline, self._pipeline.status.scores
         lags = pipeline.reader.lags()
@@ -71,6 +76,7 @@ class StatusLine:
             f"loss {scores.loss:.4f}",
             f"averaged {scores.averaged_loss:.4f}",
             f"skill {pipeline.quality.quality.recent.errors.averaged_skill:.2f}",
+            *self._coverage(),
             f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint in this run yet",
             f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export in this run yet",
         ]

@@ -17,11 +17,14 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     """Yield what is wrong between sections that are each valid by themselves."""
     yield from _fields(settings)
     yield from _features(settings)
+    yield from _seasons(settings)
     yield from _model(settings)
     yield from _learning(settings)
     yield from _records(settings)
     yield from _sinks(settings)
     yield from _export(settings)
+    if "intervals" in settings.model_fields_set and settings.intervals != "off" and settings.interval_coverage is None:
+        yield ("intervals",), f"has no effect for task.kind {settings.task.kind}; remove it, or use off"
     if settings.checkpoint.every_seconds is None and settings.checkpoint.every_samples is None:
         yield ("checkpoint",), "set every_seconds or every_samples"
 
@@ -66,6 +69,33 @@ def _features(settings: Settings) -> Iterator[Check]:
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:
             yield ("features", name, "on_fault"), "has no effect without min, max, max_change or stuck_after; set one"
+
+
+def _seasons(settings: Settings) -> Iterator[Check]:
+    decode = settings.decode
+    has_times = decode.time is not None or settings.source.has_record_times
+    for name, feature in settings.features.items():
+        place = ("features", name)
+        if feature.season is None:
+            if feature.time is not None:
+                yield (*place, "time"), "has no effect without season; set season to day, week or a number of seconds"
+            continue
+        for option in ("min", "max", "missing", "max_change", "stuck_after"):
+            if getattr(feature, option) is not None:
+                yield (*place, option), "is for readings, and a seasonal input is none; remove it"
+        if settings.task.evaluated_on == "inputs":
+            yield (*place, "season"), f"does not fit task.kind {settings.task.kind}, which would predict the time"
+        if feature.time is None and not has_times:
+            yield (*place, "season"), "needs the time of each record: name a field in time, or in decode.time"
+        if feature.time is not None and decode.is_binary:
+            yield (
+                (*place, "time"),
+                f"cannot be read from {decode.kind} rows, which have no named fields; use json or csv",
+            )
+        if feature.time in settings.features or feature.time in settings.target:
+            yield (*place, "time"), f"{feature.time} is also a feature or a target; a field can have only one role"
+    if not settings.reading_names:
+        yield ("features",), "are all seasonal; name at least one field of the record"
 
 
 def _model(settings: Settings) -> Iterator[Check]:
@@ -129,7 +159,8 @@ def _records(settings: Settings) -> Iterator[Check]:
         if not source.names_columns:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
-    fields = [*settings.features, *settings.target, decode.time, decode.key]
+    times = [decode.time, *(season.time for season in settings.seasons)]
+    fields = [*settings.reading_names, *settings.target, *times, decode.key]
     fields += [settings.learning.sample_weight, settings.alarms.planned_stop_field]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from learnd.alarms.settings import AlarmSettings
 from learnd.averaging.settings import AnyAverager, WindowSettings
+from learnd.core.seasons import DAY_S, WEEK_S, Season, season
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
 from learnd.export.settings import ExportSettings
@@ -43,11 +44,22 @@ class FeatureSettings(Section):
     on_fault: Literal["reject", "hold", "mean"] = "reject"
     """Action on a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
     its good readings (`mean`) instead."""
+    season: Literal["day", "week"] | Positive | None = None
+    """Make this input from the time instead of a field: the place within a `day`, a `week`, or a period of this many
+    seconds, in UTC. The model gets its sine and cosine. Seasonal inputs come after all others."""
+    time: str | None = None
+    """Field with the time of `season`, in the form of `decode.time`. Absent: the time of the record."""
 
     @property
     def has_rule(self) -> bool:
         """True if any limit is set."""
         return any(bound is not None for bound in (self.min, self.max, self.max_change, self.stuck_after))
+
+    @property
+    def period_s(self) -> float | None:
+        """The length of the season in seconds; None for a reading."""
+        named = {"day": DAY_S, "week": WEEK_S}
+        return named[self.season] if isinstance(self.season, str) else self.season
 
 
 class CheckpointSettings(Section):
@@ -73,6 +85,13 @@ class HttpSettings(Section):
     """Address to listen on. There is neither a password nor TLS."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """Port to listen on. 0: any free port, which is logged."""
+
+
+class IntervalSettings(Section):
+    """Prediction intervals of a regression or forecast, which follow the errors of the predictions."""
+
+    coverage: Annotated[float, Field(ge=0.05, le=0.999)] = 0.9
+    """Share of truths that lie between `lower` and `upper`."""
 
 
 class ScalingSettings(Section):
@@ -126,19 +145,33 @@ class ModelRecipe(Section):
         return tuple(self.features)
 
     @property
+    def seasons(self) -> tuple[Season, ...]:
+        """The seasonal inputs, which are the last of the features."""
+        return tuple(
+            season(name, feature.period_s, feature.time)
+            for name, feature in self.features.items()
+            if feature.period_s is not None
+        )
+
+    @property
+    def reading_names(self) -> tuple[str, ...]:
+        """The names of the features that are fields of the record; the others are seasonal."""
+        return self.feature_names[: len(self.features) - len(self.seasons)]
+
+    @property
     def target_count(self) -> int:
         """Numbers in one target row."""
-        return self.task.target_count(len(self.features), len(self.target))
+        return self.task.target_count(len(self.reading_names), len(self.target))
 
     @property
     def output_count(self) -> int:
         """Numbers in one prediction."""
-        return self.task.output_count(len(self.features), len(self.target))
+        return self.task.output_count(len(self.reading_names), len(self.target))
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the numbers in a prediction."""
-        return self.task.output_names(self.feature_names, self.target)
+        return self.task.output_names(self.reading_names, self.target)
 
     @field_validator("features", mode="before")
     @classmethod
@@ -151,6 +184,12 @@ class ModelRecipe(Section):
         if isinstance(value, dict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
+
+    @field_validator("features")
+    @classmethod
+    def _seasons_last(cls, features: dict[str, FeatureSettings]) -> dict[str, FeatureSettings]:
+        ordered = sorted(features, key=lambda name: features[name].season is not None)
+        return {name: features[name] for name in ordered}
 
     @field_validator("target", mode="before")
     @classmethod
@@ -187,6 +226,10 @@ class Settings(LearningRecipe):
     predictions: SinkSettings | None = None
     """Sink for predictions: for each sample its origin, key, time, prediction and truth, the scores of the
     live and the averaged weights, and its alarms. Absent: not written."""
+    intervals: IntervalSettings | Literal["off"] = IntervalSettings()
+    """Intervals around the predictions of a regression or forecast, adapted continuously so that the configured share
+    of truths lies within them. They are in prediction lines (`lower`, `upper`) and in the manifest of exports. `off`:
+    none."""
     alarms: AlarmSettings = AlarmSettings()
     """Alarms: when they are raised, and what is learned meanwhile."""
     alarm_sink: SinkSettings | None = None
@@ -195,6 +238,19 @@ class Settings(LearningRecipe):
     http: HttpSettings = HttpSettings()
     """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
 
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Return `off` and `on` as text and as the default: YAML reads them as booleans."""
+        if isinstance(value, bool):
+            return {} if value else "off"
+        return value
+
+    @property
+    def interval_coverage(self) -> float | None:
+        """The coverage of prediction intervals; None if there are none."""
+        return None if self.intervals == "off" or self.task.evaluated_on != "targets" else self.intervals.coverage
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what a checkpoint depends on; it must not change while there are checkpoints."""
         sections = {"features", "target", "task", "model", "scaling", "averaging"}
@@ -202,6 +258,8 @@ class Settings(LearningRecipe):
         # Omit defaults, so that adding an option does not invalidate existing checkpoints.
         brief = self.model_dump(mode="json", include={"model", "scaling"}, exclude_defaults=True)
         values["features"] = list(self.features)
+        if self.seasons:
+            values["seasons"] = [[season.period_s, season.time] for season in self.seasons]
         values["task"] = self.task.fingerprint()
         values["model"] = {"kind": self.model.kind, **brief["model"]}
         values["scaling"] = brief.get("scaling", {})

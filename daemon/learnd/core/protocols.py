@@ -10,6 +10,7 @@ from learnd.core.types import (
     Batch,
     BoolArray,
     Float32Array,
+    IntervalOffsets,
     NamedArrays,
     Offsets,
     Positions,
@@ -47,6 +48,12 @@ class FeatureOptions(Protocol):
 
     @property
     def on_fault(self) -> Literal["reject", "hold", "mean"]: ...
+
+    @property
+    def period_s(self) -> float | None: ...
+
+    @property
+    def time(self) -> str | None: ...
 
 
 class Stateful(Protocol):
@@ -362,6 +369,16 @@ class Evaluator(Stateful, Protocol):
 
     def quality(self) -> Quality:
         """Return how good the predictions were, next to a naive forecast."""
+        ...
+
+
+class Intervals(Stateful, Protocol):
+    """Adds a prediction interval to each prediction. An interval depends on samples before its own only."""
+
+    def __call__(self, result: StepResult) -> StepResult: ...
+
+    def offsets(self) -> IntervalOffsets | None:
+        """Return the present interval around predictions of the averaged weights; None if there is none."""
         ...
 
 

@@ -66,7 +66,7 @@ class Figures:
 
     Attributes
     ----------
-    samples : number of samples that were evaluated
+    samples : number of samples that were evaluated; the sum of their weights, if they fade
     errors : the errors that skill compares
     measures : figures over all outputs, such as ``mae``; nan: unknown
     parts : the same for parts of the output: targets, steps ahead, or classes; a bounded number of them
@@ -86,10 +86,12 @@ class Quality:
     ----------
     recent : over the last 1000 samples at most (901 at least, once there were as many)
     total : over all samples since the model began
+    fading : over all samples, with weights that halve every 5000 samples
     """
 
     recent: Figures = field(default_factory=Figures)
     total: Figures = field(default_factory=Figures)
+    fading: Figures = field(default_factory=Figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,6 +275,43 @@ def _sum(left: Mapping[_Reason, int], right: Mapping[_Reason, int]) -> dict[_Rea
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Prediction intervals, one per prediction: float64 arrays of shape (n, outputs), in raw units; nan: unknown yet.
+
+    Attributes
+    ----------
+    lower, upper : around the predictions
+    averaged_lower, averaged_upper : around the predictions of the averaged weights
+    """
+
+    lower: Float64Array
+    upper: Float64Array
+    averaged_lower: Float64Array
+    averaged_upper: Float64Array
+
+    def take(self, rows: slice | BoolArray) -> "Bounds":
+        """Return the intervals of *rows*."""
+        return Bounds(self.lower[rows], self.upper[rows], self.averaged_lower[rows], self.averaged_upper[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalOffsets:
+    """The distances of a prediction interval from the prediction, in raw units, as of one moment.
+
+    Attributes
+    ----------
+    coverage : share of truths that shall lie within the interval
+    lower, upper : shape (outputs,), to add to a prediction of the averaged weights
+    samples : number of truths that they come from
+    """
+
+    coverage: float
+    lower: Float64Array
+    upper: Float64Array
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """The result of learning one batch. Row i of every array belongs to row i of ``samples``.
 
@@ -291,6 +328,7 @@ class StepResult:
     updates : updates taken
     duration_s : seconds spent in the compiled calls
     averaged_predictions : as `predictions`, of the averaged weights
+    bounds : the intervals of the predictions; None: there are none
     alarms : the alarms of the samples; None: there are none yet, or they are switched off
     """
 
@@ -303,6 +341,7 @@ class StepResult:
     updates: int
     duration_s: float
     averaged_predictions: Float64Array
+    bounds: Bounds | None = None
     alarms: Alarms | None = None
 
     def with_target(self) -> BoolArray:
@@ -398,3 +437,5 @@ class Snapshot:
     published: Published | None = None
     """The errors of the previous export, if known."""
     quality: Quality = field(default_factory=Quality)
+    intervals: IntervalOffsets | None = None
+    """The present prediction intervals; None: there are none."""

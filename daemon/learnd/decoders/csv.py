@@ -33,6 +33,7 @@ class CsvDecoder:
             np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
         ]
         self._time = position[fields.time] if fields.time is not None else None
+        self._clocks = [position[name] for name in fields.clocks]
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
         self._label = position[fields.label] if fields.label is not None else None
 
@@ -65,11 +66,12 @@ class CsvDecoder:
             raise ValueError
         if any("_" in cells[i] for cells in lines for i in self._numbers):
             raise ValueError  # float() reads 1_0 as 10
-        times = [self._time_cell(cells) for cells in lines] if self._time is not None else None
+        times = [_time_cell(cells[self._time]) for cells in lines] if self._time is not None else None
+        clocks = [[_time_cell(cells[i]) for cells in lines] for i in self._clocks]
         keys = [cells[self._key] for cells in lines] if self._key is not None else None
         labels = [self._class_label(cells) for cells in lines] if self._label is not None else None
         stacked = np.array(numbers, dtype=np.float64).reshape(len(lines), len(self._numbers))
-        return Rows(stacked, times, keys, range(len(lines)), labels)
+        return Rows(stacked, times, keys, range(len(lines)), clocks, labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:
@@ -87,10 +89,11 @@ class CsvDecoder:
         numbers = []
         for position, field, missing in zip(self._numbers, self._fields.numbers, self._missing, strict=True):
             numbers.append(_number(cells[position], field.name, missing))
-        times = [self._time_cell(cells)] if self._time is not None else None
+        times = [_time_cell(cells[self._time])] if self._time is not None else None
+        clocks = [[_time_cell(cells[i])] for i in self._clocks]
         keys = [cells[self._key]] if self._key is not None else None
         labels = [self._class_label(cells)] if self._label is not None else None
-        return Rows(np.array([numbers], dtype=np.float64), times, keys, [0], labels)
+        return Rows(np.array([numbers], dtype=np.float64), times, keys, [0], clocks, labels)
 
     def _cells(self, line: str) -> list[str]:
         if '"' in line:
@@ -105,13 +108,13 @@ class CsvDecoder:
             raise BadRecord(RejectReason.MISSING_FIELD, f"{self._fields.label} is empty")
         return label
 
-    def _time_cell(self, cells: list[str]) -> float | str:
-        """Return the time cell as a number if it is one, otherwise as text, which must then be ISO 8601."""
-        text = cells[self._time or 0]
-        try:
-            return _float(text)
-        except ValueError:
-            return text
+
+def _time_cell(text: str) -> float | str:
+    """Return the time cell as a number if it is one, otherwise as text, which must then be ISO 8601."""
+    try:
+        return _float(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str, name: str, missing: float | None) -> float:

@@ -43,7 +43,7 @@ class Float32Decoder:
             labels = self._labels(numbers[:, -1])
         with np.errstate(invalid="ignore"):  # a signalling nan is rejected later, as any nan is
             wide = numbers[:, : self._numbers].astype(np.float64)
-        return Rows(wide, None, None, index.tolist(), labels)
+        return Rows(wide, None, None, index.tolist(), labels=labels)
 
     def _labels(self, classes: Float32Array) -> list[str | None]:
         missing = np.isnan(classes) if self._fields.targets_optional else np.zeros(len(classes), np.bool_)

@@ -45,6 +45,9 @@ class JsonDecoder:
         if fields.time is not None:
             renamed["t"] = fields.time
             definitions.append(("t", float | int | str))
+        for i, name in enumerate(fields.clocks):
+            renamed[f"c{i}"] = name
+            definitions.append((f"c{i}", float | int | str))
         self._field_key = fields.key if fields.key != RECORD_KEY else None
         if self._field_key is not None:
             renamed["k"] = self._field_key
@@ -86,8 +89,9 @@ class JsonDecoder:
             numbers = np.where(np.isnan(numbers), self._fill, numbers)
         times = [reading.t for reading in readings] if self._fields.time is not None else None
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
+        clocks = [[getattr(reading, f"c{i}") for reading in readings] for i in range(len(self._fields.clocks))]
         labels = [_label(reading.l) for reading in readings] if self._fields.label is not None else None
-        return Rows(numbers, times, keys, range(len(readings)), labels)
+        return Rows(numbers, times, keys, range(len(readings)), clocks, labels)
 
     def _slow(self, value: bytes) -> Rows:
         try:

@@ -10,6 +10,10 @@ RECORD_KEY = "__key__"
 """The value of ``decode.key`` that stands for the record's own (Kafka) key, instead of a field of its value."""
 
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
+"""The unit of a numeric time."""
+
+
 class DecoderSettings(Section):
     """The options of all decoders, and their properties for the wiring."""
 
@@ -21,7 +25,7 @@ class DecoderSettings(Section):
     time: str | None = None
     """Field with the event time: ISO 8601 text (UTC unless it names a zone), or a number in `time_unit`. Absent: the
     time of the Kafka record."""
-    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    time_unit: TimeUnit = "s"
     """Unit of a numeric `time`, which counts from 1970-01-01 UTC."""
     key: str | None = None
     """Field with the name of the machine; `__key__`: the key of the Kafka record. Windows and limits apply per key.

@@ -9,6 +9,7 @@ import numpy as np
 
 from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason
+from learnd.core.seasons import Season, season
 from learnd.core.types import BoolArray, Float64Array, Int64Array, ObjectArray, Records, Reject, Samples
 from learnd.decoders.settings import RECORD_KEY, DecoderSettings
 
@@ -76,6 +77,8 @@ class Fields:
     """The allowed classes; None: any text."""
     max_ahead_s: float | None = None
     """Maximum lead of the event time over the record's own time, in seconds; None: no limit."""
+    seasons: tuple[Season, ...] = ()
+    """The seasonal inputs, which are made from times."""
     targets_optional: bool = False
     """True: a record without its target becomes a sample without one, instead of a reject."""
 
@@ -85,9 +88,14 @@ class Fields:
         return self.features + self.targets + tuple(f for f in (self.weight, self.stop) if f is not None)
 
     @property
+    def clocks(self) -> tuple[str, ...]:
+        """The fields with the times of seasonal inputs, in the order of the columns of `Rows.clocks`."""
+        return tuple(dict.fromkeys(season.time for season in self.seasons if season.time is not None))
+
+    @property
     def names(self) -> list[str]:
         """The names of all fields of a record's value."""
-        others = (self.time, self.key, self.label)
+        others = (self.time, self.key, self.label, *self.clocks)
         return [
             *(field.name for field in self.numbers),
             *(name for name in others if name is not None and not name.startswith("__")),
@@ -123,6 +131,8 @@ class Rows:
     times: Sequence[float | str] | None
     keys: Sequence[str] | None
     index: Sequence[int]
+    clocks: Sequence[Sequence[float | str]] = ()
+    """For each of `Fields.clocks`, the times of all rows."""
     labels: Sequence[str | None] | None = None
     """Class labels. None stands for a missing label, if `Fields.targets_optional` allows it."""
 
@@ -161,6 +171,7 @@ def _decode_one_by_one(records: Records, fields: Fields, slow: Callable[[bytes],
     times: list[float | str] = []
     keys: list[str] = []
     labels: list[str | None] = []
+    clocks: list[list[float | str]] = [[] for _ in fields.clocks]
     index: list[int] = []
     for i, value in enumerate(records.values):
         try:
@@ -177,10 +188,12 @@ def _decode_one_by_one(records: Records, fields: Fields, slow: Callable[[bytes],
         times.extend(row.times or ())
         keys.extend(row.keys or ())
         labels.extend(row.labels or ())
+        for column, values in zip(clocks, row.clocks, strict=True):
+            column.extend(values)
         index.extend([i] * len(row.numbers))
     stacked = np.concatenate(numbers) if numbers else np.empty((0, len(fields.numbers)))
     return Rows(
-        stacked, times if fields.time else None, keys if keys else None, index, labels if fields.label else None
+        stacked, times if fields.time else None, keys if keys else None, index, clocks, labels if fields.label else None
     )
 
 
@@ -195,12 +208,14 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     _check_ahead(records, times, index, fields, bad)
     keys = _keys(records, rows, index, fields, bad)
     labels = _labels(rows, index, fields, bad)
+    elapsed = _elapsed(rows, times, index, fields, bad)
     if bad:
         rejects.extend(records.reject(i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
         good = ~np.isin(index, list(bad))
         numbers, times, keys, index = numbers[good], times[good], keys[good], index[good]
         labels = None if labels is None else labels[good]
+        elapsed = elapsed[good]
         has_target = None if has_target is None else has_target[good]
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
@@ -209,9 +224,8 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     weights = numbers[:, last].astype(np.float32) if fields.weight is not None else None
     stopped = numbers[:, -1] != 0.0 if fields.stop is not None else None
     targets = numbers[:, first:last]
-    return Samples(
-        numbers[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target, planned_stop=stopped
-    )
+    features = np.concatenate([numbers[:, :first], elapsed], axis=1) if fields.seasons else numbers[:, :first]
+    return Samples(features, targets, times, keys, origins, offsets, weights, labels, has_target, planned_stop=stopped)
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
@@ -268,20 +282,40 @@ def _times(
 ) -> Float64Array:
     if rows.times is None:
         return _own_times(records, index, bad)
+    return _seconds(rows.times, fields.time, index, fields, bad)
+
+
+def _elapsed(rows: Rows, times: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> Float64Array:
+    """Return the columns of the seasonal inputs, shape (n, seasons)."""
+    elapsed = np.empty((len(times), len(fields.seasons)))
+    if not fields.seasons:
+        return elapsed
+    clocks: dict[str | None, Float64Array] = {None: times}
+    for name, values in zip(fields.clocks, rows.clocks, strict=True):
+        clocks[name] = _seconds(values, name, index, fields, bad)
+    for column, part in enumerate(fields.seasons):
+        elapsed[:, column] = np.mod(clocks[part.time] - part.origin_s, part.period_s)
+    return elapsed
+
+
+def _seconds(
+    values: Sequence[float | str], name: str | None, index: Int64Array, fields: Fields, bad: Bad
+) -> Float64Array:
+    """Return the times *values* of the field *name* in seconds; add records with a bad one to *bad*."""
     unit = _UNITS_S[fields.time_unit]
-    if all(type(value) is float or type(value) is int for value in rows.times):
+    if all(type(value) is float or type(value) is int for value in values):
         try:
-            times = np.asarray(rows.times, dtype=np.float64) * unit
+            times = np.asarray(values, dtype=np.float64) * unit
             if ((times >= _FIRST_S) & (times <= _LAST_S)).all():
                 return times
         except OverflowError:
             pass
     result = np.zeros(len(index))
-    for row, value in enumerate(rows.times):
+    for row, value in enumerate(values):
         try:
             result[row] = time_s(value, fields.time_unit)
         except BadRecord as error:
-            bad.setdefault(int(index[row]), (error.reason, f"{fields.time}: {error.detail}"))
+            bad.setdefault(int(index[row]), (error.reason, f"{name}: {error.detail}"))
     return result
 
 
@@ -376,8 +410,9 @@ def fields_from(
 
     With *fills_gaps*, the model takes a missing feature for its mean, unless its options say otherwise.
     """
+    readings = {name: options for name, options in features.items() if options.period_s is None}
     return Fields(
-        tuple(_feature(name, options, fills_gaps=fills_gaps) for name, options in features.items()),
+        tuple(_feature(name, options, fills_gaps=fills_gaps) for name, options in readings.items()),
         () if classify else tuple(Field(name) for name in targets),
         settings.time,
         settings.time_unit,
@@ -388,5 +423,10 @@ def fields_from(
         targets[0] if classify else None,
         frozenset(classes) if classify and classes is not None else None,
         settings.max_ahead_s,
+        tuple(
+            season(name, options.period_s, options.time)
+            for name, options in features.items()
+            if options.period_s is not None
+        ),
         settings.missing_target == "predict",
     )

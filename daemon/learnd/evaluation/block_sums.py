@@ -1,4 +1,4 @@
-"""Sums over the most recent samples, and over all, in a space that does not grow."""
+"""Sums over the most recent samples, over all, and with fading weights, in a space that does not grow."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,17 @@ from learnd.core.types import Float64Array, State
 
 WINDOW_SAMPLES = 1000
 BLOCKS = 10
+FADING_HALF_LIFE_SAMPLES = 5000
+"""Number of samples after which a sample's weight has halved, in the sums that fade. Five windows: figures that fade
+hardly fluctuate, and still forget."""
 
 
 class BlockSums:
-    """Sums of rows in blocks of consecutive samples: over the newest blocks, and since the start.
+    """Sums of rows in blocks of consecutive samples: over the newest blocks, since the start, and with fading weights.
 
     Each sum is strictly from left to right, so it does not depend on how the stream was cut. A sum of a block is never
     subtracted again, so no rounding error outlives its block. The window holds between `WINDOW_SAMPLES` less one block
-    and `WINDOW_SAMPLES`.
+    and `WINDOW_SAMPLES`. Weights fade block by block.
 
     Parameters
     ----------
@@ -27,6 +30,8 @@ class BlockSums:
         self._size = window_samples // BLOCKS
         self._blocks = np.zeros((BLOCKS, *shape))
         self._complete = np.zeros(shape)
+        self._faded = np.zeros(shape)
+        self._fading = 0.5 ** (self._size / FADING_HALF_LIFE_SAMPLES)
         self.samples = 0
         """Number of rows that were added since the start."""
 
@@ -60,6 +65,8 @@ class BlockSums:
             self.samples += stop - start
             if not self.samples % self._size:
                 self._complete += block
+                self._faded *= self._fading
+                self._faded += block
             start = stop
 
     @property
@@ -80,10 +87,30 @@ class BlockSums:
         total: Float64Array = self._complete + self._blocks[self.samples // self._size % BLOCKS]
         return total
 
+    def fading(self) -> Float64Array:
+        """Return the sums with weights that halve every `FADING_HALF_LIFE_SAMPLES`."""
+        if not self.samples % self._size:
+            return self._faded.copy()
+        fading: Float64Array = self._faded * self._fading + self._blocks[self.samples // self._size % BLOCKS]
+        return fading
+
+    @property
+    def fading_samples(self) -> float:
+        """The sum of the weights of all samples in `fading`."""
+        complete, rest = divmod(self.samples, self._size)
+        weights: float = self._size * (1.0 - self._fading**complete) / (1.0 - self._fading)
+        return weights * self._fading + rest if rest else weights
+
     def state(self) -> State:
-        return {"blocks": self._blocks.copy(), "complete": self._complete.copy(), "samples": self.samples}
+        return {
+            "blocks": self._blocks.copy(),
+            "complete": self._complete.copy(),
+            "faded": self._faded.copy(),
+            "samples": self.samples,
+        }
 
     def restore(self, state: State) -> None:
         self._blocks = np.array(state["blocks"])
         self._complete = np.array(state["complete"])
+        self._faded = np.array(state["faded"])
         self.samples = int(state["samples"])

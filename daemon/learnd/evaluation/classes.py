@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from learnd.core.quality import Compared, Errors, Figures, Quality
-from learnd.core.types import Float64Array, Samples, State
+from learnd.core.types import Bounds, Float64Array, Samples, State
 from learnd.evaluation.block_sums import WINDOW_SAMPLES, BlockSums
 from learnd.evaluation.class_table import ClassTable
+from learnd.evaluation.probabilities import ProbabilityEvaluation, ProbabilityFigures
 
 MOST_CLASSES = 12
 """Maximum number of classes with figures of their own: the most frequent ones."""
@@ -19,7 +20,8 @@ SMALLEST = 1e-7
 (_LOSS, _RIGHT, _AVERAGED_LOSS, _AVERAGED_RIGHT) = range(4)
 (_LIVE_KNOWN, _AVERAGED_KNOWN, _KNOWN) = range(4, 7)
 _NAIVE_LOSSES, _NAIVE_RIGHT = slice(7, 9), slice(9, 11)
-_COLUMNS = 11
+(_BRIER, _AVERAGED_BRIER) = range(11, 13)
+_COLUMNS = 13
 
 
 class ClassMeasure:
@@ -58,9 +60,12 @@ class ClassEvaluation:
         # Counts per class: samples that are of it, that were predicted to be of it, and both.
         self._counts = BlockSums((3 * outputs + 1,), window_samples=window_samples)
         self._outputs = outputs
+        self._probabilities = ProbabilityEvaluation(outputs, window_samples=window_samples)
 
-    def observe(self, samples: Samples, predictions: Float64Array, averaged: Float64Array) -> Compared:
-        """Evaluate samples that have a target; return the naive errors on them."""
+    def observe(
+        self, samples: Samples, predictions: Float64Array, averaged: Float64Array, bounds: Bounds | None = None
+    ) -> Compared:
+        """Evaluate samples that have a target; return the naive errors on them. Classes have no *bounds*."""
         truth = self.measure.truth(samples)
         labels = samples.y[:, 0].astype(np.int64)
         naive = self._table.forecast(samples.keys, labels.tolist())
@@ -76,8 +81,11 @@ class ClassEvaluation:
         rows[:, _KNOWN] = known
         rows[:, _NAIVE_LOSSES] = (naive.losses * known).T
         rows[:, _NAIVE_RIGHT] = naive.right.T
+        rows[:, _BRIER] = brier_scores(predictions, labels)
+        rows[:, _AVERAGED_BRIER] = brier_scores(averaged, labels)
         self._sums.add(rows)
         self._count(labels, answers)
+        self._probabilities.observe(predictions, labels)
         return Compared(truth, naive.losses[:, :, None], naive.known)
 
     def _count(self, labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64]) -> None:
@@ -88,16 +96,25 @@ class ClassEvaluation:
 
     def quality(self) -> Quality:
         """Return the figures."""
-        sums, counts = self._sums, self._counts
+        sums, counts, probabilities = self._sums, self._counts, self._probabilities
+        if not sums.samples:
+            return Quality()
         usual_naive = _naive_loss(sums.total())
+        recent, total, fading = probabilities.recent(), probabilities.total(), probabilities.fading()
         return Quality(
-            self._figures(sums.recent(), counts.recent(), sums.recent_samples, usual_naive),
-            self._figures(sums.total(), counts.total(), sums.samples, usual_naive),
+            self._figures(sums.recent(), counts.recent(), sums.recent_samples, recent, usual_naive),
+            self._figures(sums.total(), counts.total(), sums.samples, total, usual_naive),
+            self._figures(sums.fading(), counts.fading(), sums.fading_samples, fading, usual_naive),
         )
 
-    def _figures(self, sums: Float64Array, counts: Float64Array, samples: int, usual_naive: float) -> Figures:
-        if not samples:
-            return Figures()
+    def _figures(
+        self,
+        sums: Float64Array,
+        counts: Float64Array,
+        samples: float,
+        probabilities: ProbabilityFigures,
+        usual_naive: float,
+    ) -> Figures:
         known = float(sums[_KNOWN])
         live, averaged = (
             float(total) / known if known else math.nan for total in (sums[_LIVE_KNOWN], sums[_AVERAGED_KNOWN])
@@ -108,14 +125,17 @@ class ClassEvaluation:
         measures = {
             "accuracy": float(sums[_RIGHT]) / samples,
             "log_loss": float(sums[_LOSS]) / samples,
+            **probabilities._asdict(),
+            "brier": float(sums[_BRIER]) / samples,
+            "averaged_brier": float(sums[_AVERAGED_BRIER]) / samples,
             "macro_f1": float((2 * hits[occurring] / (true + predicted)[occurring]).mean()),
             "averaged_accuracy": float(sums[_AVERAGED_RIGHT]) / samples,
             "averaged_log_loss": float(sums[_AVERAGED_LOSS]) / samples,
             "naive_accuracy": float(sums[_NAIVE_RIGHT].max()) / samples,
             "naive_log_loss": naive,
         }
-        errors = Errors(live, averaged, naive, usual_naive, int(known))
-        return Figures(samples, errors, measures, self._classes(true, predicted, hits))
+        errors = Errors(live, averaged, naive, usual_naive, round(known))
+        return Figures(round(samples), errors, measures, self._classes(true, predicted, hits))
 
     def _classes(self, true: Float64Array, predicted: Float64Array, hits: Float64Array) -> dict[str, dict[str, float]]:
         names = self._names()
@@ -131,12 +151,32 @@ class ClassEvaluation:
         }
 
     def state(self) -> State:
-        return {"sums": self._sums.state(), "counts": self._counts.state(), "table": self._table.state()}
+        return {
+            "sums": self._sums.state(),
+            "counts": self._counts.state(),
+            "table": self._table.state(),
+            "probabilities": self._probabilities.state(),
+        }
 
     def restore(self, state: State) -> None:
         self._sums.restore(state["sums"])
         self._counts.restore(state["counts"])
         self._table.restore(state["table"])
+        self._probabilities.restore(state["probabilities"])
+
+
+def brier_scores(predictions: Float64Array, labels: npt.NDArray[np.int64]) -> Float64Array:
+    """Return for each sample half the sum of (probability - truth)^2 over the classes: from 0 to 1.
+
+    For two classes this is the usual score, the squared error of the probability of either class.
+
+    >>> brier_scores(np.array([[0.75, 0.25]]), np.array([0])).tolist()
+    [0.0625]
+    """
+    errors = np.where(np.isfinite(predictions), predictions, 1.0)
+    errors[np.arange(len(labels)), labels] -= 1.0
+    scores: Float64Array = np.square(errors).sum(axis=1) / 2.0
+    return scores
 
 
 def _naive_loss(sums: Float64Array) -> float:

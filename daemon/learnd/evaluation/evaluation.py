@@ -6,7 +6,7 @@ from typing import Protocol
 
 from learnd.core.kinds import EvaluatedOn, NaiveKind
 from learnd.core.quality import Compared, Measure, Quality
-from learnd.core.types import Float64Array, PrequentialScores, Samples, State, StepResult
+from learnd.core.types import Bounds, Float64Array, PrequentialScores, Samples, State, StepResult
 from learnd.evaluation.classes import ClassEvaluation
 from learnd.evaluation.naive import LastReading, LastTruth, Naive, RunningMean
 from learnd.evaluation.numbers import NumberEvaluation, NumberMeasure
@@ -16,7 +16,9 @@ from learnd.evaluation.prequential import Prequential
 class _Rows(Protocol):
     """The evaluation of rows with a target, as `NumberEvaluation` and `ClassEvaluation` do it."""
 
-    def observe(self, samples: Samples, predictions: Float64Array, averaged: Float64Array) -> Compared: ...
+    def observe(
+        self, samples: Samples, predictions: Float64Array, averaged: Float64Array, bounds: Bounds | None
+    ) -> Compared: ...
 
     def quality(self) -> Quality: ...
 
@@ -70,10 +72,12 @@ class Evaluation:
         known = result.samples.has_target
         if known is None:
             samples, predictions, averaged = result.samples, result.predictions, result.averaged_predictions
+            bounds = result.bounds
         else:
             samples = result.samples.take(known)
             predictions, averaged = result.predictions[known], result.averaged_predictions[known]
-        self.compared = self._rows.observe(samples, predictions, averaged) if len(samples) else None
+            bounds = result.bounds.take(known) if result.bounds is not None else None
+        self.compared = self._rows.observe(samples, predictions, averaged, bounds) if len(samples) else None
         return self._prequential.observe(result)
 
     def scores(self) -> PrequentialScores:

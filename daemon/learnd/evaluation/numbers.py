@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learnd.core.quality import Compared, Errors, Figures, Quality
-from learnd.core.types import Float64Array, Samples, State
+from learnd.core.types import Bounds, Float64Array, Samples, State
 from learnd.evaluation.block_sums import WINDOW_SAMPLES, BlockSums
 from learnd.evaluation.naive import Naive
 
@@ -22,8 +22,17 @@ LARGEST = 1e12
 
 (_TRUTH, _SQUARE, _BIAS, _ERROR, _SQUARED, _AVERAGED, _AVERAGED_SQUARED) = range(7)
 (_LIVE_KNOWN, _AVERAGED_KNOWN, _NAIVE, _NAIVE_SQUARED, _KNOWN) = range(7, 12)
-_COLUMNS = 12
-"""Sums per output: of the truth less the first truth; of errors; and of errors where there is a naive forecast."""
+(_COVERED, _WIDTH, _AVERAGED_COVERED, _AVERAGED_WIDTH, _SPANNED) = range(12, 17)
+_COLUMNS = 17
+"""Sums per output: of the truth less the first truth; of errors; of errors where there is a naive forecast; and of
+truths within their intervals, of the widths of these, and of how many there are."""
+
+_SPANS = {
+    "interval_coverage": _COVERED,
+    "interval_width": _WIDTH,
+    "averaged_interval_coverage": _AVERAGED_COVERED,
+    "averaged_interval_width": _AVERAGED_WIDTH,
+}
 
 
 def spaced(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -90,7 +99,9 @@ class NumberEvaluation:
         shown = [(name, found) for name, found in columns.items() if found]
         self._parts = dict(shown[i] for i in spaced(len(shown), MOST_PARTS)) if shown else {}
 
-    def observe(self, samples: Samples, predictions: Float64Array, averaged: Float64Array) -> Compared:
+    def observe(
+        self, samples: Samples, predictions: Float64Array, averaged: Float64Array, bounds: Bounds | None = None
+    ) -> Compared:
         """Evaluate samples that have a target; return the naive errors on them."""
         truth = self.measure.truth(samples)
         if self._first is None and len(truth):
@@ -100,7 +111,8 @@ class NumberEvaluation:
         naive = bounded(np.abs(forecasts - truth)) if known.all() else self._naive_errors(forecasts, truth, known)
         for start in range(0, len(truth), _ROWS):
             part = slice(start, start + _ROWS)
-            self._add(truth[part], predictions[part], averaged[part], naive[part], known[part])
+            spans = None if bounds is None else bounds.take(part)
+            self._add(truth[part], predictions[part], averaged[part], naive[part], known[part], spans)
         return Compared(truth, naive[None], known)
 
     def _add(
@@ -110,6 +122,7 @@ class NumberEvaluation:
         averaged: Float64Array,
         naive: Float64Array,
         known: npt.NDArray[np.bool_],
+        bounds: Bounds | None,
     ) -> None:
         rows = np.empty((len(truth), _COLUMNS, truth.shape[1]))
         rows[:, _TRUTH] = truth if self._first is None else truth - self._first
@@ -124,7 +137,22 @@ class NumberEvaluation:
         rows[:, _AVERAGED_KNOWN] = rows[:, _AVERAGED] * rows[:, _KNOWN]
         rows[:, _NAIVE] = naive
         rows[:, _NAIVE_SQUARED] = np.square(naive)
+        self._add_spans(rows[:, _COVERED:], truth, bounds)
         self._sums.add(rows)
+
+    def _add_spans(self, rows: Float64Array, truth: Float64Array, bounds: Bounds | None) -> None:
+        """Write into *rows* whether each truth lies within its intervals, and their widths; 0 where there are none."""
+        if bounds is None:
+            rows[:] = 0.0
+            return
+        pairs = ((bounds.lower, bounds.upper), (bounds.averaged_lower, bounds.averaged_upper))
+        for i, (lower, upper) in enumerate(pairs):
+            low, high = self.measure.evaluated(lower), self.measure.evaluated(upper)
+            rows[:, 2 * i] = (low <= truth) & (truth <= high)
+            rows[:, 2 * i + 1] = high - low
+        rows[:, 4] = 1.0
+        if np.isnan(rows[0, 1]).any() or np.isnan(rows[-1, 1]).any():
+            rows[np.isnan(rows[:, 1]).any(axis=1)] = 0.0  # before the first truth
 
     @staticmethod
     def _naive_errors(forecasts: Float64Array, truth: Float64Array, known: npt.NDArray[np.bool_]) -> Float64Array:
@@ -135,11 +163,14 @@ class NumberEvaluation:
 
     def quality(self) -> Quality:
         """Return the figures."""
-        total = self._sums.total()
-        since_start = self._figures(total, self._sums.samples, total)
-        return Quality(self._figures(self._sums.recent(), self._sums.recent_samples, total), since_start)
+        sums, total = self._sums, self._sums.total()
+        return Quality(
+            self._figures(sums.recent(), sums.recent_samples, total),
+            self._figures(total, sums.samples, total),
+            self._figures(sums.fading(), sums.fading_samples, total),
+        )
 
-    def _figures(self, sums: Float64Array, samples: int, total: Float64Array) -> Figures:
+    def _figures(self, sums: Float64Array, samples: float, total: Float64Array) -> Figures:
         if not samples:
             return Figures()
         known = sums[_KNOWN, 0]
@@ -150,8 +181,8 @@ class NumberEvaluation:
             )
             usual_naive = float((total[_NAIVE] * weights).mean() / total[_KNOWN, 0])
         parts = {name: _measures(sums[:, columns], samples) for name, columns in self._parts.items()}
-        errors = Errors(live, averaged, naive, usual_naive, int(known))
-        return Figures(samples, errors, _measures(sums, samples), parts)
+        errors = Errors(live, averaged, naive, usual_naive, round(known))
+        return Figures(round(samples), errors, _measures(sums, samples), parts)
 
     def state(self) -> State:
         first = None if self._first is None else self._first.copy()
@@ -169,12 +200,12 @@ def bounded(errors: Float64Array) -> Float64Array:
     return inside
 
 
-def _variance(sums: Float64Array, samples: int) -> Float64Array:
+def _variance(sums: Float64Array, samples: float) -> Float64Array:
     """Return the variance of each output's truth."""
     return variance_of(sums[_TRUTH], sums[_SQUARE], samples)
 
 
-def variance_of(total: Float64Array, squares: Float64Array, samples: int) -> Float64Array:
+def variance_of(total: Float64Array, squares: Float64Array, samples: float) -> Float64Array:
     """Return the variance of each output, given its sum and the sum of its squares."""
     if not samples:
         return np.zeros(len(total))
@@ -195,12 +226,12 @@ def weights_of(variance: Float64Array) -> Float64Array:
     return np.divide(1.0, np.sqrt(variance), out=np.zeros(len(variance)), where=variance > 0.0)
 
 
-def _measures(sums: Float64Array, samples: int) -> dict[str, float]:
+def _measures(sums: Float64Array, samples: float) -> dict[str, float]:
     """Return the figures of some outputs. Errors are means over the outputs; R2 is the mean of each output's own."""
     variance = _variance(sums, samples)
     explained = 1.0 - sums[_SQUARED][variance > 0] / (samples * variance[variance > 0])
     known = float(sums[_KNOWN, 0])
-    return {
+    measures = {
         "mae": float(sums[_ERROR].mean()) / samples,
         "rmse": math.sqrt(float(sums[_SQUARED].mean()) / samples),
         "r2": float(explained.mean()) if len(explained) else math.nan,
@@ -210,3 +241,7 @@ def _measures(sums: Float64Array, samples: int) -> dict[str, float]:
         "naive_mae": float(sums[_NAIVE].mean()) / known if known else math.nan,
         "naive_rmse": math.sqrt(float(sums[_NAIVE_SQUARED].mean()) / known) if known else math.nan,
     }
+    if spanned := float(sums[_SPANNED, 0]):
+        for name, row in _SPANS.items():
+            measures[name] = float(sums[row].mean()) / spanned
+    return measures

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from learnd.core.errors import ExportError
 from learnd.core.fsync import fsync, write_text
 from learnd.core.quality import Figures
-from learnd.core.types import Published, Snapshot
+from learnd.core.types import IntervalOffsets, Published, Snapshot
 from learnd.export.manifest_schema import FORMAT_VERSION, SCHEMA_ID, Manifest
 
 FILE_NAME = "learnd.json"
@@ -38,9 +38,21 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
             "live": _errors(signal.loss, signal.absolute_error, signal.mean_loss),
             "averaged": _errors(signal.averaged_loss),
         },
-        "quality": {"recent": _figures(snapshot.quality.recent), "total": _figures(snapshot.quality.total)},
+        "quality": {
+            "recent": _figures(snapshot.quality.recent),
+            "total": _figures(snapshot.quality.total),
+            "fading": _figures(snapshot.quality.fading),
+        },
+        "intervals": _intervals(snapshot.intervals),
         "classes": list(snapshot.labels),
     }
+
+
+def _intervals(offsets: IntervalOffsets | None) -> dict[str, Any] | None:
+    if offsets is None:
+        return None
+    ends = {"lower": offsets.lower.tolist(), "upper": offsets.upper.tolist()}
+    return {"coverage": offsets.coverage, "samples": offsets.samples, **ends}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from learnd.core.settings_base import Count, Section
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
 SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
 
@@ -23,6 +23,22 @@ Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\
 
 class _Part(Section):
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Season(_Part):
+    """The period of a seasonal input: the input is (time - `origin_s`) modulo `period_s`, in seconds.
+
+    Any multiple of `period_s` may be added, but float32 does not hold seconds since 1970 exactly enough. So compute the
+    remainder in float64.
+    """
+
+    period_s: float
+    origin_s: float
+    """A moment at which a period begins, in seconds since 1970-01-01 UTC."""
+    time: str | None
+    """Field of the records with the time: ISO 8601 text, or a number in `time_unit`. null: the time of the Kafka
+    record."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None
 
 
 class Feature(_Part):
@@ -38,6 +54,8 @@ class Feature(_Part):
     missing: float | Literal["mean"] | None
     """Substitute for a missing reading: a number, or ``mean``: pass NaN, which the file takes for the mean. null: there
     is none."""
+    season: Season | None
+    """null: a reading, which is a field of the records."""
 
 
 class Port(_Part):
@@ -125,9 +143,9 @@ class Figures(_Part):
     skill: Skill
     error: ComparedErrors
     measures: dict[str, float | None]
-    """Figures by name: mae, rmse, r2, bias (prediction minus truth); for classes accuracy, log_loss, macro_f1. With
-    `averaged_`
-    or `naive_`: of the averaged weights, or of the naive forecast; otherwise of the live weights."""
+    """Figures by name: mae, rmse, r2, bias (prediction minus truth), interval_coverage, interval_width; for classes
+    accuracy, log_loss, macro_f1, roc_auc, calibration_error, brier. With `averaged_` or `naive_`: of the averaged
+    weights, or of the naive forecast; otherwise of the live weights."""
     parts: dict[str, dict[str, float | None]]
     """The same by target or step ahead (at most 8 of them), or recall and precision by class (at most 12)."""
 
@@ -139,6 +157,24 @@ class QualityPart(_Part):
     """Over the last 1000 samples at most."""
     total: Figures
     """Since the model began."""
+    fading: Figures
+    """Over all samples, with weights that halve every 5000 samples; `samples` is the sum of the weights."""
+
+
+class Intervals(_Part):
+    """The prediction interval at the moment of the export: add `lower` and `upper` to a prediction.
+
+    The daemon adapts it continuously; an export cannot. Its predictions get worse with time, so it covers less then.
+    """
+
+    coverage: float
+    """Share of truths that shall lie within the interval."""
+    samples: Whole
+    """Number of truths that it comes from."""
+    lower: list[float]
+    """For each number of a prediction, the distance of the lower end, in the order of `predicts`; mostly negative."""
+    upper: list[float]
+    """The same for the upper end."""
 
 
 class Parent(_Part):
@@ -180,8 +216,8 @@ class File(_Part):
 class Manifest(_Part):
     """The content and the origin of one export."""
 
-    schema_id: Literal["urn:learnd:manifest:4"] = Field(alias="$schema")
-    format_version: Literal[4]
+    schema_id: Literal["urn:learnd:manifest:5"] = Field(alias="$schema")
+    format_version: Literal[5]
     number: Count
     created_at: Moment
     name: str
@@ -212,6 +248,8 @@ class Manifest(_Part):
     """The naive forecast: the key's last truth, the last reading repeated, the class that most often follows the last
     one (or the most frequent class, if that is better), or the running mean."""
     quality: QualityPart
+    intervals: Intervals | None
+    """null: there are none."""
     republished_of: Count | None
     """The number of the older export that an operator published again, with its content; null: a new export."""
     config_sha256: Sha256

@@ -77,6 +77,7 @@ def card(document: Mapping[str, Any]) -> str:
         _origin(document),
         "## Quality",
         _quality(document),
+        *_intervals(document),
         "## Verification",
         _verification(document),
     ]
@@ -95,7 +96,20 @@ def _inputs(document: Mapping[str, Any]) -> str:
         for i, feature in enumerate(document["features"])
     ]
     table = _table(["position", "feature", "minimum", "maximum"], rows)
-    return f"{ports}. {row}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
+    text = f"{ports}. {row}, as raw values in the units of the stream, in this order. {scaling}{faults}\n\n{table}"
+    return "\n\n".join([text, *_seasons(document)])
+
+
+def _seasons(document: Mapping[str, Any]) -> list[str]:
+    """Return how to compute the seasonal inputs; nothing if there are none."""
+    lines = []
+    for feature in document["features"]:
+        if (season := feature["season"]) is not None:
+            remainder = f"(time - {season['origin_s']:.0f}) modulo {season['period_s']:g}"
+            time = "that of the Kafka record" if season["time"] is None else f"`{_plain(season['time'])}`"
+            lines.append(f"- `{_plain(feature['name'])}`: {remainder}, in seconds; the time is {time}")
+    head = "Seasonal inputs. Times are seconds since 1970-01-01 UTC. Compute the remainder in float64:"
+    return [head, "\n".join(lines)] if lines else []
 
 
 def _outputs(document: Mapping[str, Any]) -> str:
@@ -175,13 +189,31 @@ def _skill(document: Mapping[str, Any]) -> str:
     export = f" The previous export had a skill of {_figure(later)} on samples after it." if later is not None else ""
     error = "log loss in nats" if document["classes"] else "mean absolute error"
     table = _table(["weights", "recent skill", "skill since the first sample", f"recent {error}"], rows)
-    names = sorted({*recent["measures"], *total["measures"]})
-    figures = [[name, _figure(recent["measures"].get(name)), _figure(total["measures"].get(name))] for name in names]
-    measures = "\n\n" + _table(["figure", "recent", "since the first sample"], figures) if figures else ""
+    spans = [document["quality"][name]["measures"] for name in ("recent", "fading", "total")]
+    figures = [
+        [name, *(_figure(measures.get(name)) for measures in spans)] for name in sorted({n for m in spans for n in m})
+    ]
+    head = ["figure", "recent", "fading (half-life 5000 samples)", "since the first sample"]
+    measures = "\n\n" + _table(head, figures) if figures else ""
     return (
         f"Skill compares the error with that of a naive forecast, {baseline}: 1 is perfect, 0 is as good as that "
         f"forecast, and less than 0 is worse.{export}\n\n{table}{measures}"
     )
+
+
+def _intervals(document: Mapping[str, Any]) -> list[str]:
+    """Return the section on prediction intervals; nothing if there are none."""
+    intervals = document["intervals"]
+    if intervals is None:
+        return []
+    ends = zip(document["predicts"], intervals["lower"], intervals["upper"], strict=True)
+    rows = [[f"`{_plain(name)}`", f"{lower:+.4g}", f"{upper:+.4g}"] for name, lower, upper in ends]
+    text = (
+        f"About {100 * intervals['coverage']:g} % of the truths lie between these two numbers added to a prediction, "
+        f"as of {intervals['samples']:,} samples, the newest of which count most. The daemon adapts them continuously. "
+        "An export cannot, so it covers fewer once the stream has changed."
+    )
+    return ["## Prediction intervals", text, _table(["prediction of", "lower", "upper"], rows)]
 
 
 def _later_loss(parent: Mapping[str, Any] | None) -> str:

@@ -149,7 +149,7 @@ class AveragedModel:
             rows = tf.cast(x, tf.float32)
             predictions = self._network.predict_and_loss(rows, tf.cast(y, tf.float32), training=False).predictions
         # On the live scale, because the spread of the target may have changed a lot since the export.
-        return self._network.losses_of(predictions, x, y), predictions
+        return self._network.losses_of(tf.cast(predictions, x.dtype), x, y), predictions
 
     def _with_state(self, x: Tensor, weights: Sequence[Tensor]) -> NamedTensors:
         with keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True))):

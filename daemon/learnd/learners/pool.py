@@ -185,7 +185,8 @@ class NumberPool:
             others.append(network.core_targets(rows.x, corrected))
         if self._last_in_window:
             # The newest reading, repeated for each step ahead.
-            newest = tf.tile(sample.x[:, -1, :], (1, self._horizon))
+            width = network.outputs_per_row // self._horizon
+            newest = tf.tile(sample.x[:, -1, :width], (1, self._horizon))
             last = network.core_targets(sample.x, newest)
         else:
             last_target = memory[:, : network.outputs_per_row]

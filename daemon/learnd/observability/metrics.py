@@ -121,7 +121,13 @@ class Metrics:
         )
         self._quality = self._gauge(
             "quality",
-            "Figures over the last 1000 samples: mae, rmse, r2, bias; for classes accuracy, log_loss, macro_f1.",
+            "Figures over the last 1000 samples: mae, rmse, r2, bias, interval_coverage, interval_width; for classes "
+            "accuracy, log_loss, macro_f1, roc_auc, calibration_error, brier.",
+            ("figure",),
+        )
+        self._fading_quality = self._gauge(
+            "fading_quality",
+            "The same figures over all samples, with weights that halve every 5000 samples.",
             ("figure",),
         )
         for weights in ("live", "averaged", "published"):
@@ -213,8 +219,8 @@ class Metrics:
             self._alarms[head].inc()
         self._alarms_active.set(active)
 
-    def quality(self, recent: Figures, *, export_skill: float) -> None:
-        """Set the figures of the recent samples, and the skill of the newest export."""
+    def quality(self, recent: Figures, fading: Figures, *, export_skill: float) -> None:
+        """Set the figures of the recent samples, those that fade, and the skill of the newest export."""
         errors = recent.errors
         skills = {"live": errors.live_skill, "averaged": errors.averaged_skill, "published": export_skill}
         for weights, skill in skills.items():
@@ -222,6 +228,8 @@ class Metrics:
         self._naive_error.set(errors.naive)
         for name, figure in recent.measures.items():
             self._quality.labels(name).set(figure)
+        for name, figure in fading.measures.items():
+            self._fading_quality.labels(name).set(figure)
 
     def saved(self, duration_s: float, size_bytes: int) -> None:
         """Count a checkpoint that has just become durable."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from learnd.core.errors import BrokerUnavailableError
-from learnd.core.protocols import DeadLetters, Evaluator, Predictions, Sink, Stateful
+from learnd.core.protocols import DeadLetters, Evaluator, Intervals, Predictions, Sink, Stateful
 from learnd.core.types import Batch, Snapshot, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
@@ -39,6 +39,7 @@ class Pipeline:
     transforms: Chain
     model: TrainedModel
     alarming: Alarming
+    intervals: Intervals
     evaluator: Evaluator
     quality: QualityWatch
     dead_letters: DeadLetters
@@ -59,7 +60,7 @@ class Pipeline:
         batch = self.transforms(batch)
         samples, hold = self.alarming.watch(batch.samples)
         learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
-        result = self.alarming.evaluate(learned)
+        result = self.alarming.evaluate(self.intervals(learned))
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
@@ -206,6 +207,7 @@ class Pipeline:
             "probe": self.probe,
             "transforms": self.transforms,
             "learner": self.model.learner,
+            "intervals": self.intervals,
             "evaluator": self.evaluator,
             "alarms": self.alarming,
             **self._sinks(),
@@ -261,6 +263,7 @@ class Pipeline:
             model.continuation(),
             self.publishing.published(),
             self.evaluator.quality(),
+            self.intervals.offsets(),
         )
 
     def _flush(self) -> None:

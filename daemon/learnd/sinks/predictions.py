@@ -23,8 +23,9 @@ class Lines:
     Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
     ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. With alarms,
     ``anomaly_probability`` and ``onset`` are of the onset head, ``alarm`` is of the state head, and ``alarm_features``
-    are the shares of the features in either. ``sensor_faults`` names sensors that are stuck or missing. For a
-    reconstruction of windows, only the newest reading is included.
+    are the shares of the features in either. ``sensor_faults`` names sensors that are stuck or missing.
+    For a reconstruction of windows, only the newest reading is included. ``lower`` and ``upper`` are the bounds of the
+    prediction's interval, null before the first truth; they are absent if there are no intervals.
 
     Parameters
     ----------
@@ -66,10 +67,17 @@ class Lines:
         names, samples = self._names(), result.samples
         width = len(names)
         truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
-        rows = zip(result.predictions[:, -width:].tolist(), truth.tolist(), result.with_target().tolist(), strict=True)
-        for prediction, true, known in rows:
+        rows = zip(
+            result.predictions[:, -width:].tolist(),
+            _bounds(result, names),
+            truth.tolist(),
+            result.with_target().tolist(),
+            strict=True,
+        )
+        for prediction, bounds, true, known in rows:
             yield {
                 "prediction": dict(zip(names, prediction, strict=True)),
+                **bounds,
                 "truth": dict(zip(names, true, strict=True)) if known else None,
             }
 
@@ -100,6 +108,20 @@ def _alarms(result: StepResult) -> Iterable[dict[str, Any]]:
     for row in np.flatnonzero(alarms.faults.any(axis=1)).tolist():
         lines[row]["sensor_faults"] = alarms.sensor_faults(row)
     return lines
+
+
+def _bounds(result: StepResult, names: Sequence[str]) -> Iterator[dict[str, dict[str, float] | None]]:
+    """Yield the bounds of each prediction by name."""
+    bounds = result.bounds
+    if bounds is None:
+        yield from ({} for _ in range(len(result.samples)))
+        return
+    unknown: list[bool] = np.atleast_1d(np.isnan(bounds.lower).any(axis=1)).tolist()
+    for lower, upper, absent in zip(bounds.lower.tolist(), bounds.upper.tolist(), unknown, strict=True):
+        yield {
+            "lower": None if absent else dict(zip(names, lower, strict=True)),
+            "upper": None if absent else dict(zip(names, upper, strict=True)),
+        }
 
 
 class NoPredictions:

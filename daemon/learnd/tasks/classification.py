@@ -30,7 +30,7 @@ class ClassificationNetwork(TaskNetwork):
         self._single = spec.single
         self._probabilities = spec.probabilities
         self._custom_loss = spec.loss
-        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.inputs_scaler = scaler(spec.reading_shape, online=spec.scale_inputs, name="inputs")
         self.class_count = self.add_weight(
             name="known_classes",
             shape=(),
@@ -58,7 +58,7 @@ class ClassificationNetwork(TaskNetwork):
         self._final = int(self._known().numpy())
 
     def core_inputs(self, x: Tensor) -> Tensor:
-        return self.inputs_scaler(x)
+        return self.with_seasons(self.inputs_scaler(self.readings(x)), x)
 
     def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
         return tf.cast(y, tf.float32)  # type: ignore[no-any-return]  # TensorFlow has no types
@@ -81,7 +81,7 @@ class ClassificationNetwork(TaskNetwork):
         return {"probabilities": _RARE}
 
     def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
-        z = core(self.inputs_scaler.symbolic(x))
+        z = core(self.with_symbolic_seasons(self.inputs_scaler.symbolic(self.readings(x)), x))
         if self._single:
             one = z if self._probabilities else keras.ops.sigmoid(z)
             both = keras.ops.concatenate([1.0 - one, one], axis=1)
@@ -91,7 +91,7 @@ class ClassificationNetwork(TaskNetwork):
         return {"probabilities": both}, {"probabilities": "sparse_categorical_crossentropy"}, {"probabilities": 1.0}
 
     def observe(self, x: Tensor, y: Tensor) -> None:
-        self.inputs_scaler.observe(x)
+        self.inputs_scaler.observe(self.readings(x))
         assert self.class_count is not None
         self.class_count.assign(self._known_with(y))
 

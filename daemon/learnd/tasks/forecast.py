@@ -24,8 +24,8 @@ class ForecastNetwork(TaskNetwork):
         super().__init__(core, spec)
         self._relative_inputs = spec.scale_inputs
         self._relative_target = spec.scale_target
-        self._horizon = spec.outputs // spec.row_shape[-1]
-        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self._horizon = spec.outputs // spec.reading_shape[-1]
+        self.inputs_scaler = scaler(spec.reading_shape, online=spec.scale_inputs, name="inputs")
         self.change_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="change")
         self.complete()
 
@@ -36,7 +36,7 @@ class ForecastNetwork(TaskNetwork):
         return {"prediction": self.unscale(x, self.answer(x, training=False))}
 
     def core_inputs(self, x: Tensor) -> Tensor:
-        return self.inputs_scaler(self._relative(x))
+        return self.with_seasons(self.inputs_scaler(self._relative(x)), x)
 
     def unscale(self, x: Tensor, z: Tensor) -> Tensor:
         return self._level(x) + self.change_scaler.restore(z)
@@ -52,8 +52,10 @@ class ForecastNetwork(TaskNetwork):
         return {"prediction": self.change_scaler.spread.numpy()}
 
     def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
-        newest = keras.layers.Cropping1D((self.row_shape[0] - 1, 0))(x)
-        z = core(self.inputs_scaler.symbolic(x - newest if self._relative_inputs else x))
+        readings = self.readings(x)
+        newest = keras.layers.Cropping1D((self.row_shape[0] - 1, 0))(readings)
+        scaled = self.inputs_scaler.symbolic(readings - newest if self._relative_inputs else readings)
+        z = core(self.with_symbolic_seasons(scaled, x))
         prediction = self.change_scaler.symbolic_restore(z)
         if self._relative_target:
             level = keras.layers.Flatten()(newest)
@@ -67,11 +69,12 @@ class ForecastNetwork(TaskNetwork):
 
     def _level(self, x: Tensor) -> Tensor:
         """Return the reference of a prediction: the last reading, repeated for each step ahead."""
-        last = x[:, -1, :]
+        last = self.readings(x)[:, -1, :]
         if not self._relative_target:
             last = tf.zeros_like(last)
         level: Tensor = tf.tile(last, (1, self._horizon)) if self._horizon > 1 else last
         return level
 
     def _relative(self, x: Tensor) -> Tensor:
-        return x - x[:, -1:, :] if self._relative_inputs else x
+        readings = self.readings(x)
+        return readings - readings[:, -1:, :] if self._relative_inputs else readings

@@ -1,5 +1,6 @@
 """The common part of all tasks' networks: raw inputs and outputs, with a standardised core between them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class NetworkSpec:
     probabilities : the core's outputs are probabilities rather than logits, for a classification
     single : the core gives one number for two classes
     frozen : variables that are never trained
+    seasons : lengths in seconds of the periods of the seasonal inputs, which are the last columns of an input
     """
 
     row_shape: tuple[int, ...]
@@ -52,6 +54,12 @@ class NetworkSpec:
     probabilities: bool = False
     single: bool = False
     frozen: Sequence[Variable] = ()
+    seasons: Sequence[float] = ()
+
+    @property
+    def reading_shape(self) -> tuple[int, ...]:
+        """The shape of one raw input without its seasonal columns."""
+        return (*self.row_shape[:-1], self.row_shape[-1] - len(self.seasons))
 
 
 class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
@@ -77,6 +85,7 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         self._loss_of = spec.loss if spec.loss is not None else mean_square
         self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
         self._frozen = frozenset(id(v) for v in spec.frozen)
+        self._seasons = tuple(spec.seasons)
 
     def complete(self) -> None:
         """Make every variable. Call once, at the end of the constructor."""
@@ -104,6 +113,30 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
     @abstractmethod
     def core_inputs(self, x: Tensor) -> Tensor:
         """Return the core's inputs for raw inputs *x*."""
+
+    def readings(self, x: Tensor) -> Tensor:
+        """Return raw inputs *x* without their seasonal columns."""
+        return x[..., : -len(self._seasons)] if self._seasons else x
+
+    def with_seasons(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the scaled readings *z*, then sine and cosine of each seasonal column of raw inputs *x*."""
+        if not self._seasons:
+            return z
+        angles = tf.cast(x[..., -len(self._seasons) :] * tf.constant(self._frequencies(), x.dtype), tf.float32)
+        columns: Tensor = tf.concat([z, tf.sin(angles), tf.cos(angles)], axis=-1)
+        return columns
+
+    def with_symbolic_seasons(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return `with_seasons` as Keras' own layers."""
+        if not self._seasons:
+            return z
+        elapsed = x[..., -len(self._seasons) :]
+        angles = keras.layers.Rescaling(self._frequencies(), name="seasons")(elapsed)
+        columns: Tensor = keras.ops.concatenate([z, keras.ops.sin(angles), keras.ops.cos(angles)], axis=-1)
+        return columns
+
+    def _frequencies(self) -> list[float]:
+        return [2.0 * math.pi / period_s for period_s in self._seasons]
 
     def core_targets(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the core's targets for raw inputs *x* and targets *y*."""

@@ -15,7 +15,7 @@ class RegressionNetwork(TaskNetwork):
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
-        self.inputs_scaler = scaler(spec.row_shape, online=spec.scale_inputs, name="inputs")
+        self.inputs_scaler = scaler(spec.reading_shape, online=spec.scale_inputs, name="inputs")
         self.target_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="target")
         self.complete()
 
@@ -26,7 +26,7 @@ class RegressionNetwork(TaskNetwork):
         return {"prediction": self.unscale(x, self.answer(x, training=False))}
 
     def core_inputs(self, x: Tensor) -> Tensor:
-        return self.inputs_scaler(x)
+        return self.with_seasons(self.inputs_scaler(self.readings(x)), x)
 
     def unscale(self, x: Tensor, z: Tensor) -> Tensor:
         return self.target_scaler.restore(z)
@@ -42,9 +42,10 @@ class RegressionNetwork(TaskNetwork):
         return {"prediction": self.target_scaler.spread.numpy()}
 
     def symbolic(self, x: Tensor, core: KerasModel) -> Symbolic:
-        prediction = self.target_scaler.symbolic_restore(core(self.inputs_scaler.symbolic(x)))
+        inputs = self.with_symbolic_seasons(self.inputs_scaler.symbolic(self.readings(x)), x)
+        prediction = self.target_scaler.symbolic_restore(core(inputs))
         return {"prediction": prediction}, {"prediction": "mse"}, {"prediction": in_spreads(self.target_scaler)}
 
     def observe(self, x: Tensor, y: Tensor) -> None:
-        self.inputs_scaler.observe(x)
+        self.inputs_scaler.observe(self.readings(x))
         self.target_scaler.observe(y)

@@ -74,6 +74,11 @@ class TaskSettings(Section):
         return None
 
     @property
+    def collecting_class(self) -> str | None:
+        """The class of samples whose own class has no output; None: they are not learned."""
+        return None
+
+    @property
     def loaded_outputs(self) -> Literal["auto", "logits", "probabilities"]:
         """Kind of the outputs of a loaded model; ``auto``: as its last layer says."""
         return "auto"
@@ -144,7 +149,11 @@ class ClassificationSettings(_FieldTarget):
     known: list[str] = []
     """With `classes: dynamic`: the classes that a loaded model already has, in the order of its outputs."""
     max_classes: Annotated[int, Field(ge=2, le=4096)] = 32
-    """With `classes: dynamic`: maximum number of classes. Samples of further classes are skipped."""
+    """With `classes: dynamic`: maximum number of classes. Samples of further classes are skipped, unless `other_class`
+    is set."""
+    other_class: str | None = None
+    """Class that collects the samples of all further classes: the last of `max_classes`, or one of a list of `classes`.
+    Absent: with `dynamic` they are skipped and counted; with a list they are rejected."""
     outputs: Literal["auto", "logits", "probabilities"] = "auto"
     """Kind of the outputs of a loaded model. `auto`: probabilities after a softmax or sigmoid, otherwise logits."""
 
@@ -167,6 +176,10 @@ class ClassificationSettings(_FieldTarget):
                 raise ValueError("a class is listed twice")
         if self.known and self.classes != "dynamic":
             raise ValueError("known belongs to classes: dynamic; list all of them in classes instead")
+        if self.other_class is not None and self.classes != "dynamic" and self.other_class not in self.classes:
+            raise ValueError(f"other_class {self.other_class} is not in classes; add it, or use classes: dynamic")
+        if self.other_class is not None and self.other_class not in self.known and len(self.known) == self.max_classes:
+            raise ValueError(f"known leaves no place for other_class {self.other_class}; raise max_classes")
         if len(self.known) > self.max_classes:
             raise ValueError(f"known has {len(self.known)} classes, max_classes is {self.max_classes}")
         return self
@@ -177,7 +190,11 @@ class ClassificationSettings(_FieldTarget):
 
     @property
     def fixed_classes(self) -> list[str] | None:
-        return None if self.classes == "dynamic" else list(self.classes)
+        return None if self.classes == "dynamic" or self.other_class is not None else list(self.classes)
+
+    @property
+    def collecting_class(self) -> str | None:
+        return self.other_class
 
     @property
     def loaded_outputs(self) -> Literal["auto", "logits", "probabilities"]:

@@ -18,21 +18,24 @@ ClassWeights = Mapping[str, float] | Literal["balanced"] | None
 class Labels:
     """Class numbers, in the order in which labels first appear. The number becomes the sample's target.
 
-    Samples of classes beyond *capacity* are skipped. With *weights*, a sample is weighted by its class: from a table (1
-    for a class that is not in it), or ``balanced``, inversely to the class's frequency so far, ``n / (classes *
-    n_class)``.
+    Samples of classes beyond *capacity* are collected in the class *other*, for which one place is kept free. Without
+    it they are skipped. Both are logged with their count, at 1, 2, 4, 8 ... samples. With *weights*, a sample is
+    weighted by its class: from a table (1 for a class that is not in it), or ``balanced``, inversely to the class's
+    frequency so far, ``n / (classes * n_class)``.
 
     Parameters
     ----------
     first : the classes known before the first sample
     """
 
-    def __init__(self, first: Sequence[str], *, capacity: int, weights: ClassWeights) -> None:
+    def __init__(self, first: Sequence[str], *, capacity: int, weights: ClassWeights, other: str | None = None) -> None:
         self._capacity = capacity
         self._weights = weights
         self._numbers = {label: number for number, label in enumerate(first)}
         self._counts = [0] * len(first)
-        self._full = False
+        self._other = other
+        self._beyond = 0
+        """Number of samples whose class has no number of its own."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,27 +64,45 @@ class Labels:
         number = self._numbers.get(label)
         if number is not None:
             return number
-        if len(self._numbers) >= self._capacity:
-            if not self._full:
-                log.error("class_refused", always=True, label=label, max_classes=self._capacity)
-            self._full = True
+        reserved = self._other is not None and self._other not in self._numbers and label != self._other
+        if len(self._numbers) + reserved < self._capacity:
+            return self._add(label)
+        self._beyond += 1
+        if self._beyond & (self._beyond - 1) == 0:
+            self._report(label)
+        if self._other is None or len(self._numbers) + reserved > self._capacity:
             return -1
+        return self._add(self._other) if reserved else self._numbers[self._other]
+
+    def _add(self, label: str) -> int:
         self._numbers[label] = number = len(self._numbers)
         self._counts.append(0)
         log.info("class_added", always=True, label=label, number=number, classes=len(self._numbers))
         return number
 
+    def _report(self, label: str) -> None:
+        """Log the newest *label* that has no number of its own, and how many samples were like it."""
+        figures = {"label": label, "max_classes": self._capacity, "samples": self._beyond}
+        if self._other is None:
+            note = (
+                "skipped; set task.other_class to collect such samples, or a higher task.max_classes in a new data_dir"
+            )
+            log.error("class_refused", always=True, **figures, note=note)
+        else:
+            log.warning("class_collected", always=True, **figures, other_class=self._other)
+
     def _weight(self, label: str, number: int) -> float:
-        """Count this sample and return its weight."""
+        """Count this sample and return its weight. A class that is collected weighs as the class that collects."""
         self._counts[number] += 1
         if isinstance(self._weights, Mapping):
-            return self._weights.get(label, 1.0)
+            return self._weights.get(label if label in self._numbers else self._other or label, 1.0)
         seen = sum(count > 0 for count in self._counts)
         return sum(self._counts) / (seen * self._counts[number])
 
     def state(self) -> State:
-        return {"names": list(self._numbers), "counts": list(self._counts)}
+        return {"names": list(self._numbers), "counts": list(self._counts), "beyond": self._beyond}
 
     def restore(self, state: State) -> None:
         self._numbers = {label: number for number, label in enumerate(state["names"])}
         self._counts = list(state["counts"])
+        self._beyond = int(state["beyond"])

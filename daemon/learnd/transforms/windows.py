@@ -27,8 +27,8 @@ class Windows:
     """Windows of the last *window* readings of a key, shape (n, window, features), in place of a sample's features.
 
     With a *horizon* of h, the window ends h readings before the sample. The h readings after it, up to the sample's
-    own, become its target, flattened, the earliest first. Without a horizon (0), the window ends with the sample, and
-    the target is unchanged. Per key:
+    own, become its target, flattened, the earliest first; of each, only the first *readings* numbers. Without a horizon
+    (0), the window ends with the sample, and the target is unchanged. Per key:
 
     - a reading that is not newer than all readings before it is skipped with *drop_duplicates*, and used without;
     - after a gap longer than *max_gap_s*, the window fills again, so that no window spans the gap;
@@ -42,6 +42,7 @@ class Windows:
         *,
         window: int,
         features: int,
+        readings: int | None = None,
         targets: int,
         horizon: int = 0,
         max_gap_s: float | None,
@@ -50,7 +51,8 @@ class Windows:
     ) -> None:
         self._window = window
         self._features = features
-        self._targets = features * horizon if horizon else targets
+        self._readings = features if readings is None else readings
+        self._targets = self._readings * horizon if horizon else targets
         self._horizon = horizon
         # The number of readings in a window and its target together.
         self._span = window + horizon
@@ -87,7 +89,7 @@ class Windows:
         whole = spans[ready]
         learned = replace(samples, x=whole)
         if self._horizon:
-            ahead = whole[:, self._window :].reshape(len(whole), self._targets)
+            ahead = whole[:, self._window :, : self._readings].reshape(len(whole), self._targets)
             learned = replace(samples, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
         return Transformed(learned, skipped=+skipped)
 

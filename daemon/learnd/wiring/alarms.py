@@ -10,7 +10,7 @@ def make_monitor(settings: Settings) -> Monitor | None:
     options, task = settings.alarms, settings.task
     if not options.enabled:
         return None
-    features = settings.feature_names
+    features = settings.reading_names
     return Monitor(
         options,
         columns=watched_names(task.watched, features, settings.target),

@@ -120,7 +120,12 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         log.warning("runs_without_xla", note="learning.compile is false, so updates are many times slower")
     labels = None
     if settings.task.has_classes:
-        labels = Labels(model.labels, capacity=settings.output_count, weights=learning.class_weights)
+        labels = Labels(
+            model.labels,
+            capacity=settings.output_count,
+            weights=learning.class_weights,
+            other=settings.task.collecting_class,
+        )
     learner: Learner = LEARNERS[learning.mode].load()(chunk, learning)
     named = named_variables(network, update.optimizer)
     owned = {f"{prefix}/{name}": v for prefix, owner in owners.items() for name, v in owner.variables().items()}

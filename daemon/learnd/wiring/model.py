@@ -83,8 +83,9 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     # Keras numbers unnamed objects by a global counter. A checkpoint needs the same names in every process.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
+    seasons = [season.period_s for season in recipe.seasons]
     spec = CoreSpec(
-        row_shape,
+        (*row_shape[:-1], row_shape[-1] + len(seasons)),  # sine and cosine
         recipe.output_count,
         seed=recipe.seed,
         unroll=unroll,
@@ -110,6 +111,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             probabilities=_gives_probabilities(recipe, core),
             single=classify and core.outputs == 1,
             frozen=frozen.variables if thaw_at is None else (),
+            seasons=seasons,
         ),
     )
     if origin is not None:

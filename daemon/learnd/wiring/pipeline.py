@@ -12,9 +12,12 @@ import learnd
 from learnd.alarms.feedback import FILE
 from learnd.checkpoint.checkpointer import Checkpoints
 from learnd.config.settings import FeatureSettings, LearningRecipe, Settings
-from learnd.core.protocols import Source
+from learnd.core.protocols import Intervals, Source
 from learnd.core.schedule import Clock, IntervalTrigger
+from learnd.core.seasons import Season
+from learnd.decoders.settings import DecoderSettings
 from learnd.evaluation.evaluation import Evaluation, EvaluationSpec
+from learnd.evaluation.intervals import ConformalIntervals, NoIntervals
 from learnd.export.exportable_model import argument_names
 from learnd.export.publisher import Exporter
 from learnd.export.settings import ExportSettings
@@ -90,8 +93,9 @@ def make_pipeline(
             FeedbackFile(settings.data_dir / FILE, clock=clock),
             clock=clock,
         ),
+        intervals=_intervals(settings),
         evaluator=evaluator,
-        quality=QualityWatch(evaluator, metrics, clock=clock),
+        quality=QualityWatch(evaluator, metrics, clock=clock, coverage=settings.interval_coverage),
         dead_letters=make_dead_letters(settings),
         predictions=make_predictions(
             settings, lambda: settings.output_names if labels is None else labels.names, collected=collected
@@ -136,7 +140,7 @@ def _warn_of_decay(settings: Settings) -> None:
 
 
 def _evaluation(settings: Settings, labels: Labels | None) -> Evaluation:
-    task, features = settings.task, settings.feature_names
+    task, features = settings.task, settings.reading_names
     spec = EvaluationSpec(
         of=task.evaluated_on,
         naive=task.naive,
@@ -145,6 +149,11 @@ def _evaluation(settings: Settings, labels: Labels | None) -> Evaluation:
         parts=task.reported_parts(features, settings.target),
     )
     return Evaluation(spec, (lambda: labels.names) if labels is not None else tuple)
+
+
+def _intervals(settings: Settings) -> Intervals:
+    coverage = settings.interval_coverage
+    return NoIntervals() if coverage is None else ConformalIntervals(coverage, settings.output_count)
 
 
 def _publishing(
@@ -197,9 +206,22 @@ def _require_key(export: ExportSettings) -> None:
         Signer(export.signing_key_file)
 
 
+def _season(season: Season | None, decode: DecoderSettings) -> dict[str, object] | None:
+    """Return what a manifest says about a seasonal input; None for a reading."""
+    if season is None:
+        return None
+    time = season.time or decode.time
+    return {
+        "period_s": season.period_s,
+        "origin_s": season.origin_s,
+        "time": time,
+        "time_unit": decode.time_unit if time is not None else None,
+    }
+
+
 def _missing(feature: FeatureSettings, *, fills_gaps: bool) -> float | str | None:
     """Return what stands for a missing reading in an export: a number, or ``mean``; None: nothing does."""
-    if feature.missing is None and fills_gaps:
+    if feature.missing is None and fills_gaps and feature.season is None:
         return "mean"
     return None if feature.missing == "reject" else feature.missing
 
@@ -207,6 +229,7 @@ def _missing(feature: FeatureSettings, *, fills_gaps: bool) -> float | str | Non
 def describe(settings: Settings) -> Mapping[str, object]:
     """Return the part of the manifest that depends only on the settings."""
     inputs = argument_names(settings.feature_names)
+    seasons = {season.name: season for season in settings.seasons}
     return {
         "name": settings.name,
         "config_sha256": settings.digest(),
@@ -219,6 +242,7 @@ def describe(settings: Settings) -> Mapping[str, object]:
                 "min": feature.min,
                 "max": feature.max,
                 "missing": _missing(feature, fills_gaps=settings.fills_gaps),
+                "season": _season(seasons.get(name), settings.decode),
             }
             for name, feature in settings.features.items()
         ],

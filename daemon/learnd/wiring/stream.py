@@ -67,6 +67,7 @@ def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
         parts["windows"] = Windows(
             window=task.window,
             features=len(settings.features),
+            readings=len(settings.reading_names),
             targets=len(settings.target),
             horizon=task.steps_ahead,
             max_gap_s=task.max_gap_s,

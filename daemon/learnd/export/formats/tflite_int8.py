@@ -17,9 +17,11 @@ _SCALING = {"SUB", "DIV", "MUL", "ADD", "MINIMUM", "MAXIMUM", "STRIDED_SLICE", "
 """Operators between raw numbers and standard units."""
 _SOFT_LIMIT = {"RELU", "RELU_0_TO_1", "LOG", "EXP", "NOT_EQUAL", "EQUAL", "SELECT", "SELECT_V2"}
 """Operators of the soft limit of inputs, of its inverse, and of missing values."""
+_SEASONS = {"SIN", "COS", "CONCATENATION"}
+"""Operators that make sine and cosine of a seasonal input. In int8 a day would have 256 moments."""
 _SCORE = {"SQUARED_DIFFERENCE", "MEAN"}
 """Operators between an answer, the input and the score. In int8 no score could exceed those of the calibration rows."""
-_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SCORE
+_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SEASONS | _SCORE
 
 
 class Int8Format(TFLiteFormat):
