@@ -82,6 +82,8 @@ def _learning(settings: Settings) -> Iterator[Check]:
         yield ("learning", "sample_weight"), f"{learning.sample_weight} is also a feature or a target"
     if learning.mixes:
         yield from _mixture(settings)
+    elif learning.experts.upstream or learning.experts.seasons:
+        yield ("learning", "experts"), f"has no effect in the mode {learning.mode}, which mixes nothing; use mode auto"
     if learning.elastic and not settings.averaging.averages:
         yield ("learning", "elastic"), "needs averaged weights to pull towards; set averaging.kind to window or ema"
     if learning.update is not None:
@@ -101,8 +103,24 @@ def _mixture(settings: Settings) -> Iterator[Check]:
         yield ("averaging", "kind"), f"has no effect in the mode auto, which averages by itself; {way_out}"
     if not model.learns_by_itself or model.load is not None or model.freeze is not None:
         yield ("learning", "mode"), "auto is made for new built-in models; use per_sample for this one"
+    yield from _experts(settings)
     if not task.mixes:
         yield ("learning", "mode"), f"auto cannot mix answers for task.kind {task.kind}; use per_sample"
+
+
+def _experts(settings: Settings) -> Iterator[Check]:
+    experts, task = settings.learning.experts, settings.task
+    if task.has_classes and (experts.upstream or experts.seasons):
+        yield ("learning", "experts"), f"predict numbers, and {task.kind} has none; remove it"
+    for name, fields in experts.upstream.items():
+        place, count = ("learning", "experts", "upstream", name), settings.output_count
+        if len(fields) != count and not task.has_classes:
+            yield place, f"names {len(fields)} fields; a prediction has {count} numbers: name one field for each"
+        for field in fields:
+            if field in settings.target:
+                yield place, f"{field} is also the target; name the field with its forecast"
+    if len(set(experts.fields)) < len(experts.fields):
+        yield ("learning", "experts", "upstream"), "names a field more than once; name each field once"
 
 
 def _records(settings: Settings) -> Iterator[Check]:
@@ -119,7 +137,9 @@ def _records(settings: Settings) -> Iterator[Check]:
         if not source.names_columns:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
-    fields = [*settings.features, *settings.target, decode.time, decode.key, settings.learning.sample_weight]
+    learning = settings.learning
+    others = (decode.time, decode.key, learning.sample_weight, *learning.experts.fields)
+    fields = [*settings.features, *settings.target, *others]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):
             yield ("decode", "columns"), f"lacks {name}{suggestion(name, columns)}"

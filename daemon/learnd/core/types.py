@@ -134,6 +134,7 @@ class Samples:
         row of `y` has no meaning; None: all samples have a target
     slots : int32, shape (n,), the place of each sample's key among those whose last values a learner keeps; None: there
         is one key
+    upstream : float64, shape (n, columns), forecasts of the target that were made upstream; nan: missing; None: none
     """
 
     x: Float64Array
@@ -146,6 +147,7 @@ class Samples:
     labels: ObjectArray | None = None
     has_target: BoolArray | None = None
     slots: Int32Array | None = None
+    upstream: Float64Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -74,13 +74,16 @@ class Fields:
     """The allowed classes; None: any text."""
     max_ahead_s: float | None = None
     """Maximum lead of the event time over the record's own time, in seconds; None: no limit."""
+    upstream: tuple[Field, ...] = ()
+    """Forecasts of the target that were made upstream."""
     targets_optional: bool = False
     """True: a record without its target becomes a sample without one, instead of a reject."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
         """The numbers of a record, in the order of the columns of `Rows.numbers`."""
-        return self.features + self.targets + ((self.weight,) if self.weight is not None else ())
+        weight = (self.weight,) if self.weight is not None else ()
+        return self.features + self.targets + weight + self.upstream
 
     @property
     def names(self) -> list[str]:
@@ -206,7 +209,20 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
     weights = numbers[:, last].astype(np.float32) if fields.weight is not None else None
     targets = numbers[:, first:last]
-    return Samples(numbers[:, :first], targets, times, keys, origins, offsets, weights, labels, has_target)
+    # The last columns; a copy, because a view would keep all columns in memory.
+    upstream = numbers[:, -len(fields.upstream) :].copy() if fields.upstream else None
+    return Samples(
+        numbers[:, :first],
+        targets,
+        times,
+        keys,
+        origins,
+        offsets,
+        weights,
+        labels,
+        has_target,
+        upstream=upstream,
+    )
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
@@ -228,6 +244,8 @@ def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad:
         first = len(fields.features)
         targets = slice(first, first + len(fields.targets))
         fits[:, targets] |= np.isnan(numbers[:, targets])
+    if fields.upstream:
+        fits[:, -len(fields.upstream) :] = True  # a forecast that is no number counts as missing
     gaps = [column for column, field in enumerate(fields.features) if field.has_gaps]
     if gaps and not fits.all():
         fits[:, gaps] |= np.isnan(numbers[:, gaps])
@@ -365,6 +383,7 @@ def fields_from(
     classes: Sequence[str] | None = None,
     classify: bool = False,
     fills_gaps: bool = False,
+    upstream: Sequence[str] = (),
 ) -> Fields:
     """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
 
@@ -381,5 +400,6 @@ def fields_from(
         targets[0] if classify else None,
         frozenset(classes) if classify and classes is not None else None,
         settings.max_ahead_s,
+        tuple(Field(name, missing=math.nan) for name in upstream),
         settings.missing_target == "predict",
     )

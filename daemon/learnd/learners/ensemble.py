@@ -18,8 +18,9 @@ from learnd.core.tensors import Tensor, TfVariable, Variable
 from learnd.core.types import MixtureState
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
-from learnd.learners.pool import FADING, Mixture, Pool, Sample
+from learnd.learners.pool import Mixture, Pool
 from learnd.learners.update import UpdateResult, once
+from learnd.learners.weighting import FADING, Sample
 
 DRIFT = 1.2
 """Ratio of the reservoir network's error to the recent one's, at which the reservoir is emptied."""
@@ -63,20 +64,20 @@ class EnsembleUpdate:
         leads: Tensor = self._fading[3] < self._fading[2]
         return leads
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate a row, without learning from it."""
         inputs = self._network.core_inputs(x)
         live = [member.answer(inputs) for member in self._members()]
         outputs = tf.concat([*live, *self._averaged_answers(inputs)], axis=0)
-        return self._result(self.pool.predict(Sample(x, y, slots, outputs)))
+        return self._result(self.pool.predict(Sample(x, y, slots, outputs, upstream)))
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate a row, then learn from it."""
         network = self._network
         inputs, targets = network.core_inputs(x), network.core_targets(x, y)
         averaged = self._averaged_answers(inputs)
         live = [member.learn(inputs, targets, weights) for member in self._members()]
-        sample = Sample(x, y, slots, tf.concat([*live, *averaged], axis=0))
+        sample = Sample(x, y, slots, tf.concat([*live, *averaged], axis=0), upstream)
         mixture = self.pool.predict(sample)
         result = self._result(mixture)
         self._follow(self.pool.learn(sample, mixture))

@@ -40,14 +40,15 @@ class UpdateResult(NamedTuple):
 class ChunkUpdate(Protocol):
     """An update inside the compiled chunk. Both methods are traced.
 
-    Shapes: x (rows, *row_shape), y (rows, targets), weights (rows,), slots (rows,) with the places of the keys.
+    Shapes: x (rows, *row_shape), y (rows, targets), weights (rows,), slots (rows,) with the places of the keys,
+    upstream (rows, columns) with forecasts made upstream, nan where they are missing.
     """
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows, without changing a variable."""
         ...
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows, then learn from them."""
         ...
 
@@ -108,14 +109,14 @@ class Update:
         """Return None: one learner answers alone."""
         return None
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
         result = self._network.predict_and_loss(x, y, training=False)
         losses, predictions = self._averaged.evaluate(x, y, result)
         return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
-        """Predict and evaluate rows, then learn from them. The *slots* of their keys do not matter to one model."""
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
+        """Predict and evaluate rows, then learn from them. Neither *slots* nor *upstream* matter to one model."""
         return self.learn(x, y, weights)
 
     def learn(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> UpdateResult:

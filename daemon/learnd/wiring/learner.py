@@ -101,6 +101,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         averaged,
         batch_rows=learning.batch_rows,
         targets=targets,
+        upstream=len(learning.experts.fields),
         compile=learning.compile,
         actions=actions,
     )
