@@ -315,13 +315,25 @@ class MixtureState:
     Attributes
     ----------
     weights : of each expert, by its name; they add up to 1
-    champion : the network whose average is published
     drifts : number of times that the reservoir was emptied because the stream had changed
     """
 
     weights: Mapping[str, float]
-    champion: str
     drifts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenWeights:
+    """The choice of the weights that are published.
+
+    Attributes
+    ----------
+    name : of the chosen candidate, such as `live`, `average`, or `recent_average`
+    losses : of each candidate while it stood still, on rows that came after its weights; empty until that is known
+    """
+
+    name: str
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 FrozenLosses = Callable[[Float64Array, Float64Array], tuple[Float32Array, Float32Array]]
@@ -376,3 +388,5 @@ class Snapshot:
     published: Published | None = None
     """The errors of the previous export, if known."""
     quality: Quality = field(default_factory=Quality)
+    chosen: ChosenWeights | None = None
+    """Which weights these are; None: there was no choice."""

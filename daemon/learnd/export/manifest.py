@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from learnd.core.errors import ExportError
 from learnd.core.fsync import fsync, write_text
 from learnd.core.quality import Figures
-from learnd.core.types import Published, Snapshot
+from learnd.core.types import ChosenWeights, Published, Snapshot
 from learnd.export.manifest_schema import FORMAT_VERSION, SCHEMA_ID, Manifest
 
 FILE_NAME = "learnd.json"
@@ -40,7 +40,12 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
         },
         "quality": {"recent": _figures(snapshot.quality.recent), "total": _figures(snapshot.quality.total)},
         "classes": list(snapshot.labels),
+        "weights": _weights(snapshot.chosen),
     }
+
+
+def _weights(chosen: ChosenWeights | None) -> dict[str, Any] | None:
+    return None if chosen is None else {"chosen": chosen.name, "standing_loss": dict(chosen.losses)}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from learnd.core.settings_base import Count, Section
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCHEMA_ID = f"urn:learnd:manifest:{FORMAT_VERSION}"
 SCHEMA_FILE = Path(__file__).with_name(f"manifest.{FORMAT_VERSION}.schema.json")
 
@@ -141,6 +141,16 @@ class QualityPart(_Part):
     """Since the model began."""
 
 
+class ChosenWeights(_Part):
+    """The choice of the weights in this export, among the live and the averaged ones."""
+
+    chosen: str
+    """Their name: `live` or `average`; of the default learner `recent`, `reservoir`, `recent_average` or
+    `reservoir_average`."""
+    standing_loss: dict[str, float]
+    """Loss of each candidate while it stood still, on rows that came after its weights. Empty before 400 rows."""
+
+
 class Parent(_Part):
     """The export that was the newest before this one."""
 
@@ -180,8 +190,8 @@ class File(_Part):
 class Manifest(_Part):
     """The content and the origin of one export."""
 
-    schema_id: Literal["urn:learnd:manifest:4"] = Field(alias="$schema")
-    format_version: Literal[4]
+    schema_id: Literal["urn:learnd:manifest:5"] = Field(alias="$schema")
+    format_version: Literal[5]
     number: Count
     created_at: Moment
     name: str
@@ -208,6 +218,8 @@ class Manifest(_Part):
     """The loss function: the name of a Keras loss, the user's own, or "the task's own", which is the squared error in
     standard deviations, or cross-entropy."""
     prequential: Prequential
+    weights: ChosenWeights | None
+    """The choice of the weights in this export. null: there was none, because nothing is averaged."""
     baseline: Literal["last_truth", "last_reading", "class_table", "running_mean"]
     """The naive forecast: the key's last truth, the last reading repeated, the class that most often follows the last
     one (or the most frequent class, if that is better), or the running mean."""

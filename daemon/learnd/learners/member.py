@@ -107,6 +107,13 @@ class Member:
         first: Tensor = tf.gather(outputs, [0])
         return first if answer is None else answer
 
+    def loss_with(self, weights: Sequence[tuple[Variable, Tensor]], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss over rows of core *inputs* and *targets* with other *weights*. Traced."""
+        with keras.StatelessScope(state_mapping=list(weights)):
+            outputs = self.answer(inputs)
+        loss: Tensor = tf.reduce_mean(self._objective(targets, outputs))
+        return loss
+
     def _average(self) -> None:
         share = average_share(self._updates)
         for average, variable in zip(self._averages, self.trainable_variables, strict=True):

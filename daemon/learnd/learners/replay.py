@@ -47,6 +47,12 @@ class ReplayBuffer:
         weights = tf.where(stored > 0, tf.gather(self._weights, picks), 0.0)
         return tf.gather(self._x, picks), tf.gather(self._y, picks), weights
 
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all places of the buffer: inputs, targets, weights (zero where nothing is stored)."""
+        stored = tf.range(self._settings.size, dtype=tf.int64) < self._stored
+        weights = tf.where(stored, tf.convert_to_tensor(self._weights), 0.0)
+        return tf.convert_to_tensor(self._x), tf.convert_to_tensor(self._y), weights
+
     def missing(self) -> Tensor:
         """Return the number of empty rows in the result of `draw`."""
         missing: Tensor = tf.where(self._stored > 0, 0, self.drawn)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Evaluated, Network
 from learnd.core.tensors import KerasModel, Optimizer, Tensor, Variable
-from learnd.core.types import MixtureState
+from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
@@ -92,7 +92,10 @@ class Update:
         guard: Guard,
         options: UpdateOptions,
         replay: ReplayBuffer | None = None,
+        newest: ReplayBuffer | None = None,
     ) -> None:
+        self._newest = newest
+        self._standing = averaged.make_standing(newest) if newest is not None else None
         self._network = network
         self.optimizer = optimizer
         self._averaged = averaged
@@ -108,6 +111,10 @@ class Update:
     def mixture(self) -> MixtureState | None:
         """Return None: one learner answers alone."""
         return None
+
+    def chosen(self) -> ChosenWeights | None:
+        """Return which weights are published; None if there is no choice."""
+        return self._standing.state() if self._standing is not None else None
 
     def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
@@ -138,15 +145,21 @@ class Update:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
+        if self._newest is not None and self._standing is not None:
+            self._newest.store(x, y, weights)
+            self._standing.observe(rows)
         return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def settle_due(self) -> Tensor:
-        """Return a boolean tensor: true if the scales have to be renewed before the next rows."""
-        return self._network.scales_due()
+        """Return a boolean tensor: true if the scales or the choice have to be renewed before the next rows."""
+        due = self._network.scales_due()
+        return due if self._standing is None else due | self._standing.due()
 
     def settle(self) -> None:
-        """Renew the scales if that is due."""
+        """Renew the scales, and the choice of what is published, if that is due."""
         once(self._network.scales_due(), self._network.renew_scales)
+        if self._standing is not None:
+            once(self._standing.due(), self._standing.evaluate)
 
     def _with_replayed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
         """Return the new rows, followed by the replayed ones."""

@@ -249,6 +249,7 @@ class Pipeline:
             model.continuation(),
             self.publishing.published(),
             self.evaluator.quality(),
+            model.chosen(),
         )
 
     def _flush(self) -> None:

@@ -17,6 +17,7 @@ from learnd.learners.optimizer import make_optimizer
 from learnd.learners.pool import NumberPool, Pool
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import OptimizerSettings, ReplaySettings
+from learnd.learners.standing import newest_rows
 from learnd.models.assembly import make_core
 from learnd.wiring.model import Model, make_optimizer_for
 
@@ -64,7 +65,10 @@ def make_ensemble(model: Model, settings: Settings) -> EnsembleUpdate:
         reservoir = member(make_core(settings.model, model.spec).model, own=False, replay=_RESERVOIR)
     linear = LinearMember(prod(inputs), network.outputs_per_row, network.objective)
     names = ["recent", *(["reservoir"] if replays else []), "linear"]
-    return EnsembleUpdate(network, recent, reservoir, linear, _pool(model, settings, names))
+    newest = None
+    if not replays:
+        newest = newest_rows(tuple(inputs), settings.target_count, rows=1, dtype="float32")
+    return EnsembleUpdate(network, recent, reservoir, linear, _pool(model, settings, names), newest)
 
 
 def _pool(model: Model, settings: Settings, names: list[str]) -> Pool:

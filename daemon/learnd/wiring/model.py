@@ -216,9 +216,15 @@ def make_optimizer_for(model: Model, settings: OptimizerSettings | None) -> Opti
 
 
 def make_update(
-    model: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
+    model: Model,
+    learning: AnyLearner,
+    averaged: AveragedModel,
+    replay: ReplayBuffer | None = None,
+    newest: ReplayBuffer | None = None,
 ) -> Update:
     """Return the configured update of the model, with its optimizer and its guard.
+
+    With a buffer for the *newest* rows, it chooses between live and averaged weights.
 
     Raises
     ------
@@ -234,7 +240,7 @@ def make_update(
         custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
     )
     guard = Guard(model.network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
-    return Update(model.network, optimizer, averaged, guard, options, replay)
+    return Update(model.network, optimizer, averaged, guard, options, replay, newest)
 
 
 def layer_rates(model: Model, rates: Mapping[str, float]) -> list[tuple[Variable, float]]:
