@@ -18,14 +18,8 @@ class _Constants:
         self.weight = tf.Variable([0.0])
         self.now = [tf.Variable([0.0]), tf.Variable([0.0])]
         self.newest = newest_rows((1,), 1, rows=1, dtype="float32")
-        self.standing = Standing(
-            ["a", "b"],
-            lambda: [[tf.convert_to_tensor(v)] for v in self.now],
-            [self.weight],
-            self._loss,
-            self.newest,
-            first=1,
-        )
+        present = lambda: [[tf.convert_to_tensor(v)] for v in self.now]  # noqa: E731
+        self.standing = Standing(["a", "b"], present, [self.weight], self._loss, self.newest, first=1)
 
     def _loss(self, weights: Any, newest: ReplayBuffer) -> Any:
         return tf.reduce_mean(tf.abs(newest.rows()[1] - weights[0][1]))
@@ -34,7 +28,6 @@ class _Constants:
         for _ in range(rows):
             row = tf.constant([[target]])
             self.newest.store(row, row, tf.ones(1))
-            self.standing.observe(1)
             if bool(self.standing.due()):
                 self.standing.evaluate()
 

@@ -116,7 +116,6 @@ class EnsembleUpdate:
         self._follow(self.pool.learn(sample, mixture))
         if self._newest is not None:
             self._newest.store(inputs, targets, weights)
-        self._standing.observe(1)
         network.observe(x, y)
         return result
 

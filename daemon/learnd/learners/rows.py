@@ -15,7 +15,9 @@ def read_rows(variable: TfVariable, places: Tensor) -> Tensor:
 
     Numbers that are not finite become 0.
     """
-    rows = tf.gather(variable, places)
+    rows: Tensor = tf.gather(variable, places)
+    if 0 in tuple(rows.shape):
+        return rows
     flat = tf.reshape(rows, (rows.shape[0], -1))
     count, width = flat.shape
     # A product with the identity changes nothing, and XLA does not fuse products, except for those of single numbers.
@@ -34,5 +36,6 @@ def read_rows(variable: TfVariable, places: Tensor) -> Tensor:
 def write_row(variable: TfVariable, place: Tensor, row: Tensor, *read: Tensor) -> None:
     """Write *row*, shape (1, ...), to *variable* at *place*, shape (1,), after all its *read* rows. Traced."""
     # Adding nothing makes the write depend on them.
-    nothing = tf.add_n([0.0 * tf.reduce_sum(rows) for rows in read])
-    variable.scatter_nd_update(place[:, None], row + tf.cast(nothing, row.dtype))
+    for rows in read:
+        row += tf.cast(0.0 * tf.reduce_sum(rows), row.dtype)
+    variable.scatter_nd_update(place[:, None], row)

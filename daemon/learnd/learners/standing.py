@@ -70,18 +70,13 @@ class Standing:
         """Fading losses of each candidate on rows that came after its weights; 0 before the first evaluation."""
         self.evaluated: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
         """Number of evaluations."""
-        self._rows: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._next: TfVariable = tf.Variable(ROUND, dtype=tf.int64, trainable=False)
         """Number of rows at which the next evaluation is due; the first one only copies."""
         self.choice: TfVariable = tf.Variable(first, dtype=tf.int32, trainable=False)
 
-    def observe(self, rows: int) -> None:
-        """Count *rows* that were learned."""
-        self._rows.assign_add(rows)
-
     def due(self) -> Tensor:
         """Return a boolean tensor: true if `evaluate` has to run before the next row."""
-        is_due: Tensor = self._rows >= self._next
+        is_due: Tensor = self._newest.stored >= self._next
         return is_due
 
     def evaluate(self) -> None:
@@ -123,7 +118,6 @@ class Standing:
             "copies": self._copies,
             "losses": self.losses,
             "evaluated": self.evaluated,
-            "rows": self._rows,
             "next": self._next,
             "choice": self.choice,
         }

@@ -145,9 +145,8 @@ class Update:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
-        if self._newest is not None and self._standing is not None:
+        if self._newest is not None:
             self._newest.store(x, y, weights)
-            self._standing.observe(rows)
         return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def settle_due(self) -> Tensor:
