@@ -100,7 +100,14 @@ def test_every_manifest_fits_the_schema_and_tells_where_it_came_from(published: 
     assert (first["parent"], second["parent"]["number"]) == (None, 1)
     assert second["parent"]["manifest_sha256"] == hashlib.sha256((published / "1/learnd.json").read_bytes()).hexdigest()
     assert (second["number"], second["samples"], second["updates"]) == (2, 20, 20)
-    assert second["features"][0] == {"name": "a", "input": "a", "min": -1.0, "max": 50.0, "missing": "mean"}
+    assert second["features"][0] == {
+        "name": "a",
+        "input": "a",
+        "min": -1.0,
+        "max": 50.0,
+        "missing": "mean",
+        "indicator": False,
+    }
     assert [feature["name"] for feature in second["features"]] == ["a", "b", "c"]
     assert second["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]
     assert second["links"]["saved_model.pb"] == "saved_model/saved_model.pb"

@@ -52,6 +52,9 @@ def _features(settings: Settings) -> Iterator[Check]:
         if feature.missing == "mean" and not settings.fills_gaps:
             message = "mean needs a regression or classification with scaled inputs; use a number or reject"
             yield ("features", name, "missing"), message
+        if feature.indicator and not (settings.fills_gaps and feature.missing in (None, "mean")):
+            message = "needs missing: mean, and a regression or classification with scaled inputs; remove it"
+            yield ("features", name, "indicator"), message
         if feature.stuck_after is not None and feature.on_fault == "hold":
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:

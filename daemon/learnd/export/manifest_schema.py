@@ -38,6 +38,8 @@ class Feature(_Part):
     missing: float | Literal["mean"] | None
     """Substitute for a missing reading: a number, or ``mean``: pass NaN, which the file takes for the mean. null: there
     is none."""
+    indicator: bool
+    """True: the model has an input that says whether this reading is missing."""
 
 
 class Port(_Part):

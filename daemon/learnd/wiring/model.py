@@ -84,7 +84,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
     spec = CoreSpec(
-        row_shape,
+        (*row_shape[:-1], row_shape[-1] + len(recipe.indicators)),
         recipe.output_count,
         seed=recipe.seed,
         unroll=unroll,
@@ -110,6 +110,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             probabilities=_gives_probabilities(recipe, core),
             single=classify and core.outputs == 1,
             frozen=frozen.variables if thaw_at is None else (),
+            indicators=recipe.indicators,
         ),
     )
     if origin is not None:

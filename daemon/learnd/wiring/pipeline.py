@@ -208,6 +208,7 @@ def describe(settings: Settings) -> Mapping[str, object]:
                 "min": feature.min,
                 "max": feature.max,
                 "missing": _missing(feature, fills_gaps=settings.fills_gaps),
+                "indicator": feature.indicator,
             }
             for name, feature in settings.features.items()
         ],

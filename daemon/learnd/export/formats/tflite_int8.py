@@ -19,7 +19,9 @@ _SOFT_LIMIT = {"RELU", "RELU_0_TO_1", "LOG", "EXP", "NOT_EQUAL", "EQUAL", "SELEC
 """Operators of the soft limit of inputs, of its inverse, and of missing values."""
 _SCORE = {"SQUARED_DIFFERENCE", "MEAN"}
 """Operators between an answer, the input and the score. In int8 no score could exceed those of the calibration rows."""
-_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SCORE
+_INDICATORS = {"CAST", "CONCATENATION", "GATHER"}
+"""Operators of the indicators of missing readings."""
+_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SCORE | _INDICATORS
 
 
 class Int8Format(TFLiteFormat):
