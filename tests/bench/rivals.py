@@ -40,6 +40,17 @@ def _predictions(model: Any, stream: Stream) -> Rows:
     return predictions
 
 
+def probabilities(model: Any, stream: Stream) -> Rows:
+    """Return the probability of class 1 by *model* behind River's standard scaler, each before its row was learned."""
+    scaled = compose.Pipeline(preprocessing.StandardScaler(), model)
+    predictions = np.zeros(len(stream.y))
+    for i, (row, target) in enumerate(zip(stream.x.tolist(), stream.y.astype(int).tolist(), strict=True)):
+        features = {f"x{column}": value for column, value in enumerate(row)}
+        predictions[i] = scaled.predict_proba_one(features).get(1, 0.0)
+        scaled.learn_one(features, target)
+    return predictions
+
+
 def river(name: str, stream: Stream, seed: int) -> Rows:
     """Return the predictions of one of River's models."""
     return _predictions(RIVER[name](stream, seed), stream)

@@ -16,6 +16,7 @@ from learnd.core.errors import ExportDamagedError, ExportError, UsageError
 from learnd.core.types import Float32Array
 from learnd.export import manifest_schema
 from learnd.export.audit import audit
+from learnd.export.champion import read_champion
 from learnd.export.republish import Republisher
 from learnd.export.versions import YOUNG_S, Versions, read_hold, write_hold
 from learnd.export_worker.worker import build_export
@@ -106,6 +107,41 @@ def test_weights_that_are_worse_than_the_newest_export_are_not_published(tmp_pat
         assert publishing.refused is None
     finally:
         pipeline.close()
+
+
+def test_the_newest_export_is_compared_after_a_restart_too(tmp_path: Path) -> None:
+    """By its weights as they were published; not once another export is the newest, or if the file is damaged."""
+    script = [item for seed in range(4) for item in [*readings(150, seed=seed), Pause()]]
+
+    def start(records: int) -> Pipeline:
+        pipeline = _make(tmp_path, MemorySource(script), export=SAVED_MODEL)
+        pipeline.publishing.exporter._build = lambda building, urgent: hollow(building)  # type: ignore[method-assign]
+        assert pipeline.open()
+        _learn_until(pipeline, records)
+        return pipeline
+
+    pipeline = start(150)
+    pipeline.export()
+    assert pipeline.publishing.exporter.wait(60)
+    pipeline.collect_outcomes()
+    exported = pipeline.model.averaged.weights()
+    pipeline.save()
+    pipeline.close()
+    champion = read_champion(tmp_path / "exports")
+    assert champion is not None and [champion.number] == _numbers(tmp_path)
+    for mine, published in zip(champion.weights, exported, strict=True):
+        np.testing.assert_array_equal(mine, published)
+    with structlog.testing.capture_logs() as logs:
+        pipeline = start(450)
+    assert [entry["number"] for entry in logs if entry["event"] == "champion_restored"] == [champion.number]
+    published = pipeline.publishing.published()
+    assert published is not None and published.number == champion.number and published.recent_samples >= 100
+    assert np.isfinite(published.recent_loss)
+    exporter = pipeline.publishing.exporter
+    pipeline.close()
+    assert exporter.champion(above=champion.number) is None
+    (tmp_path / "exports" / ".champion.npz").write_bytes(b"damaged")
+    assert exporter.champion(above=0) is None
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from tests.support.helpers import make_samples
 
 
 class LearnerOfRows:
-    """The learner that *sections* configure, for rows of *features* numbers.
+    """The learner that *sections* configure, for rows of *features* numbers, or of named features with options.
 
     `reset` brings back its first state, so that a test may use one compiled update for several streams.
     """
 
-    def __init__(self, *, features: int, **sections: Any) -> None:
+    def __init__(self, *, features: int | Mapping[str, Any], **sections: Any) -> None:
         values = {
             "source": {"kind": "simulator"},
-            "features": [f"x{i}" for i in range(features)],
+            "features": [f"x{i}" for i in range(features)] if isinstance(features, int) else features,
             "target": "y",
             "model": {"kind": "mlp"},
             **sections,

@@ -52,6 +52,9 @@ class NoExports:
     def newest_number(self) -> int:
         return 0
 
+    def champion(self, *, above: int) -> None:
+        return None
+
     def held(self) -> bool:
         return False
 

@@ -107,6 +107,7 @@ def test_every_manifest_fits_the_schema_and_tells_where_it_came_from(published: 
         "max": 50.0,
         "missing": "mean",
         "season": None,
+        "indicator": False,
     }
     assert [feature["name"] for feature in second["features"]] == ["a", "b", "c"]
     assert second["offsets"] == [{"topic": "t", "partition": 0, "next_offset": 7}]

@@ -101,6 +101,62 @@ def test_missing_readings_cost_little() -> None:
     assert partly[~full & (np.arange(6000) > 3000)].mean() < 1.5  # about what the missing reading explains
 
 
+def test_an_indicator_tells_the_model_what_is_missing() -> None:
+    """Here a reading is missing where a machine stands, so its absence says more than any reading."""
+    random = np.random.default_rng(0)
+    x, stands = random.normal(size=(4000, 2)), random.random(4000) < 0.1
+    y = np.where(stands, -3.0, x[:, 0]) + 0.1 * random.normal(size=4000)
+    x[stands, 0] = np.nan
+
+    def error(**options: Any) -> float:
+        learner = LearnerOfRows(features={"a": options, "b": {}}, learning={"optimizer": {"kind": "adam"}})
+        errors = np.abs(learner.predictions(x, y) - y)
+        assert learner.learning.network.core_inputs(x[:1]).shape == (1, 3 if options else 2)
+        return float(errors[stands][-100:].mean())
+
+    assert error(indicator=True) < 0.5 < 2.0 < error()
+
+
+def test_an_indicator_needs_missing_readings() -> None:
+    values = {"source": {"kind": "simulator"}, "target": "y", "model": {"kind": "mlp"}}
+    for options in ({"indicator": True, "missing": 0.0}, {"indicator": True, "missing": "reject"}):
+        with pytest.raises(ConfigError, match="missing: mean"):
+            from_values({**values, "features": {"a": options, "b": {}}})
+    plain = from_values({**values, "features": ["a", "b"]}).fingerprint()
+    marked = from_values({**values, "features": {"a": {"indicator": True}, "b": {}}}).fingerprint()
+    assert "indicators" not in plain and marked["indicators"] == ["a"]
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model with an indicator of a feature whose absence matters."""
+    script = readings(400)
+    for i in range(0, 400, 4):
+        values = json.loads(script[i])
+        script[i] = json.dumps({**values, "b": None, "y": values["y"] + 100.0}).encode()
+    features = {"a": {}, "b": {"indicator": True}, "c": {}}
+    return learned(tmp_path_factory.mktemp("marked"), script=script, features=features, export={"formats": []})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_indicator_is_inside_every_export(name: str, marked: Any, tmp_path: Path) -> None:
+    """A row with NaN is answered as in the daemon, and not as one with the mean."""
+    implementation = EXPORTERS[name].load()()
+    candidate = candidate_of(marked, marked.probe.x(), unroll=implementation.unroll)
+    implementation.write(candidate, tmp_path / implementation.file_name)
+    answer = implementation.reader(tmp_path / implementation.file_name)
+    averaged = marked.model.averaged
+    rows = marked.probe.x()[:8].copy()
+    rows[:, 1] = averaged._network.inputs_scaler.shift.numpy()[1]
+    of_mean = answer(rows)["prediction"]
+    rows[:, 1] = np.nan
+    expected = averaged.predict(rows, averaged.weights())["prediction"]
+    spread = marked.model.averaged._network.target_scaler.spread.numpy()[0]
+    tolerance = 0.2 if name == "tflite_int8" else 0.01
+    np.testing.assert_allclose(answer(rows)["prediction"], expected, atol=tolerance * spread)
+    assert np.abs(answer(rows)["prediction"] - of_mean).mean() > 0.1 * spread
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     script = readings(300)

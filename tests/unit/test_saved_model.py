@@ -143,7 +143,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir / "exports" / "latest" / "saved_model"
 
 
-@pytest.mark.parametrize("harm", ["x is nan", "x is infinite", "y is nan", "no rows"])
+@pytest.mark.parametrize("harm", ["a row of x is nan", "x is infinite", "y is nan", "no rows"])
 def test_what_would_spoil_the_model_for_good_is_refused(harm: str, exported: Path) -> None:
     """The decoders keep such numbers from the daemon; a caller of the signature has none. Not one variable changes."""
     signatures = (loaded := tf.saved_model.load(str(exported))).signatures
@@ -151,12 +151,30 @@ def test_what_would_spoil_the_model_for_good_is_refused(harm: str, exported: Pat
     if harm == "no rows":
         x, y = x[:0], y[:0]
     else:
-        (x if harm.startswith("x") else y)[1, 0] = np.nan if harm.endswith("nan") else np.inf
+        if harm.startswith("a row"):
+            x[1] = np.nan
+        else:
+            (x if harm.startswith("x") else y)[1, 0] = np.nan if harm.endswith("nan") else np.inf
     before = {name: tensor.numpy().tobytes() for name, tensor in signatures["weights"]().items()}
     with pytest.raises(tf.errors.InvalidArgumentError, match="no row" if harm == "no rows" else "not finite"):
         signatures["learn"](x=x, y=y)
     assert {name: tensor.numpy().tobytes() for name, tensor in signatures["weights"]().items()} == before
     assert loaded is not None
+
+
+def test_a_missing_reading_is_learned_as_the_mean(exported: Path) -> None:
+    """As in the daemon: the answer is that for the mean, and the missing reading does not enter the scale."""
+    x, y = rows(8)
+    scales = json.loads((exported.parent / "learnd.json").read_text())["scaling"]["inputs"]
+    losses, centres = [], []
+    for value in (scales["mean"][1], np.nan):
+        signatures = (loaded := tf.saved_model.load(str(exported))).signatures
+        x[:, 1] = value
+        losses.append(float(signatures["learn"](x=x, y=y)["loss"]))
+        centres.append(signatures["weights"]()["model/inputs/shift"].numpy()[1])
+        assert loaded is not None
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert centres[1] == np.float32(scales["mean"][1])
 
 
 def test_features_of_any_name_have_an_input(tmp_path: Path) -> None:

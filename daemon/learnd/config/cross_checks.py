@@ -65,6 +65,9 @@ def _features(settings: Settings) -> Iterator[Check]:
         if feature.missing == "mean" and not settings.fills_gaps:
             message = "mean needs a regression or classification with scaled inputs; use a number or reject"
             yield ("features", name, "missing"), message
+        if feature.indicator and not (settings.fills_gaps and feature.missing in (None, "mean")):
+            message = "needs missing: mean, and a regression or classification with scaled inputs; remove it"
+            yield ("features", name, "indicator"), message
         if feature.stuck_after is not None and feature.on_fault == "hold":
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:
@@ -122,6 +125,8 @@ def _learning(settings: Settings) -> Iterator[Check]:
         yield ("learning", "sample_weight"), f"{learning.sample_weight} is also a feature or a target"
     if learning.mixes:
         yield from _mixture(settings)
+    elif learning.experts.upstream or learning.experts.seasons:
+        yield ("learning", "experts"), f"has no effect in the mode {learning.mode}, which mixes nothing; use mode auto"
     if learning.elastic and not settings.averaging.averages:
         yield ("learning", "elastic"), "needs averaged weights to pull towards; set averaging.kind to window or ema"
     if learning.update is not None:
@@ -141,8 +146,24 @@ def _mixture(settings: Settings) -> Iterator[Check]:
         yield ("averaging", "kind"), f"has no effect in the mode auto, which averages by itself; {way_out}"
     if not model.learns_by_itself or model.load is not None or model.freeze is not None:
         yield ("learning", "mode"), "auto is made for new built-in models; use per_sample for this one"
+    yield from _experts(settings)
     if not task.mixes:
         yield ("learning", "mode"), f"auto cannot mix answers for task.kind {task.kind}; use per_sample"
+
+
+def _experts(settings: Settings) -> Iterator[Check]:
+    experts, task = settings.learning.experts, settings.task
+    if task.has_classes and (experts.upstream or experts.seasons):
+        yield ("learning", "experts"), f"predict numbers, and {task.kind} has none; remove it"
+    for name, fields in experts.upstream.items():
+        place, count = ("learning", "experts", "upstream", name), settings.output_count
+        if len(fields) != count and not task.has_classes:
+            yield place, f"names {len(fields)} fields; a prediction has {count} numbers: name one field for each"
+        for field in fields:
+            if field in settings.target:
+                yield place, f"{field} is also the target; name the field with its forecast"
+    if len(set(experts.fields)) < len(experts.fields):
+        yield ("learning", "experts", "upstream"), "names a field more than once; name each field once"
 
 
 def _records(settings: Settings) -> Iterator[Check]:
@@ -159,9 +180,10 @@ def _records(settings: Settings) -> Iterator[Check]:
         if not source.names_columns:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
+    learning = settings.learning
     times = [decode.time, *(season.time for season in settings.seasons)]
     fields = [*settings.reading_names, *settings.target, *times, decode.key]
-    fields += [settings.learning.sample_weight, settings.alarms.planned_stop_field]
+    fields += [learning.sample_weight, settings.alarms.planned_stop_field, *learning.experts.fields]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):
             yield ("decode", "columns"), f"lacks {name}{suggestion(name, columns)}"

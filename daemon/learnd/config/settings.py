@@ -35,6 +35,9 @@ class FeatureSettings(Section):
     running mean, in exports too. `reject` rejects the record. Absent: `mean` for a regression or classification with
     scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
     number or `mean`, because the name may be wrong."""
+    indicator: bool = False
+    """Give the model an input that is 1 where this reading is missing, otherwise 0, in exports too. For readings whose
+    absence says something about the target. Needs `missing: mean`, or no `missing` where that is the default."""
     max_change: Positive | None = None
     """A reading further from its key's last good reading is a fault, until `recover_after` readings set a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None
@@ -138,6 +141,19 @@ class ModelRecipe(Section):
     def fills_gaps(self) -> bool:
         """True if a missing reading can stand for the mean, because inputs are scaled and are not predicted."""
         return self.scale_inputs and self.task.fills_gaps
+
+    @property
+    def gaps(self) -> tuple[bool, ...]:
+        """For each feature, whether a missing reading reaches the model, which takes it for the mean."""
+        return tuple(
+            feature.missing == "mean" or (feature.missing is None and self.fills_gaps)
+            for feature in self.features.values()
+        )
+
+    @property
+    def indicators(self) -> tuple[int, ...]:
+        """The numbers of the features with an indicator of missing readings."""
+        return tuple(i for i, feature in enumerate(self.features.values()) if feature.indicator)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -260,6 +276,8 @@ class Settings(LearningRecipe):
         values["features"] = list(self.features)
         if self.seasons:
             values["seasons"] = [[season.period_s, season.time] for season in self.seasons]
+        if self.indicators:
+            values["indicators"] = [name for name, feature in self.features.items() if feature.indicator]
         values["task"] = self.task.fingerprint()
         values["model"] = {"kind": self.model.kind, **brief["model"]}
         values["scaling"] = brief.get("scaling", {})

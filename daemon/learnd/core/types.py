@@ -138,6 +138,7 @@ class Samples:
     planned_stop : bool, shape (n,); True: the machine stands still as planned, so its readings are neither learned nor
         watched; None: no sample
     watched : float64, shape (n, 4, readings), what the alarms know of each sample before it is learned; None: nothing
+    upstream : float64, shape (n, columns), forecasts of the target that were made upstream; nan: missing; None: none
     """
 
     x: Float64Array
@@ -152,6 +153,7 @@ class Samples:
     slots: Int32Array | None = None
     planned_stop: BoolArray | None = None
     watched: Float64Array | None = None
+    upstream: Float64Array | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -376,13 +378,25 @@ class MixtureState:
     Attributes
     ----------
     weights : of each expert, by its name; they add up to 1
-    champion : the network whose average is published
     drifts : number of times that the reservoir was emptied because the stream had changed
     """
 
     weights: Mapping[str, float]
-    champion: str
     drifts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenWeights:
+    """The choice of the weights that are published.
+
+    Attributes
+    ----------
+    name : of the chosen candidate, such as `live`, `average`, or `recent_average`
+    losses : of each candidate while it stood still, on rows that came after its weights; empty until that is known
+    """
+
+    name: str
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 FrozenLosses = Callable[[Float64Array, Float64Array], tuple[Float32Array, Float32Array]]
@@ -439,3 +453,5 @@ class Snapshot:
     quality: Quality = field(default_factory=Quality)
     intervals: IntervalOffsets | None = None
     """The present prediction intervals; None: there are none."""
+    chosen: ChosenWeights | None = None
+    """Which weights these are; None: there was no choice."""

@@ -28,6 +28,7 @@ class CsvDecoder:
         self._width = len(columns)
         position = {name: i for i, name in enumerate(columns)}
         self._numbers = [position[field.name] for field in fields.numbers]
+        self._stop = position[fields.stop.name] if fields.stop is not None else None
         # Only the slow path accepts an empty cell; nan stands for an optional target.
         self._missing = [
             np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
@@ -58,9 +59,9 @@ class CsvDecoder:
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
         lines = [self._cells(value.decode()) for value in values]
-        if self._fields.stop is not None:  # the last number
+        if self._stop is not None:
             for cells in lines:
-                cells[self._numbers[-1]] = _flag(cells[self._numbers[-1]])
+                cells[self._stop] = _flag(cells[self._stop])
         numbers = [[float(cells[i]) for i in self._numbers] for cells in lines]
         if any(len(cells) != self._width for cells in lines):
             raise ValueError
@@ -84,8 +85,8 @@ class CsvDecoder:
             raise BadRecord(RejectReason.UNPARSABLE, str(error) or "an empty line") from None
         if len(cells) != self._width:
             raise BadRecord(RejectReason.UNPARSABLE, f"{len(cells)} columns, expected {self._width}")
-        if self._fields.stop is not None:
-            cells[self._numbers[-1]] = _flag(cells[self._numbers[-1]])
+        if self._stop is not None:
+            cells[self._stop] = _flag(cells[self._stop])
         numbers = []
         for position, field, missing in zip(self._numbers, self._fields.numbers, self._missing, strict=True):
             numbers.append(_number(cells[position], field.name, missing))

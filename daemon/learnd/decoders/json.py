@@ -30,7 +30,11 @@ class JsonDecoder:
         definitions: list[Any] = []
         optional: list[Any] = []
         renamed: dict[str, str] = {}
+        attributes: list[str] = []
         for i, field in enumerate(fields.numbers):
+            attributes.append(f"n{self._names.index(field.name)}")
+            if attributes[-1] in renamed:
+                continue  # a forecast made upstream that is a feature too
             renamed[f"n{i}"] = field.name
             if field is fields.stop:
                 optional.append((f"n{i}", float | bool | None, field.missing))
@@ -61,7 +65,6 @@ class JsonDecoder:
                 definitions.append(("l", kinds))
         struct = msgspec.defstruct("Reading", definitions + optional, rename=renamed, gc=False)
         self._decode = msgspec.json.Decoder(struct).decode
-        attributes = [f"n{i}" for i in range(len(fields.numbers))]
         # With a single name, attrgetter returns the value itself rather than a tuple.
         single = attrgetter(attributes[0])
         self._numbers = attrgetter(*attributes) if len(attributes) > 1 else lambda reading: (single(reading),)

@@ -79,13 +79,21 @@ class Fields:
     """Maximum lead of the event time over the record's own time, in seconds; None: no limit."""
     seasons: tuple[Season, ...] = ()
     """The seasonal inputs, which are made from times."""
+    upstream: tuple[Field, ...] = ()
+    """Forecasts of the target that were made upstream."""
     targets_optional: bool = False
     """True: a record without its target becomes a sample without one, instead of a reject."""
 
     @property
     def numbers(self) -> tuple[Field, ...]:
         """The numbers of a record, in the order of the columns of `Rows.numbers`."""
-        return self.features + self.targets + tuple(f for f in (self.weight, self.stop) if f is not None)
+        others = tuple(field for field in (self.weight, self.stop) if field is not None)
+        return self.features + self.targets + others + self.upstream
+
+    @property
+    def stop_column(self) -> int:
+        """The column of `stop` in `Rows.numbers`."""
+        return len(self.features) + len(self.targets) + (self.weight is not None)
 
     @property
     def clocks(self) -> tuple[str, ...]:
@@ -222,10 +230,24 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     first, last = len(fields.features), len(fields.features) + len(fields.targets)
     offsets = np.asarray(records.offsets, dtype=np.int64)[index]
     weights = numbers[:, last].astype(np.float32) if fields.weight is not None else None
-    stopped = numbers[:, -1] != 0.0 if fields.stop is not None else None
+    stopped = numbers[:, fields.stop_column] != 0.0 if fields.stop is not None else None
     targets = numbers[:, first:last]
     features = np.concatenate([numbers[:, :first], elapsed], axis=1) if fields.seasons else numbers[:, :first]
-    return Samples(features, targets, times, keys, origins, offsets, weights, labels, has_target, planned_stop=stopped)
+    # The last columns; a copy, because a view would keep all columns in memory.
+    upstream = numbers[:, -len(fields.upstream) :].copy() if fields.upstream else None
+    return Samples(
+        features,
+        targets,
+        times,
+        keys,
+        origins,
+        offsets,
+        weights,
+        labels,
+        has_target,
+        planned_stop=stopped,
+        upstream=upstream,
+    )
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
@@ -247,6 +269,8 @@ def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad:
         first = len(fields.features)
         targets = slice(first, first + len(fields.targets))
         fits[:, targets] |= np.isnan(numbers[:, targets])
+    if fields.upstream:
+        fits[:, -len(fields.upstream) :] = True  # a forecast that is no number counts as missing
     gaps = [column for column, field in enumerate(fields.features) if field.has_gaps]
     if gaps and not fits.all():
         fits[:, gaps] |= np.isnan(numbers[:, gaps])
@@ -405,6 +429,7 @@ def fields_from(
     classes: Sequence[str] | None = None,
     classify: bool = False,
     fills_gaps: bool = False,
+    upstream: Sequence[str] = (),
 ) -> Fields:
     """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
 
@@ -428,5 +453,6 @@ def fields_from(
             for name, options in features.items()
             if options.period_s is not None
         ),
+        tuple(Field(name, missing=math.nan) for name in upstream),
         settings.missing_target == "predict",
     )

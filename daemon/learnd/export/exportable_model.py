@@ -62,6 +62,7 @@ class ExportableModel:
     optimizer : a Keras optimizer with the slots of the live model
     state : every variable that `learn` reads or writes, by its name in a checkpoint
     features : names, in the order of the model's inputs
+    gaps : for each feature, whether NaN stands for its mean
     targets : numbers in one target row; 0 if the inputs are their own targets
     classes : number of classes; None unless the task is a classification
     batch_rows : rows in one update of the daemon
@@ -73,6 +74,7 @@ class ExportableModel:
     optimizer: Optimizer
     state: Mapping[str, Variable | TfVariable]
     features: Sequence[str]
+    gaps: Sequence[bool]
     targets: int
     classes: int | None
     batch_rows: int

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from learnd.core.errors import ExportError
 from learnd.core.fsync import fsync, write_text
 from learnd.core.quality import Figures
-from learnd.core.types import IntervalOffsets, Published, Snapshot
+from learnd.core.types import ChosenWeights, IntervalOffsets, Published, Snapshot
 from learnd.export.manifest_schema import FORMAT_VERSION, SCHEMA_ID, Manifest
 
 FILE_NAME = "learnd.json"
@@ -45,6 +45,7 @@ def provenance(snapshot: Snapshot) -> dict[str, Any]:
         },
         "intervals": _intervals(snapshot.intervals),
         "classes": list(snapshot.labels),
+        "weights": _weights(snapshot.chosen),
     }
 
 
@@ -53,6 +54,10 @@ def _intervals(offsets: IntervalOffsets | None) -> dict[str, Any] | None:
         return None
     ends = {"lower": offsets.lower.tolist(), "upper": offsets.upper.tolist()}
     return {"coverage": offsets.coverage, "samples": offsets.samples, **ends}
+
+
+def _weights(chosen: ChosenWeights | None) -> dict[str, Any] | None:
+    return None if chosen is None else {"chosen": chosen.name, "standing_loss": dict(chosen.losses)}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:

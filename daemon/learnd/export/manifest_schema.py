@@ -56,6 +56,8 @@ class Feature(_Part):
     is none."""
     season: Season | None
     """null: a reading, which is a field of the records."""
+    indicator: bool
+    """True: the model has an input that says whether this reading is missing."""
 
 
 class Port(_Part):
@@ -177,6 +179,16 @@ class Intervals(_Part):
     """The same for the upper end."""
 
 
+class ChosenWeights(_Part):
+    """The choice of the weights in this export, among the live and the averaged ones."""
+
+    chosen: str
+    """Their name: `live` or `average`; of the default learner `recent`, `reservoir`, `recent_average` or
+    `reservoir_average`."""
+    standing_loss: dict[str, float]
+    """Loss of each candidate while it stood still, on rows that came after its weights. Empty before 400 rows."""
+
+
 class Parent(_Part):
     """The export that was the newest before this one."""
 
@@ -244,6 +256,8 @@ class Manifest(_Part):
     """The loss function: the name of a Keras loss, the user's own, or "the task's own", which is the squared error in
     standard deviations, or cross-entropy."""
     prequential: Prequential
+    weights: ChosenWeights | None
+    """The choice of the weights in this export. null: there was none, because nothing is averaged."""
     baseline: Literal["last_truth", "last_reading", "class_table", "running_mean"]
     """The naive forecast: the key's last truth, the last reading repeated, the class that most often follows the last
     one (or the most frequent class, if that is better), or the running mean."""

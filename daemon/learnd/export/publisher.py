@@ -15,6 +15,7 @@ import structlog
 from learnd.core.tensors import Array
 from learnd.core.types import Float32Array, FrozenLosses, Snapshot
 from learnd.export import manifest
+from learnd.export.champion import read_champion, write_champion
 from learnd.export.child_process import ChildProcess
 from learnd.export.gate import Refusal, judge, note_refusal
 from learnd.export.request import REQUEST, write_request
@@ -192,13 +193,15 @@ class Exporter:
         except Exception as failure:
             error = str(failure) or type(failure).__name__
             self._versions.discard(number)
+        if not error:
+            self._note_champion(number, snapshot)
         if number in self._versions.numbers():  # true also if only `latest` could not be moved
             if self._uploader is not None:
                 self._uploader.begin(self._versions.path(number))
             self._prune()
         given_up = bool(error) and self._child.killed
         duration_s = self._clock() - started_s
-        losses = self._frozen(snapshot) if not error else None
+        losses = self._frozen(snapshot.probe_inputs, snapshot.weights) if not error else None
         self._outcomes.append(Exported(number, snapshot.samples, duration_s, error, given_up, unavailable, losses))
 
     def _request(self, building: Path, number: int, snapshot: Snapshot) -> None:
@@ -220,15 +223,35 @@ class Exporter:
     def _build(self, building: Path, urgent: bool) -> None:
         self._child.run(building, urgent=urgent)
 
-    def _frozen(self, snapshot: Snapshot) -> FrozenLosses | None:
-        """Return the losses by the published weights; None if they cannot be computed.
+    def champion(self, *, above: int) -> tuple[int, FrozenLosses] | None:
+        """Return the number of the newest export, and its losses, as an earlier process published it.
+
+        Returns None if its weights are unknown or do not fit the model, or if its number is not greater than *above*.
+        """
+        champion = read_champion(self._versions.directory)
+        if champion is None or champion.number <= above or champion.number != self.newest_number():
+            return None
+        losses = self._frozen(champion.example, champion.weights)
+        return None if losses is None else (champion.number, losses)
+
+    def _note_champion(self, number: int, snapshot: Snapshot) -> None:
+        """Write the published weights for the next process. Failing to is logged, and harms nothing else."""
+        if self._freeze is None:
+            return
+        try:
+            write_champion(self._versions.directory, number, snapshot.weights, snapshot.probe_inputs[:1])
+        except OSError as error:
+            log.warning("champion_not_recorded", error=str(error))
+
+    def _frozen(self, x: Float32Array, weights: Sequence[Array]) -> FrozenLosses | None:
+        """Return the losses by published *weights*; None if they cannot be computed. It is tried once on *x*.
 
         Called on the export's thread, because tracing takes half a second, and a large model's weights are copied.
         """
         if self._freeze is None:
             return None
         try:
-            return self._freeze(snapshot.probe_inputs, snapshot.weights)
+            return self._freeze(x, weights)
         except Exception as error:  # for example a user's loss that needs another shape; the export stays published
             text = f"{type(error).__name__}: {error}"  # never empty, so that there is a first line
             log.warning("export_loss_unavailable", error=text.splitlines()[0][:200])

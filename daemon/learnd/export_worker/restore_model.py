@@ -57,6 +57,7 @@ def restore_model(
         optimizer=update.optimizer,
         state={**state, **guard},
         features=tuple(recipe.features),
+        gaps=recipe.gaps,
         targets=recipe.target_count,
         classes=int(network.class_count.numpy()) if network.class_count is not None else None,
         batch_rows=recipe.learning.batch_rows,

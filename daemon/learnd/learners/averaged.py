@@ -8,7 +8,12 @@ import tensorflow as tf
 from learnd.core.protocols import Averager, Evaluated, Network
 from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variable
 from learnd.core.types import Float32Array, Float64Array, FrozenLosses, NamedArrays
+from learnd.learners.replay import ReplayBuffer
+from learnd.learners.standing import Standing
 
+CANDIDATES = ("live", "average")
+"""The weights of a single learner that may be published."""
+AVERAGE = 1
 STATISTICS_ROWS = 512
 """Number of newest rows from which batch statistics are computed: a variance then has 4 % of noise."""
 
@@ -49,6 +54,8 @@ class AveragedModel:
         self._variables = network.served_state()
         x_spec = tf.TensorSpec((None, *network.row_shape), tf.float32)
         specs = [tf.TensorSpec(v.shape, v.dtype) for v in self._variables]
+        self.standing: Standing | None = None
+        """Chooses between live and averaged weights; None: the average is served once there is one."""
         self._answer = tf.function(self._with_state, autograph=False, input_signature=[x_spec, specs])
         x64_spec = tf.TensorSpec((None, *network.row_shape), tf.float64)
         y64_spec = tf.TensorSpec((None, None), tf.float64)
@@ -62,9 +69,38 @@ class AveragedModel:
             return live.losses, live.predictions
         with keras.StatelessScope(state_mapping=self._mapping()):
             predictions = self._network.predict_and_loss(x, y, training=False).predictions
-        ready = self._averager.ready()
+        ready = self._serves_average()
         losses: Tensor = tf.where(ready, self._network.losses_of(predictions, x, y), live.losses)
         return losses, tf.where(ready, predictions, live.predictions)
+
+    def _serves_average(self) -> Tensor:
+        """Return a boolean tensor: True if averaged weights are served, rather than the live ones."""
+        ready = self._averager.ready()
+        if self.standing is None:
+            return ready
+        serves: Tensor = ready & (tf.convert_to_tensor(self.standing.choice) == AVERAGE)
+        return serves
+
+    def make_standing(self, newest: ReplayBuffer) -> Standing | None:
+        """Choose from now on between live and averaged weights, by the *newest* rows; None without averages."""
+        if not self._averages:
+            return None
+        network = self._network
+        variables = [*network.averaged_weights(), *network.statistics()]
+
+        def candidates() -> list[list[Tensor]]:
+            live = [tf.convert_to_tensor(v.value) for v in variables]
+            averages = [average for _, average in self._mapping()]
+            ready = self._averager.ready()
+            return [live, [tf.where(ready, average, own) for average, own in zip(averages, live, strict=True)]]
+
+        def losses(weights: Sequence[tuple[Variable, Tensor]], newest: ReplayBuffer) -> Tensor:
+            x, y, _ = newest.rows()
+            with keras.StatelessScope(state_mapping=list(weights)):
+                return tf.reduce_mean(network.predict_and_loss(x, y, training=False).objective)  # type: ignore[no-any-return]  # TensorFlow has no types
+
+        self.standing = Standing(CANDIDATES, candidates, variables, losses, newest, first=AVERAGE)
+        return self.standing
 
     def pairs(self) -> list[tuple[Variable, Tensor]]:
         """Return pairs of an averaged variable and its average; none without averaging. Traced."""
@@ -119,7 +155,7 @@ class AveragedModel:
         the arrays never change. A test checks that TensorFlow still does this.
         """
         values = [tf.convert_to_tensor(v.value) for v in self._variables]
-        if self._averages and bool(self._averager.ready()):
+        if self._averages and bool(self._serves_average()):
             own = [*(average for _, average in self.pairs()), *map(tf.convert_to_tensor, self._statistics)]
             values[: len(own)] = own
         return tuple(tensor.numpy() for tensor in values)

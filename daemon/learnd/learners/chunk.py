@@ -42,6 +42,7 @@ class Groups:
     weights : float32, shape (g, batch_rows)
     slots : int32, shape (g, batch_rows), the places of the keys; see `learnd.core.types.Samples`
     hold : bool, shape (g,); True: the group is predicted and changes nothing
+    upstream : float64, shape (g, batch_rows, columns), forecasts made upstream, nan: missing; None: all are
     """
 
     x: Float64Array
@@ -49,6 +50,7 @@ class Groups:
     weights: Float32Array
     slots: Int32Array
     hold: BoolArray
+    upstream: Float64Array | None = None
 
     @staticmethod
     def of_single_rows(x: Float64Array, y: Float64Array) -> "Groups":
@@ -92,6 +94,7 @@ class CompiledChunk:
     Parameters
     ----------
     averaged : takes the snapshots
+    upstream : number of columns of forecasts made upstream
     compile : use XLA
     actions : take effect between two calls, at their sample counts
     """
@@ -104,6 +107,7 @@ class CompiledChunk:
         *,
         batch_rows: int,
         targets: int,
+        upstream: int = 0,
         compile: bool = True,
         actions: Actions | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -115,6 +119,7 @@ class CompiledChunk:
         self.groups = max(1, CHUNK_ROWS // batch_rows)
         """Maximum number of groups per call."""
         self.targets = targets
+        self._upstream = upstream
         self.row_shape = network.row_shape
         self._compile = compile
         self.actions = actions if actions is not None else Actions()
@@ -179,12 +184,18 @@ class CompiledChunk:
             tf.constant(self._padded(groups.y)),
             tf.constant(self._padded(groups.weights)),
             tf.constant(self._padded(groups.slots)),
+            tf.constant(self._padded(self._upstream_of(groups))),
             tf.constant(self._padded(groups.hold)),
             tf.constant(self._padded(run_ends(groups.hold)).astype(np.int32)),
             tf.constant(len(groups)),
         )
         outputs = Outputs(*(tensor.numpy()[: len(groups)] for tensor in tensors))
         return outputs, self._clock() - started_s
+
+    def _upstream_of(self, groups: Groups) -> Float64Array:
+        if groups.upstream is not None:
+            return groups.upstream
+        return np.full((len(groups), self.batch_rows, self._upstream), np.nan)
 
     @property
     def retraces(self) -> int:
@@ -206,6 +217,7 @@ class CompiledChunk:
             *(tf.TensorSpec((*rows, *shape), tf.float64) for shape in (self.row_shape, (self.targets,))),
             tf.TensorSpec(rows, tf.float32),
             tf.TensorSpec(rows, tf.int32),
+            tf.TensorSpec((*rows, self._upstream), tf.float64),
             tf.TensorSpec((self.groups,), tf.bool),
             tf.TensorSpec((self.groups,), tf.int32),
             tf.TensorSpec((), tf.int32),
@@ -215,7 +227,15 @@ class CompiledChunk:
         return call.get_concrete_function()
 
     def _chunk(
-        self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, hold: Tensor, run_end: Tensor, count: Tensor
+        self,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor,
+        slots: Tensor,
+        upstream: Tensor,
+        hold: Tensor,
+        run_end: Tensor,
+        count: Tensor,
     ) -> tuple[Tensor, ...]:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self.batch_rows, tf.int64)
@@ -230,14 +250,14 @@ class CompiledChunk:
             snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
             i, _, *learned = tf.while_loop(
                 lambda j, due, *_: (j < tf.where(on_hold, 0, snapshot)) & ~due,
-                lambda j, _, *columns: self._learn(j, (x, y, weights, slots), columns),
+                lambda j, _, *columns: self._learn(j, (x, y, weights, slots, upstream), columns),
                 (i, tf.constant(False), *columns),
             )
             self._update_rows.settle()
             self._averaged.snapshot(self.learned // every > before // every)
             i, *predicted = tf.while_loop(
                 lambda j, *_: j < tf.where(on_hold, end, 0),
-                lambda j, *columns: self._predict(j, (x, y, slots), columns),
+                lambda j, *columns: self._predict(j, (x, y, slots, upstream), columns),
                 (i, *learned),
             )
             return (i, *predicted)
@@ -248,16 +268,14 @@ class CompiledChunk:
     def _learn(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run the update of group *i*."""
         # tf.gather, never x[i:i+1]: that slice has a dynamic bound, and XLA would pad it to the whole chunk.
-        x, y, weights, slots = (tf.gather(rows, i) for rows in chunk)
-        result = self._update_rows(x, y, weights, slots)
+        result = self._update_rows(*(tf.gather(rows, i) for rows in chunk))
         self.learned.assign_add(self.batch_rows)
         i, *written = _write_outputs(i, result, columns)
         return (i, self._update_rows.settle_due(), *written)
 
     def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Predict and evaluate group *i*, without changing a variable."""
-        x, y, slots = (tf.gather(rows, i) for rows in chunk)
-        return _write_outputs(i, self._update_rows.test(x, y, slots), columns)
+        return _write_outputs(i, self._update_rows.test(*(tf.gather(rows, i) for rows in chunk)), columns)
 
 
 def _write_outputs(i: Tensor, result: UpdateResult, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

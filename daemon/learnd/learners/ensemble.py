@@ -5,8 +5,8 @@ drift. The reservoir one replays a uniform choice of all samples, and is better 
 the recent one is clearly better, what the reservoir holds is no longer true: the reservoir then takes over everything
 from the recent network. No drift detector is needed.
 
-Published are the averaged weights of the network whose average stands better, the champion. Experts such as the last
-value exist in the daemon alone: a published model cannot know the last truth.
+Published are the weights of the network, or its average, that predict best while they stand still. Experts such as the
+last value exist in the daemon alone: a published model cannot know the last truth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,14 @@ import tensorflow as tf
 
 from learnd.core.protocols import Network
 from learnd.core.tensors import Tensor, TfVariable, Variable
-from learnd.core.types import MixtureState
+from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
-from learnd.learners.pool import FADING, Mixture, Pool, Sample
+from learnd.learners.pool import Mixture, Pool
+from learnd.learners.replay import ReplayBuffer
+from learnd.learners.standing import Standing
 from learnd.learners.update import UpdateResult, once
+from learnd.learners.weighting import FADING, Sample
 
 DRIFT = 1.2
 """Ratio of the reservoir network's error to the recent one's, at which the reservoir is emptied."""
@@ -33,10 +36,17 @@ class EnsembleUpdate:
     ----------
     recent : the network's own core
     reservoir : a second core; None for a model that is too expensive to learn twice
+    newest : the newest rows, for a model without replay, whose recent member stores none
     """
 
     def __init__(
-        self, network: Network, recent: Member, reservoir: Member | None, linear: LinearMember, pool: Pool
+        self,
+        network: Network,
+        recent: Member,
+        reservoir: Member | None,
+        linear: LinearMember,
+        pool: Pool,
+        newest: ReplayBuffer | None = None,
     ) -> None:
         self._network = network
         self.recent = recent
@@ -51,35 +61,61 @@ class EnsembleUpdate:
         self._emptied_at = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.drifts = tf.Variable(0, dtype=tf.int64, trainable=False)
         """Number of times that the reservoir was emptied."""
+        self._newest = newest
+        newest = newest if newest is not None else recent.replay
+        assert newest is not None
+        self._standing = Standing(
+            [*self._names(), *(f"{name}_average" for name in self._names())],
+            self._candidates,
+            recent.trainable_variables,
+            self._losses_of,
+            newest,
+            first=networks,
+        )
 
     def networks(self) -> list[Member]:
         """Return the members that are networks."""
         return [self.recent] if self.reservoir is None else [self.recent, self.reservoir]
 
-    def reservoir_leads(self) -> Tensor:
-        """Return a boolean tensor: True if the reservoir network's average is the champion."""
-        if self.reservoir is None:
-            return tf.constant(False)  # type: ignore[no-any-return]  # TensorFlow has no types
-        leads: Tensor = self._fading[3] < self._fading[2]
-        return leads
+    def _names(self) -> list[str]:
+        return ["recent"] if self.reservoir is None else ["recent", "reservoir"]
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def choice(self) -> Tensor:
+        """Return the number of the weights that are published, among those of `published_candidates`."""
+        chosen: Tensor = tf.convert_to_tensor(self._standing.choice)
+        return chosen
+
+    def published_candidates(self) -> list[list[Tensor]]:
+        """Return the weights that may be published: the networks' own, then their averages."""
+        own = [[tf.convert_to_tensor(v.value) for v in member.trainable_variables] for member in self.networks()]
+        return [*own, *([average for _, average in member.pairs()] for member in self.networks())]
+
+    def _candidates(self) -> list[list[Tensor]]:
+        return self.published_candidates()
+
+    def _losses_of(self, weights: Sequence[tuple[Variable, Tensor]], newest: ReplayBuffer) -> Tensor:
+        inputs, targets, _ = newest.rows()
+        return self.recent.loss_with(weights, inputs, targets)
+
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate a row, without learning from it."""
         inputs = self._network.core_inputs(x)
         live = [member.answer(inputs) for member in self._members()]
         outputs = tf.concat([*live, *self._averaged_answers(inputs)], axis=0)
-        return self._result(self.pool.predict(Sample(x, y, slots, outputs)))
+        return self._result(self.pool.predict(Sample(x, y, slots, outputs, upstream)))
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate a row, then learn from it."""
         network = self._network
         inputs, targets = network.core_inputs(x), network.core_targets(x, y)
         averaged = self._averaged_answers(inputs)
         live = [member.learn(inputs, targets, weights) for member in self._members()]
-        sample = Sample(x, y, slots, tf.concat([*live, *averaged], axis=0))
+        sample = Sample(x, y, slots, tf.concat([*live, *averaged], axis=0), upstream)
         mixture = self.pool.predict(sample)
         result = self._result(mixture)
         self._follow(self.pool.learn(sample, mixture))
+        if self._newest is not None:
+            self._newest.store(inputs, targets, weights)
         network.observe(x, y)
         return result
 
@@ -90,12 +126,11 @@ class EnsembleUpdate:
         return [member.averaged_answer(inputs) for member in self._members()]
 
     def _result(self, mixture: Mixture) -> UpdateResult:
-        recent = len(self._members())
-        last, leads = recent + len(self.networks()) - 1, self.reservoir_leads()
-        losses, predictions = (
-            tf.where(leads, values[last], values[recent])[None]
-            for values in (mixture.member_losses, mixture.member_predictions)
-        )
+        networks = len(self.networks())
+        # The members' answers are those of the networks, of the linear one, and again of their averages.
+        of_members = [*range(networks), *range(networks + 1, 2 * networks + 1)]
+        chosen = tf.gather(tf.constant(of_members), self.choice())[None]
+        losses, predictions = (tf.gather(v, chosen) for v in (mixture.member_losses, mixture.member_predictions))
         return UpdateResult(mixture.predictions, mixture.losses, losses, mixture.residuals, predictions)
 
     def _follow(self, losses: Tensor) -> None:
@@ -109,14 +144,15 @@ class EnsembleUpdate:
 
     def settle_due(self) -> Tensor:
         """Return a boolean tensor: true if `settle` has to run before the next sample."""
-        due: Tensor = self._network.scales_due() | self._is_stale()
+        due: Tensor = self._network.scales_due() | self._is_stale() | self._standing.due()
         return due
 
     def settle(self) -> None:
-        """Renew the scales, and empty the reservoir, where that is due."""
+        """Renew the scales, empty the reservoir, and choose what is published, where that is due."""
         once(self._network.scales_due(), self._network.renew_scales)
         if (reservoir := self.reservoir) is not None:
             once(self._is_stale(), lambda: self._empty(reservoir))
+        once(self._standing.due(), self._standing.evaluate)
 
     def _is_stale(self) -> Tensor:
         """Return a boolean tensor: true if the reservoir no longer describes the stream."""
@@ -142,8 +178,11 @@ class EnsembleUpdate:
     def mixture(self) -> MixtureState | None:
         """Return the weights of the experts, the champion, and the number of drifts."""
         weights = self.pool.weights().numpy().tolist()
-        champion = "reservoir" if bool(self.reservoir_leads().numpy()) else "recent"
-        return MixtureState(dict(zip(self.pool.names, weights, strict=True)), champion, int(self.drifts.numpy()))
+        return MixtureState(dict(zip(self.pool.names, weights, strict=True)), int(self.drifts.numpy()))
+
+    def chosen(self) -> ChosenWeights:
+        """Return which weights are published, and the losses of all candidates."""
+        return self._standing.state()
 
     def variables(self) -> Mapping[str, TfVariable | Variable]:
         """Return the variables for the checkpoint by name, without the weights and the optimizer of the network."""
@@ -153,11 +192,14 @@ class EnsembleUpdate:
             "emptied_at": self._emptied_at,
             "drifts": self.drifts,
         }
-        parts: dict[str, Member | LinearMember | Pool] = {
+        parts: dict[str, Member | LinearMember | Pool | Standing | ReplayBuffer] = {
+            "standing": self._standing,
             "recent": self.recent,
             "linear": self._linear,
             "pool": self.pool,
         }
+        if self._newest is not None:
+            parts["newest"] = self._newest
         if (reservoir := self.reservoir) is not None:
             parts["reservoir"] = reservoir
             named |= {f"reservoir/weight/{i}": v for i, v in enumerate(reservoir.core.variables)}
@@ -170,7 +212,7 @@ class EnsembleUpdate:
 
 
 class ChampionAverager:
-    """The averager of an ensemble: the averaged weights of the champion, which are published."""
+    """The averager of an ensemble: the weights that predict best while they stand still, which are published."""
 
     every_samples: int | None = None
 
@@ -190,14 +232,13 @@ class ChampionAverager:
         return self._update.recent.ready()
 
     def averages(self) -> Sequence[Tensor] | None:
-        """Return the champion's averages in the order of the weights."""
-        recent = self._update.recent.pairs()
-        reservoir = self._update.reservoir
-        leads = self._update.reservoir_leads()
-        others = recent if reservoir is None else reservoir.pairs()
+        """Return the chosen weights in the order of the weights."""
+        chosen = self._update.choice()
         average_of = {
-            id(variable): tf.where(leads, other, mine)
-            for (variable, mine), (_, other) in zip(recent, others, strict=True)
+            id(variable): tf.gather(tf.stack(values), chosen)
+            for variable, *values in zip(
+                self._update.recent.trainable_variables, *self._update.published_candidates(), strict=True
+            )
         }
         return [average_of.get(id(v), tf.convert_to_tensor(v.value)) for v in self._weights]
 

@@ -99,7 +99,8 @@ def _take(samples: Samples, index: Int64Array, group_hold: BoolArray, *, padded:
     rows = np.where(index == _ABSENT, index[:, :1], index) if padded else index
     weights = np.ones(rows.shape, np.float32) if samples.weights is None else samples.weights[rows]
     slots = np.zeros(rows.shape, np.int32) if samples.slots is None else samples.slots[rows]
-    return Groups(samples.x[rows], samples.y[rows], weights, slots, group_hold)
+    upstream = None if samples.upstream is None else samples.upstream[rows]
+    return Groups(samples.x[rows], samples.y[rows], weights, slots, group_hold, upstream)
 
 
 def _is_plain(rows: Int64Array, count: int) -> bool:

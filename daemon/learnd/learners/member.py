@@ -89,8 +89,10 @@ class Member:
         """Take one step on a row of core *inputs* and *targets*; return its outputs from before the step. Traced."""
         answer = self.answer(inputs) if self._has_training_mode else None
         rows, row_targets, row_weights, count = inputs, targets, weights, tf.constant(1.0)
+        drawn: tuple[Tensor, ...] = ()
         if self.replay is not None:
-            old_inputs, old_targets, old_weights = self.replay.draw()
+            drawn = self.replay.draw()
+            old_inputs, old_targets, old_weights = drawn
             rows, row_targets = tf.concat([inputs, old_inputs], 0), tf.concat([targets, old_targets], 0)
             row_weights = tf.concat([weights, old_weights], 0)
             count += tf.cast(self.replay.drawn - self.replay.missing(), tf.float32)
@@ -103,9 +105,16 @@ class Member:
         self.guard.step(gradients, lambda sound: self.optimizer.apply(sound, variables), ())
         self._average()
         if self.replay is not None:
-            self.replay.store(inputs, targets, weights)
+            self.replay.store(inputs, targets, weights, drawn)
         first: Tensor = tf.gather(outputs, [0])
         return first if answer is None else answer
+
+    def loss_with(self, weights: Sequence[tuple[Variable, Tensor]], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss over rows of core *inputs* and *targets* with other *weights*. Traced."""
+        with keras.StatelessScope(state_mapping=list(weights)):
+            outputs = self.answer(inputs)
+        loss: Tensor = tf.reduce_mean(self._objective(targets, outputs))
+        return loss
 
     def _average(self) -> None:
         share = average_share(self._updates)

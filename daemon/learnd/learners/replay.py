@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from learnd.core.tensors import Tensor, TfVariable
+from learnd.learners.rows import read_rows, write_row
 from learnd.learners.settings import ReplaySettings
 
 
@@ -38,38 +39,60 @@ class ReplayBuffer:
         self._x = tf.Variable(tf.zeros((size, *row_shape), dtype), trainable=False)
         self._y = tf.Variable(tf.zeros((size, targets), dtype), trainable=False)
         self._weights = tf.Variable(tf.zeros((size,)), trainable=False)
-        self._stored = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.stored: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
+        """Number of rows that were ever stored."""
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Draw `drawn` stored samples with repetition: inputs, targets, weights (zero while nothing is stored)."""
-        stored = tf.minimum(self._stored, self._settings.size)
+        stored = tf.minimum(self.stored, self._settings.size)
         picks = self._random(self.drawn, tf.maximum(stored, 1), purpose=0)
-        weights = tf.where(stored > 0, tf.gather(self._weights, picks), 0.0)
-        return tf.gather(self._x, picks), tf.gather(self._y, picks), weights
+        x, y, stored_weights = (read_rows(variable, picks) for variable in (self._x, self._y, self._weights))
+        weights = tf.where(stored > 0, stored_weights, 0.0)
+        return x, y, weights
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all places of the buffer: inputs, targets, weights (zero where nothing is stored)."""
+        stored = tf.range(self._settings.size, dtype=tf.int64) < self.stored
+        weights = tf.where(stored, tf.convert_to_tensor(self._weights), 0.0)
+        return tf.convert_to_tensor(self._x), tf.convert_to_tensor(self._y), weights
 
     def missing(self) -> Tensor:
         """Return the number of empty rows in the result of `draw`."""
-        missing: Tensor = tf.where(self._stored > 0, 0, self.drawn)
+        missing: Tensor = tf.where(self.stored > 0, 0, self.drawn)
         return missing
 
-    def store(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
-        """Offer the rows of one update to the buffer, in order."""
-        tf.while_loop(lambda i: i < self._rows, lambda i: self._store_row(i, x, y, weights), (tf.constant(0),))
+    def store(self, x: Tensor, y: Tensor, weights: Tensor, drawn: tuple[Tensor, ...] = ()) -> None:
+        """Offer the rows of one update to the buffer, in order.
 
-    def _store_row(self, i: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        *drawn* is the result of `draw` in the same update, if there is one.
+        """
+        # Every later row is after the first one, which is after the draw.
+        if self._rows == 1:
+            self._store_row(tf.constant(0), x, y, weights, drawn)
+            return
+        tf.while_loop(lambda i: i < self._rows, lambda i: self._store_row(i, x, y, weights, drawn), (tf.constant(0),))
+
+    def _store_row(self, i: Tensor, x: Tensor, y: Tensor, weights: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
         size = self._settings.size
-        slot = self._stored % size
-        replaces = tf.constant(True)
+        slot = self.stored % size
+        replaces = None
         if self._settings.kind == "reservoir":
-            anywhere = self._random(1, self._stored + 1, purpose=1)[0]
-            full = self._stored >= size
+            anywhere = self._random(1, self.stored + 1, purpose=1)[0]
+            full = self.stored >= size
             slot = tf.where(full, anywhere, slot)
             replaces = slot < size
             slot = tf.minimum(slot, size - 1)
-        for variable, rows in self._with_columns((self._x, x), (self._y, y), (self._weights, weights)):
-            row = tf.where(replaces, tf.gather(rows, i), tf.gather(variable, slot))
-            variable.scatter_nd_update([[slot]], row[None])
-        self._stored.assign_add(1)
+        read = drawn or (None, None, None)
+        pairs = zip(((self._x, x), (self._y, y), (self._weights, weights)), read, strict=True)
+        for (variable, rows), after in pairs:
+            if 0 in tuple(variable.shape):
+                continue  # a reconstruction has no targets, and nothing can be scattered
+            row, reads = tf.gather(rows, i)[None], [] if after is None else [after]
+            if replaces is not None:
+                reads.append(read_rows(variable, slot[None]))
+                row = tf.where(replaces, row, reads[-1])
+            write_row(variable, slot[None], row, *reads)
+        self.stored.assign_add(1)
         return i + 1
 
     def become(self, other: "ReplayBuffer") -> None:
@@ -78,7 +101,7 @@ class ReplayBuffer:
         pairs = ((self._x, other._x), (self._y, other._y), (self._weights, other._weights))
         for mine, theirs in self._with_columns(*pairs):
             mine.scatter_nd_update(rows, tf.convert_to_tensor(theirs))
-        self._stored.assign(tf.minimum(other._stored, other._settings.size))
+        self.stored.assign(tf.minimum(other.stored, other._settings.size))
 
     @staticmethod
     def _with_columns(*pairs: tuple[TfVariable, Tensor]) -> list[tuple[TfVariable, Tensor]]:
@@ -86,7 +109,7 @@ class ReplayBuffer:
         return [pair for pair in pairs if 0 not in tuple(pair[0].shape)]
 
     def _random(self, count: int, below: Tensor, *, purpose: int) -> Tensor:
-        seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self._stored])
+        seed = tf.stack([tf.constant(self._seed * 2 + purpose, tf.int64), self.stored])
         # Scaled from 32 random bits: XLA has no stateless integers with a bound that varies.
         bits = tf.random.stateless_uniform((count,), seed, minval=None, maxval=None, dtype=tf.uint32)
         picks: Tensor = tf.cast(tf.cast(bits, tf.float64) / 2.0**32 * tf.cast(below, tf.float64), tf.int64)
@@ -94,4 +117,4 @@ class ReplayBuffer:
 
     def variables(self) -> Mapping[str, TfVariable]:
         """Return the variables by name, for the checkpoint."""
-        return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self._stored}
+        return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self.stored}

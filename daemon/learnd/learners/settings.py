@@ -125,6 +125,41 @@ class ReplaySettings(Section):
     """Number of replayed samples per new sample."""
 
 
+class ExpertSettings(Section):
+    """Further experts for the mixture of a regression or a forecast."""
+
+    upstream: dict[str, list[str]] = {}
+    """Forecasts of the target that each record brings along, for example of a foundation model: a field, or names, each
+    with its field, or with one field per number of a prediction. An absent field or a null is no forecast."""
+    seasons: list[Annotated[int, Field(ge=2, le=1_000_000)]] = []
+    """Periods of the stream in rows of a key, such as 24 and 168 for hourly rows: the value of one period ago."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a record that hold forecasts, expert by expert."""
+        return tuple(name for fields in self.upstream.values() for name in fields)
+
+    @field_validator("upstream", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {value: [value]}
+        if isinstance(value, dict):
+            return {name: [fields] if isinstance(fields, str) else fields for name, fields in value.items()}
+        return value
+
+    @field_validator("seasons", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return [value] if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "ExpertSettings":
+        if len(set(self.seasons)) < len(self.seasons):
+            raise ValueError("seasons names a period more than once")
+        return self
+
+
 class LearningSettings(Section):
     """The options of all learners, and their properties for the wiring."""
 
@@ -160,6 +195,8 @@ class LearningSettings(Section):
     null: refuse only updates that are not finite."""
     max_refused: Count | None = 100
     """Number of refusals in a row after which the weights are set back to their average. null: never."""
+    experts: ExpertSettings = ExpertSettings()
+    """Further experts for the mixture of the mode `auto`."""
     update: Address | None = None
     """Your own update, `package.module:function`. It is called with model, optimizer, x and y, and returns the loss."""
 
@@ -184,6 +221,8 @@ class LearningSettings(Section):
             values["batch_size"] = self.batch_rows
         if self.replay is not None:
             values["replay"] = {"size": self.replay.size}
+        if self.experts != ExpertSettings():
+            values["experts"] = {"upstream": list(self.experts.upstream), "seasons": self.experts.seasons}
         return values
 
     @field_validator("loss")

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Evaluated, Network
 from learnd.core.tensors import KerasModel, Optimizer, Tensor, Variable
-from learnd.core.types import MixtureState
+from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer
@@ -40,14 +40,15 @@ class UpdateResult(NamedTuple):
 class ChunkUpdate(Protocol):
     """An update inside the compiled chunk. Both methods are traced.
 
-    Shapes: x (rows, *row_shape), y (rows, targets), weights (rows,), slots (rows,) with the places of the keys.
+    Shapes: x (rows, *row_shape), y (rows, targets), weights (rows,), slots (rows,) with the places of the keys,
+    upstream (rows, columns) with forecasts made upstream, nan where they are missing.
     """
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows, without changing a variable."""
         ...
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows, then learn from them."""
         ...
 
@@ -91,7 +92,10 @@ class Update:
         guard: Guard,
         options: UpdateOptions,
         replay: ReplayBuffer | None = None,
+        newest: ReplayBuffer | None = None,
     ) -> None:
+        self._newest = newest
+        self._standing = averaged.make_standing(newest) if newest is not None else None
         self._network = network
         self.optimizer = optimizer
         self._averaged = averaged
@@ -108,14 +112,18 @@ class Update:
         """Return None: one learner answers alone."""
         return None
 
-    def test(self, x: Tensor, y: Tensor, slots: Tensor) -> UpdateResult:
+    def chosen(self) -> ChosenWeights | None:
+        """Return which weights are published; None if there is no choice."""
+        return self._standing.state() if self._standing is not None else None
+
+    def test(self, x: Tensor, y: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
         """Predict and evaluate rows as in serving, without learning from them."""
         result = self._network.predict_and_loss(x, y, training=False)
         losses, predictions = self._averaged.evaluate(x, y, result)
         return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
-    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor) -> UpdateResult:
-        """Predict and evaluate rows, then learn from them. The *slots* of their keys do not matter to one model."""
+    def __call__(self, x: Tensor, y: Tensor, weights: Tensor, slots: Tensor, upstream: Tensor) -> UpdateResult:
+        """Predict and evaluate rows, then learn from them. Neither *slots* nor *upstream* matter to one model."""
         return self.learn(x, y, weights)
 
     def learn(self, x: Tensor, y: Tensor, weights: Tensor, *, observe: bool = True) -> UpdateResult:
@@ -137,15 +145,20 @@ class Update:
             network.observe(x, y)
         if self._replay is not None:
             self._replay.store(x, y, weights)
+        if self._newest is not None:
+            self._newest.store(x, y, weights)
         return UpdateResult(result.predictions, result.losses, losses, result.residuals, predictions)
 
     def settle_due(self) -> Tensor:
-        """Return a boolean tensor: true if the scales have to be renewed before the next rows."""
-        return self._network.scales_due()
+        """Return a boolean tensor: true if the scales or the choice have to be renewed before the next rows."""
+        due = self._network.scales_due()
+        return due if self._standing is None else due | self._standing.due()
 
     def settle(self) -> None:
-        """Renew the scales if that is due."""
+        """Renew the scales, and the choice of what is published, if that is due."""
         once(self._network.scales_due(), self._network.renew_scales)
+        if self._standing is not None:
+            once(self._standing.due(), self._standing.evaluate)
 
     def _with_replayed(self, x: Tensor, y: Tensor, weights: Tensor) -> Rows:
         """Return the new rows, followed by the replayed ones."""

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from learnd.core.quality import Figures
 from learnd.core.reasons import FAULTS, RejectReason, SkipReason
-from learnd.core.types import Batch, MixtureState, PrequentialScores, StepResult, TopicPartition
+from learnd.core.types import Batch, ChosenWeights, MixtureState, PrequentialScores, StepResult, TopicPartition
 
 
 class Metrics:
@@ -70,8 +70,11 @@ class Metrics:
         self._expert_weight = self._gauge(
             "expert_weight", "Share of each expert in the prediction; absent for a single learner.", ("expert",)
         )
-        self._champion = self._gauge(
-            "champion", "1 for the network whose average is published; absent for a single learner.", ("network",)
+        self._chosen = self._gauge(
+            "chosen_weights", "1 for the weights that the next export has; absent without averaging.", ("weights",)
+        )
+        self._standing_loss = self._gauge(
+            "standing_loss", "Loss of weights on rows that came after them; absent before 400 rows.", ("weights",)
         )
         self.model_samples = self._gauge("model_samples", "Samples that the model has learned, all runs included.")
         loss = self._gauge(
@@ -184,11 +187,15 @@ class Metrics:
         self._build.labels(name, version, tensorflow).set(1)
 
     def set_mixture(self, mixture: MixtureState) -> None:
-        """Show the weights of the experts, and whose average is published."""
+        """Show the weights of the experts."""
         for expert, weight in mixture.weights.items():
             self._expert_weight.labels(expert).set(weight)
-        for network in ("recent", "reservoir"):
-            self._champion.labels(network).set(network == mixture.champion)
+
+    def set_chosen(self, chosen: ChosenWeights) -> None:
+        """Show which weights are published, and the losses of all candidates."""
+        for name, loss in chosen.losses.items():
+            self._standing_loss.labels(name).set(loss)
+            self._chosen.labels(name).set(name == chosen.name)
 
     def observe(self, batch: Batch, result: StepResult, scores: PrequentialScores, *, model_samples: int) -> None:
         """Count one batch, after which the model has learned *model_samples* in its life."""

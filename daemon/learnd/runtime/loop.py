@@ -264,6 +264,7 @@ class Pipeline:
             self.publishing.published(),
             self.evaluator.quality(),
             self.intervals.offsets(),
+            model.chosen(),
         )
 
     def _flush(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from learnd.core.types import ChosenWeights
 from learnd.observability.metrics import Metrics
 from learnd.runtime.trained_model import TrainedModel
 
@@ -23,6 +24,7 @@ class ModelEvents:
         self._metrics = metrics
         self._classes = 0
         self._refused = self._rollbacks = self._drifts = 0
+        self._chosen = ""
         self._clock = clock
         self._next_s = 0.0
 
@@ -33,6 +35,8 @@ class ModelEvents:
         self._metrics.classes.set(self._classes)
         mixture = self._model.mixture()
         self._drifts = mixture.drifts if mixture is not None else 0
+        chosen = self._model.chosen()
+        self._chosen = chosen.name if chosen is not None else ""
 
     def note(self, samples: int) -> bool:
         """Log and count the changes; return whether the model has a new class."""
@@ -56,9 +60,12 @@ class ModelEvents:
         if self._clock() < self._next_s:
             return
         self._next_s = self._clock() + MIXTURE_EVERY_S
-        mixture = self._model.mixture()
+        mixture, chosen = self._model.mixture(), self._model.chosen()
+        if chosen is not None:
+            self._note_choice(chosen, samples)
         if mixture is None:
-            self._next_s = math.inf
+            if chosen is None:
+                self._next_s = math.inf
             return
         self._metrics.set_mixture(mixture)
         if mixture.drifts > self._drifts:
@@ -70,3 +77,10 @@ class ModelEvents:
                 note="recent samples contradict older ones, so the older ones are no longer replayed",
             )
             self._drifts = mixture.drifts
+
+    def _note_choice(self, chosen: ChosenWeights, samples: int) -> None:
+        self._metrics.set_chosen(chosen)
+        if chosen.name != self._chosen:
+            losses = {name: round(loss, 6) for name, loss in chosen.losses.items()}
+            log.info("weights_chosen", weights=chosen.name, before=self._chosen, losses=losses, samples=samples)
+            self._chosen = chosen.name

@@ -51,6 +51,10 @@ class Publishing:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
         self._exports_before = exports_before
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
+        champion = self.exporter.champion(above=exports_before)
+        if champion is not None:
+            self._forward.begin(*champion)
+            log.info("champion_restored", number=champion[0], note="the gate compares the next exports with it")
 
     def observe(self, result: StepResult, compared: Compared | None = None) -> None:
         """Evaluate the newest export on the samples of *result*, which arrived after it."""

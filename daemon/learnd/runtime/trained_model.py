@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from learnd.core.protocols import Learner
 from learnd.core.tensors import Array
-from learnd.core.types import MixtureState
+from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.averaged import AveragedModel
 
 
@@ -20,6 +20,7 @@ class TrainedModel:
     weights : returns the served state by its names in a checkpoint, with averaged weights; the arrays never change
     continuation : returns the arrays that an export needs, besides weights, for further training; they never change
     mixture : returns the state of the mixture of experts; None for a single learner
+    chosen : returns which weights are published; None if there is no choice
     retraces : returns the number of unexpected compilations of the update
     """
 
@@ -30,4 +31,5 @@ class TrainedModel:
     weights: Callable[[], Mapping[str, Array]]
     continuation: Callable[[], Mapping[str, Array]]
     mixture: Callable[[], MixtureState | None]
+    chosen: Callable[[], ChosenWeights | None]
     retraces: Callable[[], int]

@@ -30,7 +30,9 @@ class ClassificationNetwork(TaskNetwork):
         self._single = spec.single
         self._probabilities = spec.probabilities
         self._custom_loss = spec.loss
-        self.inputs_scaler = scaler(spec.reading_shape, online=spec.scale_inputs, name="inputs")
+        self.inputs_scaler = scaler(
+            spec.reading_shape, online=spec.scale_inputs, name="inputs", indicators=spec.indicators
+        )
         self.class_count = self.add_weight(
             name="known_classes",
             shape=(),

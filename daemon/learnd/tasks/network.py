@@ -43,6 +43,7 @@ class NetworkSpec:
     single : the core gives one number for two classes
     frozen : variables that are never trained
     seasons : lengths in seconds of the periods of the seasonal inputs, which are the last columns of an input
+    indicators : numbers of the features whose missing readings the core is told of
     """
 
     row_shape: tuple[int, ...]
@@ -54,6 +55,7 @@ class NetworkSpec:
     probabilities: bool = False
     single: bool = False
     frozen: Sequence[Variable] = ()
+    indicators: Sequence[int] = ()
     seasons: Sequence[float] = ()
 
     @property
@@ -265,9 +267,12 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         return any(_has_training_mode(layer) for layer in flat_layers(self.core))
 
 
-def scaler(shape: tuple[int, ...], *, online: bool, name: str) -> Scaler:
-    """Return a standardiser of inputs, or a layer that does not scale."""
-    return OnlineStandardizer(shape, name=name) if online else Unscaled(name=name)
+def scaler(shape: tuple[int, ...], *, online: bool, name: str, indicators: Sequence[int] = ()) -> Scaler:
+    """Return a standardiser, or a layer that only converts to float32.
+
+    A standardiser adds a column for each of *indicators*, numbers of features: 1 where the reading is missing.
+    """
+    return OnlineStandardizer(shape, name=name, indicators=indicators) if online else Unscaled(name=name)
 
 
 def target_scaler(shape: tuple[int, ...], *, online: bool, name: str) -> TargetStandardizer:

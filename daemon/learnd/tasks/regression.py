@@ -15,7 +15,9 @@ class RegressionNetwork(TaskNetwork):
 
     def __init__(self, core: KerasModel, spec: NetworkSpec) -> None:
         super().__init__(core, spec)
-        self.inputs_scaler = scaler(spec.reading_shape, online=spec.scale_inputs, name="inputs")
+        self.inputs_scaler = scaler(
+            spec.reading_shape, online=spec.scale_inputs, name="inputs", indicators=spec.indicators
+        )
         self.target_scaler = target_scaler((spec.outputs,), online=spec.scale_target, name="target")
         self.complete()
 

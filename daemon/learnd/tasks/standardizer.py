@@ -48,12 +48,17 @@ class OnlineStandardizer(_Float64Layer):
     The running moments are float64, and so is the difference from the centre if the input is: a reading of 1e9 +- 10
     would vanish in float32. Serving uses float32 copies. An element has no spread until it has had two different
     values: until then it standardises to 0, and is restored to its centre. So does a missing value (nan).
+
+    Parameters
+    ----------
+    indicators : numbers of the features with an indicator, a further column that is 1 where the value is missing
     """
 
     soft = SOFT
 
-    def __init__(self, shape: tuple[int, ...], *, name: str) -> None:
+    def __init__(self, shape: tuple[int, ...], *, name: str, indicators: Sequence[int] = ()) -> None:
         super().__init__(name=name)
+        self._indicators = tuple(indicators)
         # One variable for all moments, because each variable adds two microseconds to a call.
         self._ring = self._weight("ring", (RING_ROWS, *shape), "float64")
         self._rows = self._weight("rows", (), "float64")
@@ -73,7 +78,12 @@ class OnlineStandardizer(_Float64Layer):
 
     def call(self, x: Tensor) -> Tensor:
         """Standardise raw inputs *x*, float32 or float64, shape (n, *shape); return float32, softly limited."""
-        return _softly_limited(self.standardised(x), self.soft)
+        limited = _softly_limited(self.standardised(x), self.soft)
+        if not self._indicators:
+            return limited
+        missing = tf.math.is_nan(tf.gather(x, self._indicators, axis=-1))
+        with_indicators: Tensor = tf.concat([limited, tf.cast(missing, tf.float32)], axis=-1)
+        return with_indicators
 
     def standardised(self, x: Tensor) -> Tensor:
         """Standardise raw *x*, float32 or float64, shape (n, *shape), without a limit; return float32."""
@@ -110,7 +120,11 @@ class OnlineStandardizer(_Float64Layer):
         limited: Tensor = (
             keras.ops.clip(z, -self.soft, self.soft) + keras.ops.log(1.0 + above) - keras.ops.log(1.0 + below)
         )
-        return limited
+        if not self._indicators:
+            return limited
+        missing = keras.ops.isnan(keras.ops.take(x, list(self._indicators), axis=-1))
+        both: Tensor = keras.ops.concatenate([limited, keras.ops.cast(missing, "float32")], axis=-1)
+        return both
 
     def symbolic_restore(self, z: Tensor) -> Tensor:
         """Return `restore` as one of Keras' own layers, with the current scales as constants."""

@@ -34,6 +34,8 @@ class Windows:
     - after a gap longer than *max_gap_s*, the window fills again, so that no window spans the gap;
     - readings of keys beyond the first *max_keys* are skipped.
 
+    *upstream* forecasts are those of the window's newest reading, which were made before the readings after it.
+
     The result does not depend on how the stream was cut into batches.
     """
 
@@ -48,9 +50,12 @@ class Windows:
         max_gap_s: float | None,
         drop_duplicates: bool,
         max_keys: int,
+        upstream: int = 0,
     ) -> None:
         self._window = window
         self._features = features
+        # With a horizon, a window's forecasts arrive before its sample, so they wait next to the readings.
+        self._columns = features + (upstream if horizon else 0)
         self._readings = features if readings is None else readings
         self._targets = self._readings * horizon if horizon else targets
         self._horizon = horizon
@@ -68,7 +73,10 @@ class Windows:
         if not len(samples):
             x = np.empty((0, self._window, self._features), np.float64)
             return Transformed(replace(samples, x=x, y=np.empty((0, self._targets), np.float64)))
-        spans = np.empty((len(samples), self._span, self._features), np.float64)
+        readings = samples.x
+        if self._columns > self._features and samples.upstream is not None:
+            readings = np.concatenate([samples.x, samples.upstream], axis=1)
+        spans = np.empty((len(samples), self._span, self._columns), np.float64)
         ready = np.zeros(len(samples), bool)
         skipped: Counter[SkipReason] = Counter()
         for key, rows in _rows_by_key(samples.keys).items():
@@ -77,20 +85,23 @@ class Windows:
                 if len(self._series) >= self._max_keys:
                     skipped[SkipReason.TOO_MANY_KEYS] += len(rows)
                     continue
-                series = self._series[key] = _Series(np.zeros((self._depth, self._features), np.float64))
+                series = self._series[key] = _Series(np.zeros((self._depth, self._columns), np.float64))
             fresh = self._in_time(series, samples.times_s[rows])
             skipped[SkipReason.DUPLICATE_TIME] += len(rows) - int(fresh.sum())
             rows = rows[fresh]
             if len(rows):
-                filled = self._cut(series, samples.x[rows], samples.times_s[rows], rows, spans)
+                filled = self._cut(series, readings[rows], samples.times_s[rows], rows, spans)
                 ready[rows[filled]] = True
                 skipped[SkipReason.WINDOW_FILLING] += len(rows) - int(filled.sum())
         samples = samples.take(ready)
         whole = spans[ready]
         learned = replace(samples, x=whole)
         if self._horizon:
+            features = self._features
             ahead = whole[:, self._window :, : self._readings].reshape(len(whole), self._targets)
-            learned = replace(samples, x=np.ascontiguousarray(whole[:, : self._window]), y=ahead)
+            x = np.ascontiguousarray(whole[:, : self._window, :features])
+            upstream = whole[:, self._window - 1, features:].copy() if self._columns > features else None
+            learned = replace(samples, x=x, y=ahead, upstream=upstream)
         return Transformed(learned, skipped=+skipped)
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
@@ -126,7 +137,7 @@ class Windows:
     def state(self) -> State:
         """Return the state of all series, as columns."""
         series = list(self._series.values())
-        shape = (len(series), self._depth, self._features)
+        shape = (len(series), self._depth, self._columns)
         return {
             "keys": list(self._series),
             "history": np.array([s.history for s in series], np.float64).reshape(shape),

@@ -1,5 +1,6 @@
 """The wiring of the ensemble that ``learning.mode: auto`` learns with."""
 
+from dataclasses import replace
 from math import prod
 
 import tensorflow as tf
@@ -7,13 +8,16 @@ import tensorflow as tf
 from learnd.config.settings import Settings
 from learnd.core.tensors import KerasModel
 from learnd.core.types import KEY_SLOTS
+from learnd.learners.class_pool import ClassPool
 from learnd.learners.ensemble import EnsembleUpdate
+from learnd.learners.further_experts import FurtherSpec
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
 from learnd.learners.optimizer import make_optimizer
-from learnd.learners.pool import ClassPool, NumberPool, Pool
+from learnd.learners.pool import NumberPool, Pool
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import OptimizerSettings, ReplaySettings
+from learnd.learners.standing import newest_rows
 from learnd.models.assembly import make_core
 from learnd.wiring.model import Model, make_optimizer_for
 
@@ -61,7 +65,10 @@ def make_ensemble(model: Model, settings: Settings) -> EnsembleUpdate:
         reservoir = member(make_core(settings.model, model.spec).model, own=False, replay=_RESERVOIR)
     linear = LinearMember(prod(inputs), network.outputs_per_row, network.objective)
     names = ["recent", *(["reservoir"] if replays else []), "linear"]
-    return EnsembleUpdate(network, recent, reservoir, linear, _pool(model, settings, names))
+    newest = None
+    if not replays:
+        newest = newest_rows(tuple(inputs), settings.target_count, rows=1, dtype="float32")
+    return EnsembleUpdate(network, recent, reservoir, linear, _pool(model, settings, names), newest)
 
 
 def _pool(model: Model, settings: Settings, names: list[str]) -> Pool:
@@ -69,11 +76,17 @@ def _pool(model: Model, settings: Settings, names: list[str]) -> Pool:
     keys = KEY_SLOTS if settings.decode.key is not None else 1
     if task.has_classes:
         return ClassPool(model.network, members, keys=keys)
+    corrected, horizon = task.steps_ahead <= 1, task.steps_ahead
+    further = FurtherSpec(corrected=corrected, horizon=horizon, keys=keys)
+    experts = settings.learning.experts
+    seasons = [replace(further, periods=experts.seasons)] if experts.seasons else []
+    upstream = [replace(further, upstream=name, column=i) for i, name in enumerate(experts.upstream)]
     return NumberPool(
         model.network,
         members,
-        corrected=task.steps_ahead <= 1,
-        last_in_window=task.steps_ahead > 0,
-        horizon=task.steps_ahead,
+        corrected=corrected,
+        last_in_window=horizon > 0,
+        horizon=horizon,
         keys=keys,
+        further=[*seasons, *upstream],
     )

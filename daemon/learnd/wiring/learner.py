@@ -19,6 +19,7 @@ from learnd.learners.chunk import CompiledChunk
 from learnd.learners.ensemble import ChampionAverager, EnsembleUpdate
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner
+from learnd.learners.standing import newest_rows
 from learnd.learners.update import Update
 from learnd.runtime.trained_model import TrainedModel
 from learnd.transforms.labels import Labels
@@ -113,6 +114,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         averaged,
         batch_rows=learning.batch_rows,
         targets=targets,
+        upstream=len(learning.experts.fields),
         compile=learning.compile,
         actions=actions,
     )
@@ -142,6 +144,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         weights=lambda: dict(zip(served_names, averaged.weights(), strict=True)),
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
         mixture=update.mixture,
+        chosen=update.chosen,
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
@@ -163,9 +166,15 @@ def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedMode
             targets=settings.target_count,
             seed=settings.seed,
         )
-    update = make_update(model, learning, averaged, replay)
+    newest = None
+    if settings.averaging.averages:
+        rows = learning.batch_rows
+        newest = newest_rows(network.row_shape, settings.target_count, rows=rows, dtype="float64")
+    update = make_update(model, learning, averaged, replay, newest)
     owners: dict[str, _Owner] = {"averager": averager, "averaged": averaged, "guard": update.guard}
-    return update, averaged, owners if replay is None else {**owners, "replay": replay}
+    optional = {"replay": replay, "newest": newest, "standing": averaged.standing}
+    owners |= {name: part for name, part in optional.items() if part is not None}
+    return update, averaged, owners
 
 
 def _make_mixture(model: Model, settings: Settings) -> tuple[EnsembleUpdate, AveragedModel, Mapping[str, _Owner]]:

@@ -85,7 +85,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     keras.utils.set_random_seed(recipe.seed)
     seasons = [season.period_s for season in recipe.seasons]
     spec = CoreSpec(
-        (*row_shape[:-1], row_shape[-1] + len(seasons)),  # sine and cosine
+        (*row_shape[:-1], row_shape[-1] + len(recipe.indicators) + len(seasons)),  # sine and cosine: one more
         recipe.output_count,
         seed=recipe.seed,
         unroll=unroll,
@@ -112,6 +112,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             single=classify and core.outputs == 1,
             frozen=frozen.variables if thaw_at is None else (),
             seasons=seasons,
+            indicators=recipe.indicators,
         ),
     )
     if origin is not None:
@@ -218,9 +219,15 @@ def make_optimizer_for(model: Model, settings: OptimizerSettings | None) -> Opti
 
 
 def make_update(
-    model: Model, learning: AnyLearner, averaged: AveragedModel, replay: ReplayBuffer | None = None
+    model: Model,
+    learning: AnyLearner,
+    averaged: AveragedModel,
+    replay: ReplayBuffer | None = None,
+    newest: ReplayBuffer | None = None,
 ) -> Update:
     """Return the configured update of the model, with its optimizer and its guard.
+
+    With a buffer for the *newest* rows, it chooses between live and averaged weights.
 
     Raises
     ------
@@ -236,7 +243,7 @@ def make_update(
         custom=load_object(learning.update, "learning.update") if learning.update is not None else None,
     )
     guard = Guard(model.network, averaged, max_step=learning.max_step, max_refused=learning.max_refused)
-    return Update(model.network, optimizer, averaged, guard, options, replay)
+    return Update(model.network, optimizer, averaged, guard, options, replay, newest)
 
 
 def layer_rates(model: Model, rates: Mapping[str, float]) -> list[tuple[Variable, float]]:

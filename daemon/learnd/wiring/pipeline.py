@@ -243,6 +243,7 @@ def describe(settings: Settings) -> Mapping[str, object]:
                 "max": feature.max,
                 "missing": _missing(feature, fills_gaps=settings.fills_gaps),
                 "season": _season(seasons.get(name), settings.decode),
+                "indicator": feature.indicator,
             }
             for name, feature in settings.features.items()
         ],

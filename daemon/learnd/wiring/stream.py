@@ -52,6 +52,7 @@ def _fields(settings: Settings) -> Fields:
         classes=settings.task.fixed_classes,
         classify=settings.task.has_classes,
         fills_gaps=settings.fills_gaps,
+        upstream=settings.learning.experts.fields,
     )
 
 
@@ -73,6 +74,7 @@ def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
             max_gap_s=task.max_gap_s,
             drop_duplicates=drop_duplicates,
             max_keys=task.max_keys,
+            upstream=len(settings.learning.experts.fields),
         )
     if labels is not None:
         parts["labels"] = labels

@@ -9,8 +9,9 @@ The folder contains no code of learnd or Keras. The signatures, by name:
 ``learn``
     from ``x``, like ``inputs``, and ``y`` of shape (n, targets) to ``loss``: takes one step of the daemon's own update,
     and returns the mean loss of the rows before the step. A class is given as its number, and must be known to the
-    export. There is no ``y`` if the inputs are their own targets. No rows, or a number that is not finite, are an
-    error, and nothing is learned then.
+    export. There is no ``y`` if the inputs are their own targets. NaN stands for the mean of a feature whose missing
+    readings the daemon takes for it. No rows, or any other number that is not finite, are an error, and nothing is
+    learned then.
 ``weights``
     from nothing to every variable by name
 ``save``, ``restore``
@@ -64,6 +65,7 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         self._network = model.network
         self._learn_rows = model.learn
         self._arguments = list(argument_names(model.features).values())
+        self._gaps = np.array(model.gaps, np.bool_)
         self._targets = model.targets
         self._classes = model.classes
         self._names, self.state = model.state_variables()
@@ -92,11 +94,16 @@ class LearningModule(tf.Module):  # type: ignore[misc]  # TensorFlow has no type
         return dict(self._network.call(tf.stack([columns[name] for name in self._arguments], axis=-1)))
 
     def _learn(self, x: Tensor, y: Tensor) -> NamedTensors:
+        gap = tf.constant(self._gaps) & tf.math.is_nan(x)
+        # As in the daemon, a row needs one reading at least.
+        axes = list(range(1, 1 + len(self._network.row_shape)))
+        has_reading = tf.reduce_any(tf.math.is_finite(x), axis=axes, keepdims=True)
+        present = tf.where(gap & has_reading, tf.zeros_like(x), x)
         # The update refuses such rows, but the scales observe them: one row that is not finite, or a batch without
         # rows, would make the scales NaN for good.
         checks = [
             tf.debugging.assert_positive(tf.shape(x)[0], message="x holds no row"),
-            tf.debugging.assert_all_finite(x, "x holds a number that is not finite; nothing was learned"),
+            tf.debugging.assert_all_finite(present, "x holds a number that is not finite; nothing was learned"),
             tf.debugging.assert_all_finite(y, "y holds a number that is not finite; nothing was learned"),
         ]
         if self._classes is not None:

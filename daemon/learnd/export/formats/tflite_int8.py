@@ -21,7 +21,9 @@ _SEASONS = {"SIN", "COS", "CONCATENATION"}
 """Operators that make sine and cosine of a seasonal input. In int8 a day would have 256 moments."""
 _SCORE = {"SQUARED_DIFFERENCE", "MEAN"}
 """Operators between an answer, the input and the score. In int8 no score could exceed those of the calibration rows."""
-_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SEASONS | _SCORE
+_INDICATORS = {"CAST", "CONCATENATION", "GATHER"}
+"""Operators of the indicators of missing readings."""
+_EDGE_OPERATORS = _SCALING | _SOFT_LIMIT | _SEASONS | _SCORE | _INDICATORS
 
 
 class Int8Format(TFLiteFormat):
