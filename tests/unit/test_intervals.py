@@ -113,6 +113,18 @@ def test_one_absurd_truth_hardly_widens_the_interval() -> None:
     assert widths[1] < 1.3 * widths[0]
 
 
+@pytest.mark.parametrize("row", [0, 1, 9])
+def test_an_absurd_truth_at_the_start_is_soon_forgotten(row: int) -> None:
+    """From sample 200 on, intervals are nearly those without it."""
+    noise = _noise("normal")[:600, :1]
+    plain = _bounds(ConformalIntervals(0.9, 1), _result(noise))
+    spoilt = noise.copy()
+    spoilt[row] = 1e6
+    wide = _bounds(ConformalIntervals(0.9, 1), _result(spoilt))
+    widths = [(b.upper - b.lower)[200:].mean() for b in (plain, wide)]
+    assert widths[1] < 1.3 * widths[0]
+
+
 def test_an_interval_comes_from_earlier_samples_only() -> None:
     """Another truth changes no interval up to its own sample, and some after it."""
     noise = _noise("normal")[:600, :2]
