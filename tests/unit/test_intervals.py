@@ -193,9 +193,16 @@ def test_another_coverage_after_a_restart_keeps_the_size_of_the_errors() -> None
 
 def test_a_prediction_that_is_not_finite_spoils_nothing() -> None:
     errors = np.random.default_rng(4).normal(size=(400, 1))
-    errors[100] = np.nan
-    bounds = _bounds(ConformalIntervals(0.9, 1), _result(errors))
-    assert np.isfinite(bounds.lower[101:]).all()
+    result = _result(errors)
+    predictions = result.predictions.copy()
+    predictions[100], predictions[200] = np.nan, np.inf
+    spoilt = ConformalIntervals(0.9, 1)(replace(result, predictions=predictions))
+    assert spoilt.bounds is not None
+    assert np.isfinite(spoilt.bounds.lower[201:]).all()
+    evaluation = Evaluation(EvaluationSpec("targets", "last_truth", 1))
+    with np.errstate(invalid="raise"):
+        evaluation.observe(spoilt)
+    assert 0.8 < evaluation.quality().total.measures["interval_coverage"] < 0.97
 
 
 def test_offsets_are_those_of_averaged_predictions() -> None:
