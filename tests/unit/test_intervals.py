@@ -113,6 +113,18 @@ def test_one_absurd_truth_hardly_widens_the_interval() -> None:
     assert widths[1] < 1.3 * widths[0]
 
 
+@pytest.mark.parametrize("row", [0, 1, 9])
+def test_an_absurd_truth_at_the_start_is_soon_forgotten(row: int) -> None:
+    """From sample 200 on, intervals are nearly those without it."""
+    noise = _noise("normal")[:600, :1]
+    plain = _bounds(ConformalIntervals(0.9, 1), _result(noise))
+    spoilt = noise.copy()
+    spoilt[row] = 1e6
+    wide = _bounds(ConformalIntervals(0.9, 1), _result(spoilt))
+    widths = [(b.upper - b.lower)[200:].mean() for b in (plain, wide)]
+    assert widths[1] < 1.3 * widths[0]
+
+
 def test_an_interval_comes_from_earlier_samples_only() -> None:
     """Another truth changes no interval up to its own sample, and some after it."""
     noise = _noise("normal")[:600, :2]
@@ -181,9 +193,16 @@ def test_another_coverage_after_a_restart_keeps_the_size_of_the_errors() -> None
 
 def test_a_prediction_that_is_not_finite_spoils_nothing() -> None:
     errors = np.random.default_rng(4).normal(size=(400, 1))
-    errors[100] = np.nan
-    bounds = _bounds(ConformalIntervals(0.9, 1), _result(errors))
-    assert np.isfinite(bounds.lower[101:]).all()
+    result = _result(errors)
+    predictions = result.predictions.copy()
+    predictions[100], predictions[200] = np.nan, np.inf
+    spoilt = ConformalIntervals(0.9, 1)(replace(result, predictions=predictions))
+    assert spoilt.bounds is not None
+    assert np.isfinite(spoilt.bounds.lower[201:]).all()
+    evaluation = Evaluation(EvaluationSpec("targets", "last_truth", 1))
+    with np.errstate(invalid="raise"):
+        evaluation.observe(spoilt)
+    assert 0.8 < evaluation.quality().total.measures["interval_coverage"] < 0.97
 
 
 def test_offsets_are_those_of_averaged_predictions() -> None:

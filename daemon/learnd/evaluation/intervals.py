@@ -29,6 +29,11 @@ _OUTLIER = 10.0
 """A larger error counts as this many times the size of the errors."""
 _GROWTH = 100.0
 """The same where half of a block are larger, as when a machine wakes up: this many times as much."""
+_YOUNG = 320
+"""Number of samples during which a block of errors ten times nearer to each other than the size begins again: an absurd
+first truth would take 1300 samples to be forgotten."""
+_FEW = 8
+"""Smallest such block: two errors are near each other by chance."""
 _MEAN_OF_NORMAL = math.sqrt(2.0 / math.pi)
 """The mean absolute value of a standard normal distribution."""
 
@@ -144,6 +149,19 @@ class ConformalIntervals:
         if self._samples:  # one error has no mean: without this the second sample would have an interval without width
             self._centre += share * np.add.reduce(errors, axis=0) / count
         size += share * (np.add.reduce(distances, axis=0) / count - size)
+        if _FEW <= self._samples <= _YOUNG:
+            self._begin_again(errors - share * np.add.reduce(errors, axis=0) / count)
+
+    def _begin_again(self, errors: Float64Array) -> None:
+        """Take centre and size from one block of errors from the centre, where these are far nearer to each other."""
+        mean = np.add.reduce(errors, axis=0) / len(errors)
+        span = np.maximum.reduce(errors, axis=0) - np.minimum.reduce(errors, axis=0)
+        replaced = (span > 0.0) & (span < self._size / _OUTLIER)
+        if replaced.any():
+            near = np.add.reduce(np.abs(errors - mean), axis=0) / len(errors)
+            self._centre += np.where(replaced, mean, 0.0)
+            np.copyto(self._size, near, where=replaced)
+            np.copyto(self._ends, self._distance, where=replaced)
 
     def offsets(self) -> IntervalOffsets | None:
         """Return the distances of the present interval around averaged predictions; None before the first truth."""

@@ -149,10 +149,12 @@ class NumberEvaluation:
         for i, (lower, upper) in enumerate(pairs):
             low, high = self.measure.evaluated(lower), self.measure.evaluated(upper)
             rows[:, 2 * i] = (low <= truth) & (truth <= high)
-            rows[:, 2 * i + 1] = high - low
+            with np.errstate(invalid="ignore"):  # infinity less infinity
+                rows[:, 2 * i + 1] = high - low
         rows[:, 4] = 1.0
-        if np.isnan(rows[0, 1]).any() or np.isnan(rows[-1, 1]).any():
-            rows[np.isnan(rows[:, 1]).any(axis=1)] = 0.0  # before the first truth
+        unknown = ~np.isfinite(rows[:, 1] + rows[:, 3]).all(axis=1)
+        if unknown.any():  # before the first truth, and around a prediction that is not finite
+            rows[unknown] = 0.0
 
     @staticmethod
     def _naive_errors(forecasts: Float64Array, truth: Float64Array, known: npt.NDArray[np.bool_]) -> Float64Array:

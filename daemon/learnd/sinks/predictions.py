@@ -10,7 +10,7 @@ import numpy as np
 
 from learnd.core.kinds import EvaluatedOn
 from learnd.core.protocols import Predictions
-from learnd.core.types import State, StepResult
+from learnd.core.types import BoolArray, Float64Array, State, StepResult
 from learnd.sinks.files import LinesFile, log_dropped
 from learnd.sinks.topics import TopicSink
 
@@ -67,19 +67,17 @@ class Lines:
         names, samples = self._names(), result.samples
         width = len(names)
         truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
-        rows = zip(
-            result.predictions[:, -width:].tolist(),
-            _bounds(result, names),
-            truth.tolist(),
-            result.with_target().tolist(),
-            strict=True,
-        )
-        for prediction, bounds, true, known in rows:
-            yield {
-                "prediction": dict(zip(names, prediction, strict=True)),
-                **bounds,
-                "truth": dict(zip(names, true, strict=True)) if known else None,
-            }
+        predictions = _by_name(names, result.predictions[:, -width:])
+        truths = _by_name(names, truth, ~result.with_target())
+        bounds = result.bounds
+        if bounds is None:
+            for prediction, true in zip(predictions, truths, strict=True):
+                yield {"prediction": prediction, "truth": true}
+            return
+        unknown = np.isnan(bounds.lower[:, 0])
+        ends = (_by_name(names, bounds.lower, unknown), _by_name(names, bounds.upper, unknown))
+        for prediction, lower, upper, true in zip(predictions, *ends, truths, strict=True):
+            yield {"prediction": prediction, "lower": lower, "upper": upper, "truth": true}
 
     def _classes(self, result: StepResult) -> Iterator[dict[str, Any]]:
         names = self._names()
@@ -110,18 +108,14 @@ def _alarms(result: StepResult) -> Iterable[dict[str, Any]]:
     return lines
 
 
-def _bounds(result: StepResult, names: Sequence[str]) -> Iterator[dict[str, dict[str, float] | None]]:
-    """Yield the bounds of each prediction by name."""
-    bounds = result.bounds
-    if bounds is None:
-        yield from ({} for _ in range(len(result.samples)))
-        return
-    unknown: list[bool] = np.atleast_1d(np.isnan(bounds.lower).any(axis=1)).tolist()
-    for lower, upper, absent in zip(bounds.lower.tolist(), bounds.upper.tolist(), unknown, strict=True):
-        yield {
-            "lower": None if absent else dict(zip(names, lower, strict=True)),
-            "upper": None if absent else dict(zip(names, upper, strict=True)),
-        }
+def _by_name(
+    names: Sequence[str], rows: Float64Array, unknown: BoolArray | None = None
+) -> list[dict[str, float] | None]:
+    """Return each of *rows* as an object with the *names* of its numbers; None for those that are *unknown*."""
+    if unknown is None or not unknown.any():
+        return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
+    pairs = zip(rows.tolist(), unknown.tolist(), strict=True)
+    return [None if absent else dict(zip(names, row, strict=True)) for row, absent in pairs]
 
 
 class NoPredictions:
