@@ -1,6 +1,9 @@
 """Fixtures that every test may take."""
 
+import fcntl
 import gc
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,10 +40,21 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session")
 def old_keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files that the real Keras 2 wrote; see `tests.support.legacy_models`."""
+    """A folder of files that the real Keras 2 wrote; see `tests.support.legacy_models`. All workers share it."""
     from tests.support.stored_models import write_old_files  # noqa: PLC0415 - TensorFlow, which not every test needs
 
-    return write_old_files(tmp_path_factory.mktemp("keras-2"))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return write_old_files(tmp_path_factory.mktemp("keras-2"))
+    run = tmp_path_factory.getbasetemp().parent
+    with (run / "keras-2.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other worker may be writing them
+        folder, done = run / "keras-2", run / "keras-2.done"
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            write_old_files(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -182,6 +182,11 @@ def _import_all() -> None:
     import learnd.observability.http  # noqa: PLC0415
     import learnd.sources.kafka  # noqa: PLC0415
     import learnd.wiring.pipeline  # noqa: F401, PLC0415
+    from learnd.alarms.monitor import Monitor  # noqa: PLC0415
+    from learnd.alarms.settings import AlarmSettings  # noqa: PLC0415
+
+    # Numba's machine code, which every start would load from its cache in a quarter of a second.
+    Monitor(AlarmSettings(), columns=["any"], readings=lambda samples: samples.x, hold="learn").prepare()
 
 
 if __name__ == "__main__":
