@@ -96,9 +96,6 @@ SIDES: dict[str, Callable[[Stream, int], Rows]] = {
     "River: forest": lambda s, seed: probabilities(forest.ARFClassifier(seed=seed), s),
     "learnd": _learnd,
     "learnd, one learner": lambda s, seed: _learnd(s, seed, learning={"mode": "per_sample"}),
-    "learnd, one learner, balanced": lambda s, seed: _learnd(
-        s, seed, learning={"mode": "per_sample", "class_weights": "balanced"}
-    ),
 }
 
 

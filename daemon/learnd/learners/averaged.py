@@ -82,7 +82,7 @@ class AveragedModel:
         return serves
 
     def make_standing(self, newest: ReplayBuffer) -> Standing | None:
-        """Choose from now on between live and averaged weights, by the *newest* rows; None without averages."""
+        """Make the choice between live and averaged weights, by the *newest* rows; None without averages."""
         if not self._averages:
             return None
         network = self._network

@@ -19,6 +19,9 @@ class ReplayBuffer:
     ----------
     rows : number of new samples per update
     dtype : of inputs and targets
+    classes : number of classes; 0: targets are numbers. A reservoir then keeps rare classes (Chrysakis and Moens,
+        2020): a new row replaces one of the class with the most rows. Drawn rows are weighted by how often their class
+        comes in the stream, over how often it is drawn, so that probabilities stay right.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class ReplayBuffer:
         targets: int,
         seed: int,
         dtype: str = "float64",
+        classes: int = 0,
     ) -> None:
         self._settings = settings
         self._rows = rows
@@ -41,6 +45,10 @@ class ReplayBuffer:
         self._weights = tf.Variable(tf.zeros((size,)), trainable=False)
         self.stored: TfVariable = tf.Variable(0, dtype=tf.int64, trainable=False)
         """Number of rows that were ever stored."""
+        self._balances = classes > 0 and settings.kind == "reservoir"
+        # Rows of each class: seen so far, and stored now.
+        self._seen = tf.Variable(tf.zeros(classes if self._balances else 0), trainable=False)
+        self._kept = tf.Variable(tf.zeros(classes if self._balances else 0), trainable=False)
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Draw `drawn` stored samples with repetition: inputs, targets, weights (zero while nothing is stored)."""
@@ -48,6 +56,11 @@ class ReplayBuffer:
         picks = self._random(self.drawn, tf.maximum(stored, 1), purpose=0)
         x, y, stored_weights = (read_rows(variable, picks) for variable in (self._x, self._y, self._weights))
         weights = tf.where(stored > 0, stored_weights, 0.0)
+        if self._balances:
+            number = tf.cast(y[:, 0], tf.int32)
+            usual = tf.gather(self._seen, number) / tf.maximum(tf.reduce_sum(self._seen), 1.0)
+            drawn = tf.gather(self._kept, number) / tf.maximum(tf.reduce_sum(self._kept), 1.0)
+            weights *= usual / tf.maximum(drawn, 1e-9)
         return x, y, weights
 
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,9 +92,12 @@ class ReplayBuffer:
         if self._settings.kind == "reservoir":
             anywhere = self._random(1, self.stored + 1, purpose=1)[0]
             full = self.stored >= size
-            slot = tf.where(full, anywhere, slot)
-            replaces = slot < size
-            slot = tf.minimum(slot, size - 1)
+            if self._balances:
+                slot, replaces = self._balanced_slot(tf.cast(tf.gather(y, i)[0], tf.int32), slot, full)
+            else:
+                slot = tf.where(full, anywhere, slot)
+                replaces = slot < size
+                slot = tf.minimum(slot, size - 1)
         read = drawn or (None, None, None)
         pairs = zip(((self._x, x), (self._y, y), (self._weights, weights)), read, strict=True)
         for (variable, rows), after in pairs:
@@ -95,13 +111,45 @@ class ReplayBuffer:
         self.stored.assign_add(1)
         return i + 1
 
+    def _balanced_slot(self, number: Tensor, free: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the place for a row of class *number*, and whether it replaces what is there; count the row."""
+        seen, kept = tf.convert_to_tensor(self._seen), tf.convert_to_tensor(self._kept)
+        largest = tf.argmax(kept, output_type=tf.int32)
+        own = tf.gather(kept, number)
+        # A row of the largest class has the chance of a plain reservoir; one of any other always comes in.
+        chance = tf.where(own < tf.gather(kept, largest), 1.0, own / (tf.gather(seen, number) + 1.0))
+        size = self._settings.size
+        start, chosen = (
+            self._random(1, tf.constant(size), purpose=1)[0],
+            self._random(1, tf.constant(2**20), purpose=3)[0],
+        )
+        # The next row of the largest class from a random place on. A random number for each row would take as long as
+        # learning the sample.
+        of_largest = tf.cast(tf.convert_to_tensor(self._y)[:, 0], tf.int32) == largest
+        distance = tf.math.floormod(tf.range(size, dtype=tf.int64) - start, size)
+        victim = tf.argmin(tf.where(of_largest, distance, size), output_type=tf.int64)
+        replaces = tf.logical_not(full) | (tf.cast(chosen, tf.float32) < chance * 2.0**20)
+        change = tf.where(replaces, 1.0, 0.0)
+        lost = tf.where(full, change, 0.0) * tf.one_hot(largest, kept.shape[0])
+        came = tf.one_hot(number, kept.shape[0])
+        self._kept.assign(kept - lost + change * came)
+        self._seen.assign(seen + came)
+        return tf.where(full, victim, free), replaces
+
     def become(self, other: "ReplayBuffer") -> None:
         """Replace all samples by those of *other*, which is at most as large. Traced."""
         rows = tf.range(other._settings.size)[:, None]
         pairs = ((self._x, other._x), (self._y, other._y), (self._weights, other._weights))
         for mine, theirs in self._with_columns(*pairs):
             mine.scatter_nd_update(rows, tf.convert_to_tensor(theirs))
-        self.stored.assign(tf.minimum(other.stored, other._settings.size))
+        stored = tf.minimum(other.stored, other._settings.size)
+        self.stored.assign(stored)
+        if self._balances:
+            inside = tf.range(other._settings.size, dtype=tf.int64) < stored
+            numbers = tf.cast(tf.convert_to_tensor(other._y)[:, 0], tf.int32)
+            ones = tf.where(inside[:, None], tf.one_hot(numbers, self._kept.shape[0]), 0.0)
+            for counts in (self._kept, self._seen):
+                counts.assign(tf.reduce_sum(ones, axis=0))
 
     @staticmethod
     def _with_columns(*pairs: tuple[TfVariable, Tensor]) -> list[tuple[TfVariable, Tensor]]:
@@ -117,4 +165,5 @@ class ReplayBuffer:
 
     def variables(self) -> Mapping[str, TfVariable]:
         """Return the variables by name, for the checkpoint."""
-        return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self.stored}
+        counts = {"seen": self._seen, "kept": self._kept} if self._balances else {}
+        return {"x": self._x, "y": self._y, "weights": self._weights, "stored": self.stored, **counts}

@@ -48,6 +48,7 @@ def make_ensemble(model: Model, settings: Settings) -> EnsembleUpdate:
             targets=settings.target_count,
             seed=settings.seed if own else settings.seed + _OTHER_SEED,
             dtype="float32",
+            classes=network.outputs_per_row if settings.task.has_classes else 0,
         )
         return Member(
             core,
