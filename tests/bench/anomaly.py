@@ -25,8 +25,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench import sides as _sides  # isort: skip - sets the log level
-
 import numpy as np
 
 import learnd
@@ -41,7 +39,7 @@ DEFAULT_SIDES = (LEARND, *RIVALS)
 
 
 def _learnd(watched: Watched, alarms: dict[str, Any]) -> dict[str, Any]:
-    """Return losses, probabilities, flags and states of learnd by row."""
+    """Return losses, probabilities, rows at which alarms of any head begin, and states of learnd."""
     names = [f"x{i}" for i in range(watched.x.shape[1])]
     settings = learnd.from_dict(
         {
@@ -60,11 +58,14 @@ def _learnd(watched: Watched, alarms: dict[str, Any]) -> dict[str, Any]:
     count = len(watched.x)
     losses, probabilities = np.full(count, np.nan), np.zeros(count)
     flags, active = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    lasting: dict[str, tuple[bool, bool]] = {}
     for line in lines:
         row = line["offset"]
         losses[row], probabilities[row] = line["score"], line["anomaly_probability"]
         active[row] = line["alarm"]
-        flags[row] = line["onset"] or line["alarm"] or bool(line["sensor_faults"])
+        now, before = (line["alarm"], bool(line["sensor_faults"])), lasting.get(line["key"], (False, False))
+        flags[row] = line["onset"] or (now[0] and not before[0]) or (now[1] and not before[1])
+        lasting[line["key"]] = now
     return {"losses": losses, "scores": probabilities, "flags": flags, "active": active}
 
 
@@ -166,9 +167,7 @@ def main() -> None:
         return
     stored = options.stored
     results = (
-        _stored(options.results)
-        if stored
-        else compare(options.streams, options.sides, options.seeds, options.results)
+        _stored(options.results) if stored else compare(options.streams, options.sides, options.seeds, options.results)
     )
     text = tables(results)
     print(f"\n{text}")

@@ -86,7 +86,7 @@ TREES, TREE_ROWS, SHINGLE = 5, 128, 8
 
 def random_cut_forest(x: Rows, losses: Rows, seed: int) -> Rows:
     """Return the mean collusive displacement in 5 trees of the last 128 rows; of one column, shingles of 8 readings."""
-    np.random.seed(seed)  # noqa: NPY002 - rrcf draws from the global generator
+    np.random.seed(seed)
     python_random.seed(seed)
     shingle = SHINGLE if x.shape[1] == 1 else 1
     points = np.lib.stride_tricks.sliding_window_view(x, shingle, axis=0).reshape(len(x) - shingle + 1, -1)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from learnd.core.types import Position
 from learnd.sources.settings import SimulatorSettings
 from learnd.sources.simulator import PARTITION, SimulatorSource, sensor_names
-from learnd.core.types import Position
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 DATA = Path(__file__).parents[1] / "data" / "machine_temperature.csv.gz"
@@ -92,7 +92,7 @@ MACHINES, TICKS, SENSORS = 4, 6000, 6
 def simulated(seed: int) -> Watched:
     """Return the simulator's fleet, with its faults by what they did to a sensor."""
     options = {"machines": MACHINES, "records": MACHINES * TICKS, "sensors": SENSORS, "seed": seed + 1}
-    settings = SimulatorSettings.model_validate({"kind": "simulator", "fault_rate": 0.004, **options})
+    settings = SimulatorSettings.model_validate({"kind": "simulator", "fault_rate": 0.03, **options})
     broken, sound = _fleet(settings), _fleet(settings.model_copy(update={"fault_rate": 0.0}))
     names = sensor_names(SENSORS)
     x = np.array([[record[name] for name in names] for record in broken])
@@ -161,7 +161,9 @@ SHAPES: dict[str, Callable[[Rows], Rows]] = {
     "sine": lambda phase: np.sin(2 * np.pi * phase),
     "two tones": lambda phase: np.sin(2 * np.pi * phase) + 0.5 * np.sin(6 * np.pi * phase + 1.0),
     "sawtooth": lambda phase: 2.0 * (phase % 1.0) - 1.0,
-    "pulse": lambda phase: np.exp(-(((phase % 1.0) - 0.4) ** 2) / 0.005) - 0.4 * np.exp(-(((phase % 1.0) - 0.6) ** 2) / 0.01),
+    "pulse": lambda phase: (
+        np.exp(-(((phase % 1.0) - 0.4) ** 2) / 0.005) - 0.4 * np.exp(-(((phase % 1.0) - 0.6) ** 2) / 0.01)
+    ),
 }
 CYCLE = 40
 

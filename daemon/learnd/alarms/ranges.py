@@ -117,6 +117,22 @@ def _observe(ranges: Ranges, signal: int, value: float, two_sided: bool) -> floa
     return total / len(_LENGTHS)
 
 
+def _observe_limited(ranges: Ranges, signal: int, value: float, most: float) -> float:
+    """Return the evidence that *value* is above the range, then add it, but at most *most* spans above the range.
+
+    So a fault does not soon become the range that the next one has to leave.
+    """
+    total = 0.0
+    for length in range(len(_LENGTHS)):
+        high, span = ranges.high[signal, length], ranges.high[signal, length] - ranges.low[signal, length]
+        if np.isnan(high):
+            _add(ranges, signal, length, value)
+        else:
+            total += beyond(value - high, max(span, 1e-9 * max(abs(high), 1e-3)))
+            _add(ranges, signal, length, min(value, high + most * span))
+    return total / len(_LENGTHS)
+
+
 def _add_value(ranges: Ranges, signal: int, length: int, value: float) -> None:
     """Add *value* to the open block of one length, and close the block if it is full."""
     ranges.largest[signal, length] = max(ranges.largest[signal, length], value)
@@ -140,3 +156,4 @@ def _add_value(ranges: Ranges, signal: int, length: int, value: float) -> None:
 
 _add = compiled(_add_value)
 observe = compiled(_observe)
+observe_limited = compiled(_observe_limited)
