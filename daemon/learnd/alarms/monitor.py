@@ -9,6 +9,7 @@ import numpy.typing as npt
 import structlog
 
 from learnd.alarms.decision import DecisionOptions, decide, make_decision
+from learnd.alarms.distance import make_distance, observe_rows
 from learnd.alarms.episodes import Alarm, Episodes, SensorFaults, onset_alarms
 from learnd.alarms.feedback import Verdict
 from learnd.alarms.health import examine_sensors, make_health
@@ -25,8 +26,8 @@ log = structlog.get_logger()
 
 Readings = Callable[[Samples], Float64Array]
 """From samples to the newest readings that are watched, shape (n, columns); nan: unknown."""
-_EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED, _FAULT = range(5)
-_WATCHED = 5
+_EVIDENCE, _STRENGTH, _ALARM, _ACCEPTED, _FAULT, _TOGETHER = range(6)
+_WATCHED = 6
 """Rows of `Samples.watched`."""
 RECENT_ALARMS = 1000
 """Alarms that feedback can name."""
@@ -84,6 +85,7 @@ class Monitor:
         self._watched, self._judged = KeyTable(settings.max_keys), KeyTable(settings.max_keys)
         count = len(self._columns)
         self._onset = SlotArrays(make_onset(count, len(settings.periods_s)))
+        self._distance = SlotArrays(make_distance(count))
         self._health = SlotArrays(make_health(count))
         self._level = SlotArrays(make_level(count, estimated=estimated))
         self._decision = SlotArrays(make_decision(estimated=estimated))
@@ -100,6 +102,7 @@ class Monitor:
         examine_sensors(self._health.arrays, none, slots, np.empty((0, len(self._columns)), np.int64))
         observe_readings(self._onset.arrays, none, times_s, slots, self._periods_s, self._warm_up, none)
         observe_levels(self._level.arrays, none, times_s, slots, self._level_options, none, flags, flags)
+        observe_rows(self._distance.arrays, none, slots, self._warm_up, none)
         flag = np.empty(0, np.bool_)
         decide(
             self._decision.arrays,
@@ -126,13 +129,13 @@ class Monitor:
         rows = self._rows(samples)
         stopped = self._stopped(samples)
         alarms, accepted = np.zeros((count, columns), np.bool_), np.zeros((count, columns), np.bool_)
-        evidence, strengths = np.zeros((count, columns)), np.zeros((count, columns))
+        evidence, strengths, together = (np.zeros((count, columns)) for _ in range(3))
         faults = np.zeros((count, columns), np.int64)
         for run in self._watched.runs(samples.keys.tolist()):
             if run.evicted is not None:
-                for heads in (self._health, self._onset, self._level):
+                for heads in (self._health, self._onset, self._distance, self._level):
                     heads.clear(run.evicted[1])
-            for heads in (self._health, self._onset, self._level):
+            for heads in (self._health, self._onset, self._distance, self._level):
                 heads.reserve(len(self._watched))
             part, slots = run.rows, np.where(stopped[run.rows], -1, run.slots)
             times_s = samples.times_s[part]
@@ -140,9 +143,12 @@ class Monitor:
             observe_readings(
                 self._onset.arrays, rows[part], times_s, slots, self._periods_s, self._warm_up, evidence[part]
             )
+            # Else the level would become that of a stuck sensor.
+            sound = np.where(faults[part] > 0, np.nan, rows[part])
+            observe_rows(self._distance.arrays, sound, slots, self._warm_up, together[part])
             observe_levels(
                 self._level.arrays,
-                np.where(faults[part] > 0, np.nan, rows[part]),  # else the level would become that of a stuck sensor
+                sound,
                 times_s,
                 slots,
                 self._level_options,
@@ -153,6 +159,7 @@ class Monitor:
         evidence[faults > 0] = 0.0  # a faulty sensor says nothing about the machine
         watched[:, _EVIDENCE], watched[:, _STRENGTH] = evidence, strengths
         watched[:, _ALARM], watched[:, _ACCEPTED], watched[:, _FAULT] = alarms, accepted, faults
+        watched[:, _TOGETHER] = together
         return self._treated(replace(samples, watched=watched), _any(alarms), stopped)
 
     def _rows(self, samples: Samples) -> Float64Array:
@@ -187,7 +194,7 @@ class Monitor:
         # Samples that wait for their micro-batch since a time without alarms were not watched.
         watched = np.zeros((count, _WATCHED, len(self._columns))) if samples.watched is None else samples.watched
         active, strengths = _any(watched[:, _ALARM]), watched[:, _STRENGTH]
-        decided = self._decide(result, watched[:, _EVIDENCE])
+        decided = self._decide(result, watched[:, _EVIDENCE], watched[:, _TOGETHER])
         names = (*self._columns, LOSS)
         faults = watched[:, _FAULT].astype(np.int64)
         alarms = Alarms(names, decided.probabilities, decided.raised, active, decided.parts, strengths, faults)
@@ -201,12 +208,13 @@ class Monitor:
         events.sort(key=_row)
         return replace(result, alarms=alarms), self._remember([alarm for _, alarm in events])
 
-    def _decide(self, result: StepResult, by_column: Float64Array) -> "_Decided":
-        """Return the decision of the onset head on the evidence *by_column* and the losses of *result*."""
+    def _decide(self, result: StepResult, by_column: Float64Array, together: Float64Array) -> "_Decided":
+        """Return the decision of the onset head on the evidence *by_column*, of all *together*, and of the losses."""
         samples, count = result.samples, len(result.samples)
         # The largest of several columns is large by chance, as often as there are columns (Bonferroni).
         strongest = by_column.max(axis=1, initial=0.0)
         total = np.maximum(strongest - np.log(max(len(self._columns), 1)), 0.0)
+        total = np.maximum(total, together.sum(axis=1))
         # The loss of a held row is of a model that stands still: it would stay high, and say nothing new.
         losses = np.where(result.learned, result.losses, np.nan).astype(np.float64)
         stopped = self._stopped(samples)
@@ -232,7 +240,9 @@ class Monitor:
                 from_loss[part],
                 strengths[part],
             )
-        return _Decided(probabilities, raised, np.concatenate([by_column, from_loss[:, None]], axis=1), strengths)
+        return _Decided(
+            probabilities, raised, np.concatenate([by_column + together, from_loss[:, None]], axis=1), strengths
+        )
 
     def correct(self, verdict: Verdict) -> bool:
         """Follow what a person says; return False if the alarm or the key is not known (any more).
@@ -277,6 +287,7 @@ class Monitor:
             "watched": self._watched.state(),
             "judged": self._judged.state(),
             "onset": self._onset.state(len(self._watched)),
+            "distance": self._distance.state(len(self._watched)),
             "health": self._health.state(len(self._watched)),
             "level": self._level.state(len(self._watched)),
             "decision": self._decision.state(len(self._judged)),
@@ -291,6 +302,7 @@ class Monitor:
         parts = (
             (self._health, "health", watched),
             (self._onset, "onset", watched),
+            (self._distance, "distance", watched),
             (self._level, "level", watched),
             (self._decision, "decision", judged),
         )

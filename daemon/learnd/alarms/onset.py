@@ -88,7 +88,7 @@ _replace = compiled(_replace_sorted)
 
 
 def _against_profiles(
-    onset: Onset, column: int, value: float, time_s: float, periods_s: Float64Array, ready: bool
+    onset: Onset, ranges: Ranges, column: int, value: float, time_s: float, periods_s: Float64Array, ready: bool
 ) -> float:
     """Return the strongest evidence of the residuals against the profiles, then add *value* to them."""
     strongest = 0.0
@@ -100,7 +100,7 @@ def _against_profiles(
             residual = value - onset.profile[column, period, part]
             if ready and time_s - onset.first_s[column] >= length_s:
                 signal = column * (len(periods_s) + 2) + period
-                strongest = max(strongest, observe(onset.ranges, signal, residual, True))
+                strongest = max(strongest, observe(ranges, signal, residual, True))
             onset.profile[column, period, part] += residual * max(1.0 / (visits + 1), PROFILE_RATE)
         else:
             onset.profile[column, period, part] = value
@@ -111,7 +111,7 @@ def _against_profiles(
 _profiles = compiled(_against_profiles)
 
 
-def _against_medians(onset: Onset, column: int, value: float, periods: int, ready: bool) -> float:
+def _against_medians(onset: Onset, ranges: Ranges, column: int, value: float, periods: int, ready: bool) -> float:
     """Add *value* to the last readings; return the evidence of their medians."""
     count = onset.seen[column]
     place = count % LONG
@@ -124,8 +124,8 @@ def _against_medians(onset: Onset, column: int, value: float, periods: int, read
         return 0.0
     short, long = onset.short[column], onset.long[column]
     signal = column * (periods + 2) + periods
-    brief = observe(onset.ranges, signal, 0.5 * (short[SHORT // 2 - 1] + short[SHORT // 2]), True)
-    lasting = observe(onset.ranges, signal + 1, 0.5 * (long[LONG // 2 - 1] + long[LONG // 2]), True)
+    brief = observe(ranges, signal, 0.5 * (short[SHORT // 2 - 1] + short[SHORT // 2]), True)
+    lasting = observe(ranges, signal + 1, 0.5 * (long[LONG // 2 - 1] + long[LONG // 2]), True)
     return brief + LONG_WEIGHT * lasting
 
 
@@ -147,6 +147,7 @@ def _observe_readings(
     no evidence.
     """
     columns = rows.shape[1]
+    ranges = onset.ranges  # once: taking it out of a tuple counts a reference to each of its arrays
     for row in range(len(rows)):
         for place in range(columns):
             value = rows[row, place]
@@ -160,8 +161,8 @@ def _observe_readings(
             if ready:
                 evidence[row, place] = beyond(max(value - top, bottom - value), max(top - bottom, 1e-12))
             onset.top[column], onset.bottom[column] = max(top, value), min(bottom, value)
-            evidence[row, place] += _profiles(onset, column, value, times_s[row], periods_s, ready)
-            evidence[row, place] += _medians(onset, column, value, len(periods_s), ready)
+            evidence[row, place] += _profiles(onset, ranges, column, value, times_s[row], periods_s, ready)
+            evidence[row, place] += _medians(onset, ranges, column, value, len(periods_s), ready)
             onset.seen[column] += 1
 
 
