@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learnd.alarms.decision import decide
 from learnd.alarms.episodes import Alarm
 from learnd.alarms.feedback import Verdict
 from learnd.alarms.monitor import Monitor
+from learnd.alarms.onset import observe_readings
 from learnd.alarms.ranges import BLOCKS, MEMORY, make_ranges, observe
 from learnd.alarms.settings import AlarmSettings
 from learnd.core.types import Samples, StepResult
@@ -419,3 +421,15 @@ def test_a_missed_anomaly_lowers_both_thresholds() -> None:
     assert monitor._decision.arrays.threshold.factor[0] == 0.5
     assert not monitor.correct(Verdict(True, key="another"))
     assert not monitor.correct(Verdict(False, alarm="another/0/1"))
+
+
+def test_arrays_of_another_layout_are_not_compiled_for_again() -> None:
+    """Read-only ones from a checkpoint, and columns of a larger array; compiling takes seconds."""
+    monitor = _monitor(2)
+    monitor.prepare()
+    before = [len(function.signatures) for function in (observe_readings, decide)]  # type: ignore[attr-defined]
+    samples = _samples(_noise(20, columns=4)[:, ::2])
+    times_s = np.stack([samples.times_s] * 2, axis=1)[:, 0]
+    times_s.flags.writeable = False
+    _run(monitor, replace(samples, times_s=times_s))
+    assert [len(function.signatures) for function in (observe_readings, decide)] == before  # type: ignore[attr-defined]

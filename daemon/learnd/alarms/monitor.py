@@ -41,6 +41,11 @@ def _any(columns: npt.NDArray[Any]) -> BoolArray:
     return found
 
 
+def _plain(array: Float64Array) -> Float64Array:
+    """Return *array* as the heads were compiled for: Numba would compile them again for a read-only or strided one."""
+    return np.require(array, np.float64, ["C", "W"])
+
+
 def _row(event: tuple[int, Alarm]) -> int:
     return event[0]
 
@@ -138,7 +143,7 @@ class Monitor:
             for heads in (self._health, self._onset, self._distance, self._level):
                 heads.reserve(len(self._watched))
             part, slots = run.rows, np.where(stopped[run.rows], -1, run.slots)
-            times_s = samples.times_s[part]
+            times_s = _plain(samples.times_s[part])
             examine_sensors(self._health.arrays, rows[part], slots, faults[part])
             observe_readings(
                 self._onset.arrays, rows[part], times_s, slots, self._periods_s, self._warm_up, evidence[part]
@@ -164,7 +169,7 @@ class Monitor:
 
     def _rows(self, samples: Samples) -> Float64Array:
         """Return the readings of *samples*, without the suppressed ones, shape (n, columns)."""
-        rows = np.ascontiguousarray(self._readings(samples), np.float64)
+        rows = _plain(self._readings(samples))
         for feature, key in self._suppressed:
             rows = rows.copy()
             of_key = slice(None) if key is None else samples.keys == key
@@ -232,7 +237,7 @@ class Monitor:
                 self._decision.arrays,
                 total[part],
                 losses[part],
-                samples.times_s[part],
+                _plain(samples.times_s[part]),
                 slots,
                 self._decision_options,
                 probabilities[part],
