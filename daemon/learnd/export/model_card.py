@@ -169,10 +169,27 @@ def _quality(document: Mapping[str, Any]) -> str:
         f"means over the last 1000 samples at most. The loss is {_loss(document)}. Weights that are still learning "
         "have just seen the samples before, so these errors are smaller than those of an export, whose weights do not "
         "change. "
-        f"{_later_loss(document['parent'])}\n\n{table}\n\n{_skill(document)}\n\n"
+        f"{_later_loss(document['parent'])}{_choice(document['weights'])}\n\n{table}\n\n{_skill(document)}\n\n"
         "Before publication, each file was loaded and compared with "
         f"the live model on recent inputs ({checks or 'see learnd.json'})."
     )
+
+
+def _choice(weights: Mapping[str, Any] | None) -> str:
+    """Return which weights are in the export, and why; empty if there was no choice.
+
+    >>> _choice({"chosen": "live", "standing_loss": {"live": 0.5, "average": 0.75}})
+    ' This export has the weights `live`. Loss while they stood still: live 0.5, average 0.75.'
+    """
+    if weights is None:
+        return ""
+    losses = ", ".join(f"{name} {_figure(loss)}" for name, loss in weights["standing_loss"].items())
+    text = f" This export has the weights `{weights['chosen']}`."
+    if losses:
+        text += f" Loss while they stood still: {losses}."
+    if weights["chosen"].startswith(("recent", "reservoir")):
+        text += " The daemon answers with a mixture. Its other parts, such as the last value, are in no export."
+    return text
 
 
 def _skill(document: Mapping[str, Any]) -> str:
