@@ -2,8 +2,8 @@
 
 learnd has its default configuration: a forecast of 64 readings, which is longer than a cycle; of several columns one of
 16, because their relations show at once and 64 readings of each would cost more. The others take one rate of false
-alarms, one in 2000 readings, fixed beforehand: `tests/bench/anomaly_rivals.py` has them. Alarms of all sides are counted
-alike: flags within 100 readings are one alarm, which is right if it begins within an anomaly.
+alarms, one in 2000 readings, fixed beforehand: `tests/bench/anomaly_rivals.py` has them. Alarms of all sides are
+counted alike: flags within 100 readings are one alarm, which is right if it begins within an anomaly.
 `python -m tests.bench.anomaly` runs it all; with
 
     --streams NAMES   these streams only, between commas
