@@ -43,7 +43,7 @@ def hotelling(x: Rows, losses: Rows, seed: int) -> Rows:
 
 
 def windowed_gaussian(x: Rows, losses: Rows, seed: int) -> Rows:
-    """Return the windowed Gaussian of NAB: the tail of a normal distribution of the last 6400 readings."""
+    """Return NAB's windowed Gaussian: the tail of a normal distribution of the last 6400 readings."""
     scores = np.zeros(len(x))
     for i in range(WARM_UP, len(x)):
         if (i - WARM_UP) % GAUSSIAN_STEP == 0:

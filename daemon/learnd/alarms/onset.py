@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from learnd.alarms.compiled import compiled
-from learnd.alarms.ranges import Ranges, beyond, make_ranges, observe
+from learnd.alarms.ranges import Ranges, beyond, make_ranges, observe_series
 from learnd.core.types import Float64Array, Int64Array
 
 PARTS = 96
@@ -88,48 +88,93 @@ _replace = compiled(_replace_sorted)
 
 
 def _against_profiles(
-    onset: Onset, ranges: Ranges, column: int, value: float, time_s: float, periods_s: Float64Array, ready: bool
-) -> float:
-    """Return the strongest evidence of the residuals against the profiles, then add *value* to them."""
-    strongest = 0.0
+    onset: Onset,
+    column: int,
+    values: Float64Array,
+    times_s: Float64Array,
+    periods_s: Float64Array,
+    warm_up: int,
+    evidence: Float64Array,
+) -> None:
+    """Add the strongest evidence of the residuals against the profiles, then add *values* to the profiles."""
+    residuals, own, strongest = np.empty(len(values)), np.empty(len(values)), np.zeros(len(values))
+    seen, first_s = onset.seen[column], onset.first_s[column]
     for period in range(len(periods_s)):
         length_s = periods_s[period]
-        part = min(int((time_s % length_s) * PARTS / length_s), PARTS - 1)
-        visits = onset.visits[column, period, part]
-        if visits:
-            residual = value - onset.profile[column, period, part]
-            if ready and time_s - onset.first_s[column] >= length_s:
-                signal = column * (len(periods_s) + 2) + period
-                strongest = max(strongest, observe(ranges, signal, residual, True))
-            onset.profile[column, period, part] += residual * max(1.0 / (visits + 1), PROFILE_RATE)
-        else:
-            onset.profile[column, period, part] = value
-        onset.visits[column, period, part] = visits + 1
-    return strongest
+        profile, counts = onset.profile[column, period], onset.visits[column, period]
+        for i in range(len(values)):
+            part = min(int((times_s[i] % length_s) * PARTS / length_s), PARTS - 1)
+            residuals[i] = np.nan
+            visits = counts[part]
+            if visits:
+                residual = values[i] - profile[part]
+                if seen + i >= warm_up and times_s[i] - first_s >= length_s:
+                    residuals[i] = residual
+                profile[part] += residual * max(1.0 / (visits + 1), PROFILE_RATE)
+            else:
+                profile[part] = values[i]
+            counts[part] = visits + 1
+        observe_series(onset.ranges, column * (len(periods_s) + 2) + period, residuals, True, own)
+        strongest = np.maximum(strongest, own)
+    evidence += strongest
 
 
 _profiles = compiled(_against_profiles)
 
 
-def _against_medians(onset: Onset, ranges: Ranges, column: int, value: float, periods: int, ready: bool) -> float:
-    """Add *value* to the last readings; return the evidence of their medians."""
-    count = onset.seen[column]
-    place = count % LONG
-    leaving_short = onset.recent[column, (count - SHORT) % LONG] if count >= SHORT else np.inf
-    leaving_long = onset.recent[column, place] if count >= LONG else np.inf
-    _replace(onset.short[column], leaving_short, value)
-    _replace(onset.long[column], leaving_long, value)
-    onset.recent[column, place] = value
-    if not ready:
-        return 0.0
-    short, long = onset.short[column], onset.long[column]
+def _against_medians(
+    onset: Onset, column: int, values: Float64Array, periods: int, warm_up: int, evidence: Float64Array
+) -> None:
+    """Add *values* to the last readings, one after the other; add the evidence of their medians."""
+    brief, lasting = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    short, long, recent = onset.short[column], onset.long[column], onset.recent[column]
+    for i in range(len(values)):
+        count = onset.seen[column] + i
+        place = count % LONG
+        leaving_short = recent[(count - SHORT) % LONG] if count >= SHORT else np.inf
+        leaving_long = recent[place] if count >= LONG else np.inf
+        _replace(short, leaving_short, values[i])
+        _replace(long, leaving_long, values[i])
+        recent[place] = values[i]
+        if count >= warm_up:
+            brief[i] = 0.5 * (short[SHORT // 2 - 1] + short[SHORT // 2])
+            lasting[i] = 0.5 * (long[LONG // 2 - 1] + long[LONG // 2])
     signal = column * (periods + 2) + periods
-    brief = observe(ranges, signal, 0.5 * (short[SHORT // 2 - 1] + short[SHORT // 2]), True)
-    lasting = observe(ranges, signal + 1, 0.5 * (long[LONG // 2 - 1] + long[LONG // 2]), True)
-    return brief + LONG_WEIGHT * lasting
+    of_brief, of_lasting = np.empty(len(values)), np.empty(len(values))
+    observe_series(onset.ranges, signal, brief, True, of_brief)
+    observe_series(onset.ranges, signal + 1, lasting, True, of_lasting)
+    for i in range(len(values)):
+        evidence[i] += of_brief[i] + LONG_WEIGHT * of_lasting[i]
 
 
 _medians = compiled(_against_medians)
+
+
+def _observe_series_of_column(
+    onset: Onset,
+    column: int,
+    values: Float64Array,
+    times_s: Float64Array,
+    periods_s: Float64Array,
+    warm_up: int,
+    evidence: Float64Array,
+) -> None:
+    """Write the evidence of the *values* of a column of a key, one after the other, and remember them."""
+    seen, top, bottom = onset.seen[column], onset.top[column], onset.bottom[column]
+    if seen == 0:
+        onset.first_s[column] = times_s[0]
+    for i in range(len(values)):
+        evidence[i] = 0.0
+        if seen + i >= warm_up:
+            evidence[i] = beyond(max(values[i] - top, bottom - values[i]), max(top - bottom, 1e-12))
+        top, bottom = max(top, values[i]), min(bottom, values[i])
+    onset.top[column], onset.bottom[column] = top, bottom
+    _profiles(onset, column, values, times_s, periods_s, warm_up, evidence)
+    _medians(onset, column, values, len(periods_s), warm_up, evidence)
+    onset.seen[column] = seen + len(values)
+
+
+_column = compiled(_observe_series_of_column)
 
 
 def _observe_readings(
@@ -144,26 +189,42 @@ def _observe_readings(
     """Write the evidence of each reading of *rows*, shape (n, columns), into *evidence*, and remember the readings.
 
     Rows of a negative slot, and readings that are nan, are passed over. During the first *warm_up* readings there is
-    no evidence.
+    no evidence. The readings of one column of one key are treated together, in their order: columns and keys know
+    nothing of each other, and what is remembered of one stays at hand.
     """
-    columns = rows.shape[1]
-    ranges = onset.ranges  # once: taking it out of a tuple counts a reference to each of its arrays
-    for row in range(len(rows)):
-        for place in range(columns):
-            value = rows[row, place]
-            if slots[row] < 0 or np.isnan(value):
-                continue
-            column = slots[row] * columns + place
-            ready = onset.seen[column] >= warm_up
-            if onset.seen[column] == 0:
-                onset.first_s[column] = times_s[row]
-            top, bottom = onset.top[column], onset.bottom[column]
-            if ready:
-                evidence[row, place] = beyond(max(value - top, bottom - value), max(top - bottom, 1e-12))
-            onset.top[column], onset.bottom[column] = max(top, value), min(bottom, value)
-            evidence[row, place] += _profiles(onset, ranges, column, value, times_s[row], periods_s, ready)
-            evidence[row, place] += _medians(onset, ranges, column, value, len(periods_s), ready)
-            onset.seen[column] += 1
+    count, columns = rows.shape
+    order = np.argsort(slots, kind="mergesort")
+    values, own_times_s, own_evidence, places = (
+        np.empty(count),
+        np.empty(count),
+        np.empty(count),
+        np.empty(count, np.int64),
+    )
+    start = 0
+    while start < count:
+        slot, stop = slots[order[start]], start
+        while stop < count and slots[order[stop]] == slot:
+            stop += 1
+        for place in range(columns if slot >= 0 else 0):
+            held = 0
+            for i in range(start, stop):
+                row = order[i]
+                if not np.isnan(rows[row, place]):
+                    values[held], own_times_s[held], places[held] = rows[row, place], times_s[row], row
+                    held += 1
+            if held:
+                _column(
+                    onset,
+                    slot * columns + place,
+                    values[:held],
+                    own_times_s[:held],
+                    periods_s,
+                    warm_up,
+                    own_evidence[:held],
+                )
+                for i in range(held):
+                    evidence[places[i], place] = own_evidence[i]
+        start = stop
 
 
 observe_readings = compiled(_observe_readings)

@@ -129,6 +129,40 @@ def _observe(ranges: Ranges, signal: int, value: float, two_sided: bool) -> floa
     return total / len(_LENGTHS)
 
 
+def _observe_series(ranges: Ranges, signal: int, values: Float64Array, two_sided: bool, evidence: Float64Array) -> None:
+    """Write the evidence of each of *values*, one after the other, as `observe` returns it; nan is passed over.
+
+    Several times faster than a call for each, because a range stays in registers until its block is full.
+    """
+    evidence[:] = 0.0
+    for length in range(len(_LENGTHS)):
+        top, bottom = ranges.high[signal, length], ranges.low[signal, length]
+        largest, smallest = ranges.largest[signal, length], ranges.smallest[signal, length]
+        held = ranges.held[signal, length]
+        full = _LENGTHS[length] if ranges.closed[signal, length] >= _EARLY else _LENGTHS[length] // 4
+        for i in range(len(values)):
+            value = values[i]
+            if np.isnan(value):
+                continue
+            if value > top or (two_sided and value < bottom):  # false while both are nan
+                distance = value - top
+                if two_sided and bottom - value > distance:
+                    distance = bottom - value
+                evidence[i] += beyond(distance, max(top - bottom, 1e-9 * max(abs(top), abs(bottom), 1e-3)))
+            largest, smallest = max(largest, value), min(smallest, value)
+            held += 1
+            if held >= full:
+                ranges.largest[signal, length], ranges.smallest[signal, length] = largest, smallest
+                ranges.held[signal, length] = held
+                _close(ranges, signal, length)
+                top, bottom = ranges.high[signal, length], ranges.low[signal, length]
+                largest, smallest, held = -np.inf, np.inf, 0
+                full = _LENGTHS[length] if ranges.closed[signal, length] >= _EARLY else _LENGTHS[length] // 4
+        ranges.largest[signal, length], ranges.smallest[signal, length] = largest, smallest
+        ranges.held[signal, length] = held
+    evidence /= len(_LENGTHS)
+
+
 def _observe_limited(ranges: Ranges, signal: int, value: float, most: float) -> float:
     """Return the evidence that *value* is above the range, then add it, but at most *most* spans above the range.
 
@@ -174,4 +208,5 @@ def _close_block(ranges: Ranges, signal: int, length: int) -> None:
 _close = compiled(_close_block)
 _add = compiled(_add_value)
 observe = compiled(_observe)
+observe_series = compiled(_observe_series)
 observe_limited = compiled(_observe_limited)
