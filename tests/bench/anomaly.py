@@ -91,7 +91,7 @@ def measure(name: str, seed: int, sides: Sequence[str]) -> dict[str, Any]:
     """Return the figures of *sides* on a stream."""
     watched = STREAMS[name](seed)
     measured: dict[str, Any] = {"stream": name, "seed": seed, "sides": {}}
-    losses: Any = None
+    losses = np.full(len(watched.x), np.nan)
     if LEARND in sides or "likelihood of the loss" in sides:
         own = _learnd(watched, {})
         losses = own["losses"]
