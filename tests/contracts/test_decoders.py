@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Position, Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
+from learnd.decoders.fields import Field, Fields
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import Field, Fields
 
 FIELDS = Fields((Field("a", min=-100, max=100), Field("b")), (Field("y"),), None, "s", None, 64)
 Case = tuple[Callable[[], Any], Callable[[float, float, float], bytes]]

@@ -38,7 +38,8 @@ from learnd.export import publisher, request
 from learnd.export import versions
 from learnd.export.settings import ExportSettings, UploadSettings
 from learnd.export.upload import Uploader
-from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
+from learnd.core.types import PrequentialScores, TopicPartition
+from learnd.core.snapshot import Snapshot
 
 versions.YOUNG_S = float(sys.argv[2])
 versions.MOST_YOUNG = 100  # in that time; they come much quicker here

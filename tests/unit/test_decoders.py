@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from learnd.core.types import Position, Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
+from learnd.decoders.fields import Field, Fields
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import Field, Fields
 
 PARTITION = TopicPartition("sensors", 2)
 

@@ -14,9 +14,9 @@ from learnd.config.loader import from_values
 from learnd.core.errors import ConfigError
 from learnd.core.types import Batch, Position, Records
 from learnd.decoders.csv import CsvDecoder
+from learnd.decoders.fields import Fields, fields_from
 from learnd.decoders.float32 import Float32Decoder
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import Fields, fields_from
 from learnd.learners.seasons import Seasons
 from learnd.learners.weighting import Weights
 from learnd.transforms.windows import Windows

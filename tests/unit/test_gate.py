@@ -8,7 +8,8 @@ import pytest
 
 from learnd.core.quality import Errors, Figures, Quality
 from learnd.core.settings_base import kinds_of
-from learnd.core.types import PrequentialScores, Published, Snapshot
+from learnd.core.snapshot import Published, Snapshot
+from learnd.core.types import PrequentialScores
 from learnd.export.gate import Refusal, judge, note_refusal, read_refusals
 from learnd.export.settings import ExportSettings, GateSettings
 from learnd.tasks.settings import AnyTask

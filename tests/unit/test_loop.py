@@ -18,7 +18,8 @@ from learnd.checkpoint.reading import read_arrays
 from learnd.cli import run as cli
 from learnd.core import crash_points
 from learnd.core.errors import ConfigError, ExportError, SaveFailedError
-from learnd.core.types import Snapshot, TopicPartition, offsets_of
+from learnd.core.snapshot import Snapshot
+from learnd.core.types import TopicPartition, offsets_of
 from learnd.export.publisher import Exported
 from learnd.runtime import loop
 from learnd.runtime.loop import Pipeline, run

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 import learnd
 from learnd.config.settings import Settings
 from learnd.core.errors import ConfigError, ExportDamagedError, ExportError, UsageError
-from learnd.core.types import PrequentialScores, Snapshot
+from learnd.core.snapshot import Snapshot
+from learnd.core.types import PrequentialScores
 from learnd.export import audit, manifest, manifest_schema, model_card
 from learnd.export.software import code_hashes
 from learnd.wiring.pipeline import check, make_pipeline

@@ -13,8 +13,8 @@ from learnd.config.loader import from_values
 from learnd.core.errors import ConfigError
 from learnd.core.types import Position, Records, TopicPartition
 from learnd.decoders.csv import CsvDecoder
+from learnd.decoders.fields import Fields, fields_from
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import Fields, fields_from
 from learnd.export.formats import EXPORTERS
 from tests.support.exports import candidate_of, learned
 from tests.support.helpers import readings, settings

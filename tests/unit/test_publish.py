@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from learnd.config.settings import ModelRecipe, Settings
 from learnd.core.errors import ExportAbandonedError, ExportWorkerError, VerificationError
-from learnd.core.types import PrequentialScores, Snapshot, TopicPartition
+from learnd.core.snapshot import Snapshot
+from learnd.core.types import PrequentialScores, TopicPartition
 from learnd.export import versions
 from learnd.export.child_process import ChildProcess
 from learnd.export.formats import EXPORTERS

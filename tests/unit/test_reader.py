@@ -3,8 +3,8 @@
 import pytest
 
 from learnd.core.types import Batch, TopicPartition, offsets_of
+from learnd.decoders.fields import Field, Fields
 from learnd.decoders.json import JsonDecoder
-from learnd.decoders.validation import Field, Fields
 from learnd.runtime.reader import Reader
 from learnd.sources.memory import Crash, Item, MemorySource, Pause, ScriptedCrash
 

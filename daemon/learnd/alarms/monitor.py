@@ -51,7 +51,7 @@ def _row(event: tuple[int, Alarm]) -> int:
 
 
 class _Decided(NamedTuple):
-    """What the onset head decided on each row: see `learnd.core.types.Alarms`; *parts* have the loss at the end."""
+    """What the onset head decided on each row: see `learnd.core.alarms.Alarms`; *parts* have the loss at the end."""
 
     probabilities: Float64Array
     raised: BoolArray

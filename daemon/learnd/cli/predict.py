@@ -15,9 +15,9 @@ from learnd.cli.native_logs import silence_native_logs
 from learnd.config.settings import FeatureSettings
 from learnd.core.registry import load_object
 from learnd.core.types import Float32Array, NamedArrays, Position, Records, TopicPartition
+from learnd.decoders.fields import fields_from
 from learnd.decoders.json import JsonDecoder
 from learnd.decoders.settings import JsonSettings, TimeUnit
-from learnd.decoders.validation import fields_from
 from learnd.export.reading import load_reader, read_manifest
 
 BAD_INPUT = 65

@@ -9,8 +9,9 @@ from learnd.core.errors import ConfigError
 from learnd.core.layout import TextLayout
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
+from learnd.decoders.fields import Fields
 from learnd.decoders.settings import RECORD_KEY, CsvSettings
-from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
+from learnd.decoders.validation import BadRecord, Rows, decode_records
 
 
 class CsvDecoder:

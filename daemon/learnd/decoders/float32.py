@@ -7,8 +7,9 @@ import numpy as np
 from learnd.core.layout import TextLayout
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Float32Array, Records, Reject, Samples
+from learnd.decoders.fields import Fields
 from learnd.decoders.settings import Float32Settings
-from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
+from learnd.decoders.validation import BadRecord, Rows, decode_records
 
 
 class Float32Decoder:

@@ -13,8 +13,9 @@ from learnd.core.labels import label_text
 from learnd.core.layout import TextLayout
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
+from learnd.decoders.fields import Fields
 from learnd.decoders.settings import RECORD_KEY, JsonSettings
-from learnd.decoders.validation import BadRecord, Fields, Rows, decode_records
+from learnd.decoders.validation import BadRecord, Rows, decode_records
 
 
 class JsonDecoder:

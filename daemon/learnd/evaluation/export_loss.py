@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from learnd.core.quality import Compared, Measure
-from learnd.core.types import Float32Array, Float64Array, FrozenLosses, Published, StepResult
+from learnd.core.snapshot import FrozenLosses, Published
+from learnd.core.types import Float32Array, Float64Array, StepResult
 from learnd.evaluation.block_sums import BlockSums
 from learnd.evaluation.numbers import variance_of, weights_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from learnd.core.quality import is_worse
-from learnd.core.types import Snapshot
+from learnd.core.snapshot import Snapshot
 from learnd.export.settings import GateSettings
 
 LEAST_PUBLISHED_SAMPLES = 200

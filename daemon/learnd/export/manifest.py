@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from learnd.core.errors import ExportError
 from learnd.core.fsync import fsync, write_text
 from learnd.core.quality import Figures
-from learnd.core.types import ChosenWeights, IntervalOffsets, Published, Snapshot
+from learnd.core.snapshot import ChosenWeights, Published, Snapshot
+from learnd.core.types import IntervalOffsets
 from learnd.export.manifest_schema import FORMAT_VERSION, SCHEMA_ID, Manifest
 
 FILE_NAME = "learnd.json"

@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
+from learnd.core.snapshot import FrozenLosses, Snapshot
 from learnd.core.tensors import Array
-from learnd.core.types import Float32Array, FrozenLosses, Snapshot
+from learnd.core.types import Float32Array
 from learnd.export import manifest
 from learnd.export.champion import read_champion, write_champion
 from learnd.export.child_process import ChildProcess

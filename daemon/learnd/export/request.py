@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from learnd.core.types import Float32Array, Snapshot
+from learnd.core.snapshot import Snapshot
+from learnd.core.types import Float32Array
 from learnd.export import manifest
 from learnd.export.settings import ExportSettings
 from learnd.export.verify import spread_of

@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 
 from learnd.core.protocols import Averager, Evaluated, Network
+from learnd.core.snapshot import FrozenLosses
 from learnd.core.tensors import Array, NamedTensors, Tensor, TfVariable, Variable
-from learnd.core.types import Float32Array, Float64Array, FrozenLosses, NamedArrays
+from learnd.core.types import Float32Array, Float64Array, NamedArrays
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.standing import Standing
 

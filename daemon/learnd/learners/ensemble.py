@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from learnd.core.protocols import Network
+from learnd.core.snapshot import ChosenWeights, MixtureState
 from learnd.core.tensors import Tensor, TfVariable, Variable
-from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
 from learnd.learners.pool import Mixture, Pool

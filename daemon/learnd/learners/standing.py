@@ -10,8 +10,8 @@ from math import prod
 
 import tensorflow as tf
 
+from learnd.core.snapshot import ChosenWeights
 from learnd.core.tensors import Tensor, TfVariable, Variable
-from learnd.core.types import ChosenWeights
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import ReplaySettings
 

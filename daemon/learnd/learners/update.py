@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import tensorflow as tf
 
 from learnd.core.protocols import Evaluated, Network
+from learnd.core.snapshot import ChosenWeights, MixtureState
 from learnd.core.tensors import KerasModel, Optimizer, Tensor, Variable
-from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.guard import Guard
 from learnd.learners.replay import ReplayBuffer

@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from learnd.core.quality import Figures
 from learnd.core.reasons import FAULTS, RejectReason, SkipReason
-from learnd.core.types import Batch, ChosenWeights, MixtureState, PrequentialScores, StepResult, TopicPartition
+from learnd.core.snapshot import ChosenWeights, MixtureState
+from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
 
 
 class Metrics:

@@ -8,7 +8,8 @@ import structlog
 
 from learnd.core.errors import BrokerUnavailableError
 from learnd.core.protocols import DeadLetters, Evaluator, Intervals, Predictions, Sink, Stateful
-from learnd.core.types import Batch, Snapshot, State, offsets_of
+from learnd.core.snapshot import Snapshot
+from learnd.core.types import Batch, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
 from learnd.runtime.model_events import ModelEvents

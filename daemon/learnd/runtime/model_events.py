@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from learnd.core.types import ChosenWeights
+from learnd.core.snapshot import ChosenWeights
 from learnd.observability.metrics import Metrics
 from learnd.runtime.trained_model import TrainedModel
 

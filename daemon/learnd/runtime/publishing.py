@@ -8,7 +8,8 @@ import structlog
 from learnd.core.errors import ExportError
 from learnd.core.quality import Compared, Measure
 from learnd.core.schedule import IntervalTrigger
-from learnd.core.types import Published, Snapshot, StepResult
+from learnd.core.snapshot import Published, Snapshot
+from learnd.core.types import StepResult
 from learnd.evaluation.export_loss import FrozenForward
 from learnd.export.gate import Refusal
 from learnd.export.publisher import Exported, Exporter

@@ -10,7 +10,7 @@ import structlog
 from learnd.core.protocols import Evaluator
 from learnd.core.quality import WORSE_MARGIN, Errors, Quality
 from learnd.core.schedule import Clock
-from learnd.core.types import Published
+from learnd.core.snapshot import Published
 from learnd.observability.metrics import Metrics
 
 log = structlog.get_logger()

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from learnd.core.protocols import Learner
+from learnd.core.snapshot import ChosenWeights, MixtureState
 from learnd.core.tensors import Array
-from learnd.core.types import ChosenWeights, MixtureState
 from learnd.learners.averaged import AveragedModel
 
 

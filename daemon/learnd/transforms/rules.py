@@ -12,16 +12,7 @@ import numpy as np
 
 from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason, SkipReason
-from learnd.core.types import (
-    Batch,
-    Float64Array,
-    Records,
-    Reject,
-    Samples,
-    State,
-    TopicPartition,
-    Transformed,
-)
+from learnd.core.types import Batch, Float64Array, Records, Reject, Samples, State, TopicPartition, Transformed
 
 MEAN_READINGS = 1000
 """Time constant, in readings, of the running mean that replaces faulty readings. It is finite because machines age."""

@@ -5,7 +5,7 @@ from learnd.core.layout import TextLayout
 from learnd.core.protocols import Decoder, Source, Transform
 from learnd.core.types import KEY_SLOTS, Position, Records, TopicPartition
 from learnd.decoders import DECODERS
-from learnd.decoders.validation import Fields, fields_from
+from learnd.decoders.fields import Fields, fields_from
 from learnd.sources import SOURCES
 from learnd.sources.settings import SourceContext
 from learnd.transforms.chain import Chain

@@ -1,0 +1,137 @@
+"""The configured fields of a record."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from learnd.core.protocols import FeatureOptions
+from learnd.core.seasons import Season, season
+from learnd.decoders.settings import DecoderSettings
+
+_MAX_WEIGHT = 1e6
+"""Maximum weight of a sample. 3e38, though finite, is infinite after multiplication by a gradient, and would turn
+every weight of the model into nan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One number of a record, with its limits."""
+
+    name: str
+    min: float | None = None
+    max: float | None = None
+    missing: float | None = None
+    """The number for an empty cell or a null; nan: it stays missing, and the model takes it for the mean; None: reject
+    the record."""
+    may_be_absent: bool = True
+    """True: a record that lacks the field is treated like one with a null."""
+
+    @property
+    def has_gaps(self) -> bool:
+        """True if a missing value stays missing."""
+        return self.missing is not None and math.isnan(self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields to read from a record: features, targets, weight, time, key and label."""
+
+    features: tuple[Field, ...]
+    targets: tuple[Field, ...]
+    time: str | None
+    time_unit: str
+    key: str | None
+    max_bytes: int
+    weight: Field | None = None
+    """The weight of the sample."""
+    stop: Field | None = None
+    """The flag of a planned stop: a boolean or a number. A record without it is not in one."""
+    label: str | None = None
+    """The name of the field with the class."""
+    labels: frozenset[str] | None = None
+    """The allowed classes; None: any text."""
+    max_ahead_s: float | None = None
+    """Maximum lead of the event time over the record's own time, in seconds; None: no limit."""
+    seasons: tuple[Season, ...] = ()
+    """The seasonal inputs, which are made from times."""
+    upstream: tuple[Field, ...] = ()
+    """Forecasts of the target that were made upstream."""
+    targets_optional: bool = False
+    """True: a record without its target becomes a sample without one, instead of a reject."""
+
+    @property
+    def numbers(self) -> tuple[Field, ...]:
+        """The numbers of a record, in the order of the columns of `Rows.numbers`."""
+        others = tuple(field for field in (self.weight, self.stop) if field is not None)
+        return self.features + self.targets + others + self.upstream
+
+    @property
+    def stop_column(self) -> int:
+        """The column of `stop` in `Rows.numbers`."""
+        return len(self.features) + len(self.targets) + (self.weight is not None)
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """The fields with the times of seasonal inputs, in the order of the columns of `Rows.clocks`."""
+        return tuple(dict.fromkeys(season.time for season in self.seasons if season.time is not None))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields of a record's value."""
+        others = (self.time, self.key, self.label, *self.clocks)
+        return [
+            *(field.name for field in self.numbers),
+            *(name for name in others if name is not None and not name.startswith("__")),
+        ]
+
+
+def _feature(name: str, options: FeatureOptions, *, fills_gaps: bool) -> Field:
+    """Return the field of a feature. Its range is checked here only if no rule replaces readings outside it."""
+    missing: float | None = None
+    if options.missing == "mean" or (options.missing is None and fills_gaps):
+        missing = math.nan
+    elif isinstance(options.missing, float):
+        missing = options.missing
+    may_be_absent = options.missing not in (None, "reject")
+    if options.on_fault == "reject":
+        return Field(name, options.min, options.max, missing, may_be_absent)
+    return Field(name, missing=missing, may_be_absent=may_be_absent)
+
+
+def fields_from(
+    features: Mapping[str, FeatureOptions],
+    targets: Sequence[str],
+    settings: DecoderSettings,
+    *,
+    weight: str | None = None,
+    stop: str | None = None,
+    classes: Sequence[str] | None = None,
+    classify: bool = False,
+    fills_gaps: bool = False,
+    upstream: Sequence[str] = (),
+) -> Fields:
+    """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
+
+    With *fills_gaps*, the model takes a missing feature for its mean, unless its options say otherwise.
+    """
+    readings = {name: options for name, options in features.items() if options.period_s is None}
+    return Fields(
+        tuple(_feature(name, options, fills_gaps=fills_gaps) for name, options in readings.items()),
+        () if classify else tuple(Field(name) for name in targets),
+        settings.time,
+        settings.time_unit,
+        settings.key,
+        settings.max_bytes,
+        Field(weight, min=0.0, max=_MAX_WEIGHT) if weight is not None else None,
+        Field(stop, missing=0.0) if stop is not None else None,
+        targets[0] if classify else None,
+        frozenset(classes) if classify and classes is not None else None,
+        settings.max_ahead_s,
+        tuple(
+            season(name, options.period_s, options.time)
+            for name, options in features.items()
+            if options.period_s is not None
+        ),
+        tuple(Field(name, missing=math.nan) for name in upstream),
+        settings.missing_target == "predict",
+    )
