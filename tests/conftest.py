@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     if (made := compile_cache.make()) is not None:
         config.add_cleanup(made.cleanup)
+        compile_cache.compile_alarms()
 
 
 def pytest_collection_finish() -> None:

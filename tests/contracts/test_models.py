@@ -48,7 +48,7 @@ WINDOWED = {"lstm", "gru", "conv1d", "tcn"}
 def _sections(model: str, task: str, mode: str) -> dict[str, Any]:
     windowed = task == "forecast" or model in WINDOWED
     return {
-        "model": {"kind": model, **({"blocks": 1} if model == "tcn" else {})},  # half the time to compile
+        "model": {"kind": model},
         "task": {"kind": task, **({"window": 6} if windowed else {})},
         "target": "y" if task in ("regression", "classification") else None,
         "learning": {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}},

@@ -33,7 +33,11 @@ SAVING = (
 PUBLISHING = ("export.before-rename", "export.after-rename", "export.before-pointer")
 VARIANTS: dict[str, dict[str, Any]] = {
     "per_sample": {"export": SAVED_MODEL},
-    "mixture": {"averaging": None, "decode": {"kind": "json", "key": "k"}},  # the default learner
+    "mixture": {
+        "averaging": None,
+        "decode": {"kind": "json", "key": "k"},
+        "export": SAVED_MODEL,
+    },  # the default learner
     "micro_batch_of_windows": {
         "decode": {"kind": "json", "key": "k", "time": "t"},
         "target": None,
@@ -85,7 +89,9 @@ def _newest_checkpoint(folder: Path) -> int:
     return max((int(path.stem.partition("-")[2]) for path in names), default=0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param("per_sample", marks=pytest.mark.slow), "mixture", "micro_batch_of_windows"]
+)
 def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
     variant: str, kafka_broker: KafkaCluster, tmp_path: Path
 ) -> None:
@@ -93,14 +99,14 @@ def test_killed_run_ends_bit_identical_to_an_uninterrupted_one(
     feed = Feed(kafka_broker)
     broken = _config(tmp_path / "broken", kafka_broker, feed.topic, **VARIANTS[variant])
     random = np.random.default_rng(len(variant))
-    points = SAVING[:2] if variant == "per_sample" else SAVING[2:4]
+    points = SAVING[2:4] if variant == "micro_batch_of_windows" else SAVING[:2]
     try:
         for point in points:
             _kill_at(broken, f"{point}:3")
         _kill_some_time_after_a_save(broken, random)
     finally:
         feed.finish()
-    if variant == "per_sample":
+    if variant != "micro_batch_of_windows":
         _kill_at(broken, "export.before-rename", "--once")
     _compare_with_an_uninterrupted_run(broken, kafka_broker, feed.topic, RECORDS, VARIANTS[variant])
 
@@ -201,8 +207,11 @@ def _compare_with_an_uninterrupted_run(
     predictions = (folder / "whole" / "predictions.jsonl").read_bytes()
     assert predictions == (folder / "broken" / "predictions.jsonl").read_bytes()
     offsets = [json.loads(line)["offset"] for line in predictions.splitlines()]
-    assert len(offsets) == state["progress"]["samples"]
-    assert offsets == list(range(offsets[0], offsets[0] + len(offsets))), "one prediction a sample, in order"
+    held = sum(json.loads(line)["alarm"] for line in predictions.splitlines()) if "task" in sections else 0
+    assert len(offsets) == state["progress"]["samples"] + held
+    if held:  # a held record does not wait for its micro-batch to fill, so it may overtake some
+        offsets.sort()
+    assert offsets == list(range(offsets[0], offsets[0] + len(offsets))), "one prediction a record, in order"
 
 
 def test_sigterm_ends_cleanly_and_the_next_start_goes_on(kafka_broker: KafkaCluster, tmp_path: Path) -> None:

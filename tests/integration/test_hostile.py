@@ -83,7 +83,7 @@ def test_a_time_far_ahead_does_not_silence_its_key(tmp_path: Path) -> None:
     assert learned == {86_400: 18, None: 5}
 
 
-@pytest.mark.parametrize("kind", CORPORA)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k == "float32" else ()) for k in CORPORA])
 def test_hostile_records_leave_no_trace_in_the_model(kind: str, tmp_path: Path) -> None:
     """Each is one dead letter, whole; weights are finite, and those of the good records alone to the last bit."""
     corpus = CORPORA[kind](GOOD)

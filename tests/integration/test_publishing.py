@@ -150,6 +150,7 @@ def _whole(path: Path) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_hundred_exports_with_kills_are_whole_whenever_they_are_seen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

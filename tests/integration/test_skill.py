@@ -101,7 +101,7 @@ def test_averaged_skill_is_that_of_the_averaged_weights(tmp_path: Path, averagin
     pipeline = make_pipeline(options, source=MemorySource(readings(300)))
     results = []
     learn = pipeline.model.learner.learn
-    pipeline.model.learner.learn = lambda samples: results.append(learn(samples)) or results[-1]  # type: ignore
+    pipeline.model.learner.learn = lambda *given: results.append(learn(*given)) or results[-1]  # type: ignore
     run(pipeline, stopping=lambda: False)
     live = np.concatenate([result.predictions for result in results])
     averaged = np.concatenate([result.averaged_predictions for result in results])

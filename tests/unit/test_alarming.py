@@ -16,6 +16,8 @@ from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import config_text, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
+
 FAULT = slice(1000, 1200)
 COUNT = 1500
 

@@ -194,6 +194,7 @@ def test_the_code_in_the_card_runs(published: Path) -> None:
     _run_the_code_in_the_card(published / "latest", blocks=2)
 
 
+@pytest.mark.slow
 def test_the_card_loads_the_other_formats_too_and_says_which_there_are_not(tmp_path: Path) -> None:
     """A small model has nothing for `tflite_dynamic` to round; who misses the file finds the reason."""
     formats = ["tflite_float16", "tflite_dynamic", "tflite_int8", "tflite_training", "keras", "hdf5", "onnx"]

@@ -135,7 +135,10 @@ FORMATS = {
 }
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(task, marks=pytest.mark.slow if task == "classification" else ()) for task in TASKS],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Pipeline]:
     """A model of each task with its exports; each file was compared with the live model before."""
     folder, task = tmp_path_factory.mktemp(request.param), request.param
@@ -171,7 +174,9 @@ def test_the_model_has_learned_the_time_of_day(exported: tuple[str, Path, Pipeli
         assert recent.errors.live_skill > 0.0
 
 
-@pytest.mark.parametrize("exported", ["regression", "classification"], indirect=True)
+@pytest.mark.parametrize(
+    "exported", ["regression", pytest.param("classification", marks=pytest.mark.slow)], indirect=True
+)
 def test_the_command_line_and_the_api_make_the_input_from_the_time(exported: tuple[str, Path, Pipeline]) -> None:
     """As the SavedModel answers the seconds of the day, in every format that can be run."""
     task, latest, _ = exported

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from learnd.core.errors import UsageError
+
 FILE = "feedback.jsonl"
 """The file in a data_dir that verdicts are appended to."""
 
@@ -41,15 +43,18 @@ def verdict_from(line: str) -> Verdict:
 
     Raises
     ------
-    ValueError
+    UsageError
         if it is none; the message says what is wrong.
     """
-    value: Any = json.loads(line)
+    try:
+        value: Any = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"no JSON: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("anomaly"), bool):
-        raise ValueError('anomaly is missing; write {"alarm": ID, "anomaly": false}')
+        raise UsageError('anomaly is missing; write {"alarm": ID, "anomaly": false}')
     alarm, key = value.get("alarm"), value.get("key")
     if isinstance(alarm, str) and key is None:
         return Verdict(value["anomaly"], alarm=alarm)
     if isinstance(key, str) and alarm is None and value["anomaly"]:
         return Verdict(True, key=key)
-    raise ValueError("name an alarm by its id; or, for an anomaly that raised no alarm, a key")
+    raise UsageError("name an alarm by its id; or, for an anomaly that raised no alarm, a key")

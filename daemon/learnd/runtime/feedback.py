@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from learnd.alarms.feedback import Verdict, verdict_from
+from learnd.core.errors import UsageError
 from learnd.core.schedule import Clock
 from learnd.core.types import State
 
@@ -54,8 +55,8 @@ class FeedbackFile:
         self._offset += len(complete)
         for line in complete.splitlines():
             try:
-                yield verdict_from(line.decode())
-            except ValueError as error:
+                yield verdict_from(line.decode(errors="replace"))
+            except UsageError as error:
                 log.warning(
                     "feedback_refused", path=str(self._path), line=line[:200].decode(errors="replace"), error=str(error)
                 )
