@@ -6,11 +6,13 @@ COPY daemon daemon
 RUN python -m venv /opt/learnd && /opt/learnd/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --create-home learnd && mkdir /data && chown learnd /data
+RUN useradd --system --uid 10001 --create-home learnd && mkdir /data /var/cache/learnd && chown learnd /data /var/cache/learnd
 COPY --from=build /opt/learnd /opt/learnd
 COPY configs /etc/learnd
-ENV PATH=/opt/learnd/bin:$PATH PYTHONUNBUFFERED=1 LEARND_DATA_DIR=/data/model LEARND_HOST=0.0.0.0
+ENV PATH=/opt/learnd/bin:$PATH PYTHONUNBUFFERED=1 LEARND_DATA_DIR=/data/model LEARND_HOST=0.0.0.0 NUMBA_CACHE_DIR=/var/cache/learnd
 USER learnd
+# The machine code of the alarms, which a first start would take 15 s to compile.
+RUN python -c "from learnd.alarms.monitor import compile_heads; compile_heads()"
 WORKDIR /data
 VOLUME /data
 EXPOSE 9464

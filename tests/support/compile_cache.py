@@ -31,7 +31,7 @@ def make() -> tempfile.TemporaryDirectory[str] | None:
 
 def compile_alarms() -> None:
     """Have Numba compile the loops of the alarms once, before the workers and their daemons would, each for itself."""
-    command = "from tests.support.prefork import compile_alarms; compile_alarms()"
+    command = "from learnd.alarms.monitor import compile_heads; compile_heads()"
     subprocess.run([sys.executable, "-c", command], check=True, cwd=Path(__file__).parents[2])
 
 

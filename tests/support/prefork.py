@@ -175,14 +175,6 @@ def _become(request: Mapping[str, Any], standard: Sequence[int]) -> None:
     sys.argv = ["learnd", *request["arguments"]]
 
 
-def compile_alarms() -> None:
-    """Compile the loops of the alarms, or load them from Numba's cache."""
-    from learnd.alarms.monitor import Monitor  # noqa: PLC0415
-    from learnd.alarms.settings import AlarmSettings  # noqa: PLC0415
-
-    Monitor(AlarmSettings(), columns=["any"], readings=lambda samples: samples.x, hold="learn").prepare()
-
-
 def _import_all() -> None:
     """Import what ``learnd run`` imports on its way."""
     import learnd.cli.status_line  # noqa: PLC0415
@@ -190,8 +182,9 @@ def _import_all() -> None:
     import learnd.observability.http  # noqa: PLC0415
     import learnd.sources.kafka  # noqa: PLC0415
     import learnd.wiring.pipeline  # noqa: F401, PLC0415
+    from learnd.alarms.monitor import compile_heads  # noqa: PLC0415
 
-    compile_alarms()  # else every start loads Numba's machine code from its cache, in a quarter of a second
+    compile_heads()  # else every start loads Numba's machine code from its cache, in a quarter of a second
 
 
 if __name__ == "__main__":

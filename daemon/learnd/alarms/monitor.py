@@ -35,6 +35,11 @@ LOSS = "loss"
 """The contribution of the model's loss, among the names of the columns."""
 
 
+def compile_heads() -> None:
+    """Compile the heads, or load them from Numba's cache: for images and for processes that fork daemons."""
+    Monitor(AlarmSettings(), columns=["any"], readings=lambda samples: samples.x, hold="learn").prepare()
+
+
 def _any(columns: npt.NDArray[Any]) -> BoolArray:
     """Return a mask of the rows in which any column is set."""
     found: BoolArray = np.any(columns, axis=1)

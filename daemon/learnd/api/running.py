@@ -56,8 +56,8 @@ class RunResult:
     predictions : one dict per sample, in the order of arrival, as the predictions sink writes it: ``topic``,
         ``partition``, ``offset``, ``time_s`` (seconds since 1970 UTC), ``key``, ``prediction``, ``lower`` and ``upper``
         (the ends of its interval) and ``truth`` (by name, in the target's units; None while unknown), ``score`` and
-        ``averaged_score`` (the loss of the live and of the averaged weights). Each prediction was made before its
-        sample was learned
+        ``averaged_score`` (the loss of the live and of the averaged weights), and the fields of alarms, such as
+        ``anomaly_probability`` and ``alarm``. Each prediction was made before its sample was learned
     scores : means over the last 1000 samples of the model's life
     state : the model's progress over its whole life
     weights : averaged weights and scales of the inputs and the target, by the names in a checkpoint

@@ -13,6 +13,8 @@ from learnd.runtime.feedback import FeedbackFile
 
 log = structlog.get_logger()
 
+LONG_S = 3.0
+"""Time to compile that is worth a line; from a cache it takes a quarter of a second."""
 LOGGED_PER_MINUTE = 20
 """Events that are logged in a minute; further ones are counted in one line."""
 
@@ -43,9 +45,14 @@ class Alarming:
         self.sink = sink
 
     def prepare(self) -> None:
-        """Compile the heads."""
-        if self._monitor is not None:
-            self._monitor.prepare()
+        """Compile the heads; log it if that took long, because the next start need not take as long."""
+        if self._monitor is None:
+            return
+        began_s = self._clock()
+        self._monitor.prepare()
+        if (duration_s := self._clock() - began_s) > LONG_S:
+            note = "it is cached if the installation, or NUMBA_CACHE_DIR, can be written"
+            log.info("alarms_compiled", duration_s=round(duration_s, 1), note=note)
 
     def watch(self, samples: Samples) -> tuple[Samples, BoolArray | None]:
         """Return *samples* as they are to be learned, and a mask of those to hold."""
