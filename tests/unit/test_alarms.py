@@ -18,6 +18,7 @@ from learnd.alarms.monitor import Monitor
 from learnd.alarms.onset import observe_readings
 from learnd.alarms.ranges import BLOCKS, MEMORY, make_ranges, observe
 from learnd.alarms.settings import AlarmSettings
+from learnd.alarms.threshold import make_threshold, observe_score
 from learnd.core.types import Samples, StepResult
 from tests.support.helpers import make_samples, step_result
 
@@ -433,3 +434,16 @@ def test_arrays_of_another_layout_are_not_compiled_for_again() -> None:
     times_s.flags.writeable = False
     _run(monitor, replace(samples, times_s=times_s))
     assert [len(function.signatures) for function in (observe_readings, decide)] == before  # type: ignore[attr-defined]
+
+
+def test_alarms_that_were_raised_correct_the_threshold() -> None:
+    """The same scores: more alarms than accepted end in a higher threshold, none in a lower one."""
+    scores = np.abs(_noise(20_000)[:, 0])
+    ends = []
+    for every in (100_000, 500, 100):
+        threshold = make_threshold(4.0, floor=0.0, estimated=True)
+        for row, score in enumerate(scores):
+            observe_score(threshold, 0, score, row % every == every - 1, float(row), 500.0, 0.0)
+        ends.append(float(threshold.value[0]))
+    assert ends[0] < ends[1] - 0.3
+    assert ends[1] < ends[2] - 0.3

@@ -26,7 +26,7 @@ STRONGER = 4.0
 
 
 class Decision(NamedTuple):
-    """What the decision remembers. The leading axis of each array is the key.
+    """The state of the decision. The leading axis of each array is the key.
 
     Attributes
     ----------

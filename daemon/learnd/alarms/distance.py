@@ -31,7 +31,7 @@ FAR = 9.0
 
 
 class Distance(NamedTuple):
-    """What is known of a key. The leading axis of each array is the key.
+    """The mean, covariance and ranges of each key. The leading axis of each array is the key.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What people say about alarms: ``this was no anomaly``, or ``this was one``."""
+"""Feedback from people: an alarm was correct, was false, or was missing."""
 
 import json
 from dataclasses import dataclass

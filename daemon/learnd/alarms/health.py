@@ -2,7 +2,7 @@
 
 How long a sensor repeats itself in good health is its own: a valve is open for hours, a temperature is never the same
 twice. So a run of equal readings is a fault if it is four times as long as any before, and at least `LEAST` readings.
-A sensor that has hardly ever changed is not judged.
+A sensor with fewer than `LEAST_CHANGES` changes is never called faulty.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ NONE, STUCK, MISSING = 0, 1, 2
 LEAST = 50
 """Shortest run that can be a fault, in readings."""
 TIMES = 4
-"""A fault is so many times as long as the longest run before."""
+"""A run is a fault if it is at least this many times as long as the longest run before it."""
 LEAST_CHANGES = 100
 """Changes of a reading before its sensor can be stuck, and readings before one can be missing."""
 
 
 class Health(NamedTuple):
-    """What is known of the sensors. The leading axis of each array is the column of a key.
+    """The runs and gaps of each sensor. The leading axis of each array is the column of a key.
 
     Attributes
     ----------

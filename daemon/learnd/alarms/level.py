@@ -35,7 +35,7 @@ WARM_UP = 400
 
 
 class Level(NamedTuple):
-    """What the head remembers. The leading axis of each array is the column of a key, that of `threshold` the key.
+    """The state of the head. The leading axis is the column of a key; in `threshold` it is the key.
 
     Attributes
     ----------

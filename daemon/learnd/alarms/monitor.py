@@ -56,7 +56,7 @@ def _row(event: tuple[int, Alarm]) -> int:
 
 
 class _Decided(NamedTuple):
-    """What the onset head decided on each row: see `learnd.core.alarms.Alarms`; *parts* have the loss at the end."""
+    """Decisions of the onset head, one per row, as in `learnd.core.alarms.Alarms`. The loss is last in *parts*."""
 
     probabilities: Float64Array
     raised: BoolArray

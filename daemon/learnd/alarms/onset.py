@@ -25,7 +25,7 @@ LONG_WEIGHT = 0.5
 
 
 class Onset(NamedTuple):
-    """What the head remembers. The leading axis of each array is the column of a key.
+    """The state of the head. The leading axis of each array is the column of a key.
 
     Attributes
     ----------

@@ -55,8 +55,9 @@ class AlarmSettings(Section):
     enabled: bool = True
     """False: no alarms, and no fields for them in the predictions."""
     false_alarms_per: Literal["hour", "day", "week"] | Annotated[int, Field(ge=100)] | None = None
-    """The accepted rate of false alarms, for each key and each of the two heads: one in so many readings of a key, or
-    one per hour, day or week of event time. Thresholds then follow the stream. Absent: fixed thresholds."""
+    """The accepted rate of false alarms, for each key and each of the two heads. A number N means one in N readings of
+    a key. `hour`, `day` and `week` mean one per hour, day or week of event time. The thresholds are then adapted
+    continuously. Absent: the thresholds are fixed."""
     learning: Literal["hold", "learn", "weigh"] | None = None
     """Learning of a sample while its key is in alarm: not at all (`hold`), like others (`learn`), or with
     `held_weight` (`weigh`). Absent: `hold` for a forecast or a reconstruction; `learn` for other tasks, because a
@@ -64,7 +65,7 @@ class AlarmSettings(Section):
     held_weight: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Weight of a sample in alarm with `learning: weigh`."""
     accept_after: Count = 5000
-    """After so many readings in alarm without a break, the present level is accepted as the new normal."""
+    """Number of consecutive readings in alarm after which the current level is accepted as the new normal level."""
     minimum_readings: Count = 1
     """Consecutive readings beyond the threshold before an alarm of the state head begins."""
     cool_down_readings: Count = 20
@@ -82,7 +83,7 @@ class AlarmSettings(Section):
     suppress: list[SuppressSettings] = []
     """Readings that raise no alarm."""
     max_keys: Count = 1000
-    """Keys that are watched at the same time. Another key takes over the place of the one unseen for longest. One key
+    """Maximum number of keys that are watched. A new key then replaces the one that was seen least recently. One key
     takes about 10 kB for each feature, in memory and in checkpoints."""
 
     @property

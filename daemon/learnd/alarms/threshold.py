@@ -28,7 +28,7 @@ INTERVAL_RATE = 0.01
 
 
 class Threshold(NamedTuple):
-    """What a threshold is estimated from. The leading axis of each array is the key.
+    """The state of a threshold and of its estimate. The leading axis of each array is the key.
 
     Attributes
     ----------
