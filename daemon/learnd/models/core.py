@@ -25,6 +25,8 @@ class CoreSpec:
     unroll : unroll loops over time, for export formats that have no loops
     classify : the outputs stand for classes
     known : classes known at the start, where more may come later; None for a task without classes
+    meaning : the configured meaning of a model's outputs: logits or probabilities; ``auto``: as the model says
+    scaled : the inputs are standardised
     """
 
     row_shape: tuple[int, ...]
@@ -33,6 +35,8 @@ class CoreSpec:
     unroll: bool = False
     classify: bool = False
     known: int | None = None
+    meaning: str = "auto"
+    scaled: bool = False
 
 
 def flat(inputs: Tensor, spec: CoreSpec) -> Tensor:

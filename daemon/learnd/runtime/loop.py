@@ -127,8 +127,9 @@ class Pipeline:
         self.saving.open()
         self.publishing.open()
         self.alarming.prepare()
-        self.model.learner.prepare()
         state = self.saving.restore()
+        self.model.refresh()
+        self.model.learner.prepare()
         if state is not None:
             self.progress.restore(state["progress"])
             self.status.began = replace(self.progress)

@@ -37,6 +37,7 @@ from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.alarms import make_monitor
 from learnd.wiring.learner import Learning, make_learning
+from learnd.wiring.model import with_whole_inputs
 from learnd.wiring.sinks import make_alarm_sink, make_dead_letters, make_predictions
 from learnd.wiring.stream import make_decoder, make_source, make_transforms
 from learnd.wiring.warm_start import pinned_copy
@@ -68,8 +69,11 @@ def make_pipeline(
         if building the parts shows that a setting is wrong.
     """
     recipe = pinned_copy(settings, settings.data_dir)
-    decoder = make_decoder(settings)
     core = make_learning(settings, recipe)
+    if core.whole is not None:
+        settings = with_whole_inputs(settings, core.whole)
+        recipe = with_whole_inputs(recipe, core.whole)
+    decoder = make_decoder(settings)
     labels = core.labels
     metrics = Metrics()
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
