@@ -161,8 +161,7 @@ class ModelRecipe(Section):
         limits : for each feature, the number of ids from 0 on that the model knows; None: any
         """
         features = {
-            name: feature.for_ids(limit)
-            for (name, feature), limit in zip(self.features.items(), limits, strict=True)
+            name: feature.for_ids(limit) for (name, feature), limit in zip(self.features.items(), limits, strict=True)
         }
         scaling = self.scaling.model_copy(update={"inputs": "none"})
         return self.model_copy(update={"features": features, "scaling": scaling})

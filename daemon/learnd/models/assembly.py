@@ -14,12 +14,13 @@ from learnd.models import MODELS
 from learnd.models.compiled import with_compiled
 from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head
-from learnd.models.settings import AnyModel, FactorySettings, LoadSettings
 from learnd.models.output_meaning import LOGITS, OutputMeaning, output_meaning
 from learnd.models.requirements import in_float32, require_float32, require_stateless
+from learnd.models.settings import AnyModel, FactorySettings, LoadSettings
 from learnd.models.stored.model import Loss, StoredModel, first_line
 from learnd.models.stored.open import open_stored
 from learnd.models.whole_numbers import WholeNumbers, whole_numbers
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -85,8 +86,8 @@ def _model(settings: AnyModel, spec: CoreSpec) -> tuple[KerasModel, StoredModel 
         return _architecture(settings, _before_the_head(settings, spec))
 
     if isinstance(settings, LoadSettings):
-        stored = open_stored(settings, architecture=None)
-        return stored.model, stored
+        loaded = open_stored(settings, architecture=None)
+        return loaded.model, loaded
     stored = open_stored(settings, architecture=architecture) if settings.load is not None else None
     model = stored.model if stored is not None else architecture()
     return model, with_compiled(stored, model)

@@ -1,7 +1,7 @@
 """The meaning of a classifier's outputs: logits or probabilities, of exclusive or of independent classes.
 
-A model that answers probabilities and is taken for one that answers logits gives wrong numbers without any error. So the
-meaning follows from evidence, in this order: the configuration, the last operation, the loss that the model was
+A model that answers probabilities and is taken for one that answers logits gives wrong numbers without any error. So
+the meaning follows from evidence, in this order: the configuration, the last operation, the loss that the model was
 compiled with, and the model's answers. Without evidence the model is refused.
 """
 
@@ -49,7 +49,12 @@ LOGITS = OutputMeaning(probabilities=False, independent=False, evidence="a layer
 
 
 def output_meaning(
-    model: KerasModel, loss: Loss | None, row_shape: tuple[int, ...], *, configured: str = "auto", whole: WholeNumbers | None = None
+    model: KerasModel,
+    loss: Loss | None,
+    row_shape: tuple[int, ...],
+    *,
+    configured: str = "auto",
+    whole: WholeNumbers | None = None,
 ) -> OutputMeaning:
     """Return the meaning of the outputs of *model*, shape (n, outputs).
 

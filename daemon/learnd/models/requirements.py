@@ -1,5 +1,7 @@
 """Properties that a model of the user's must have. Each is checked before the first record is read."""
 
+from typing import Any
+
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.tensors import KerasModel
 from learnd.models.stored.inference import infers_always
@@ -26,8 +28,8 @@ def require_stateless(model: KerasModel, place: str) -> None:
     sizes = [tensor.shape[0] for tensor in inputs if tensor.shape[0] is not None]
     if sizes:
         message = (
-            f"the model takes batches of exactly {sizes[0]} rows; build its input with keras.Input(shape=...) instead of"
-            " batch_shape, and copy the weights by set_weights(get_weights())"
+            f"the model takes batches of exactly {sizes[0]} rows; build its input with keras.Input(shape=...) instead"
+            " of batch_shape, and copy the weights by set_weights(get_weights())"
         )
         raise ConfigError(Problem(place, message))
 
@@ -42,9 +44,10 @@ def require_float32(model: KerasModel, place: str) -> None:
     """
     names = [variable.path for variable in model.weights if variable.dtype == "float64"]
     if names:
+        others = " and others" if len(names) > 5 else ""
         message = (
-            f"the weights {', '.join(names[:5])}{' and others' if len(names) > 5 else ''} are float64, and the model cannot"
-            " be rebuilt in float32; build it with dtype='float32' and copy the weights by set_weights(get_weights())"
+            f"the weights {', '.join(names[:5])}{others} are float64, and the model cannot be rebuilt in float32; build"
+            " it with dtype='float32' and copy the weights by set_weights(get_weights())"
         )
         raise ConfigError(Problem(place, message))
 
@@ -52,7 +55,7 @@ def require_float32(model: KerasModel, place: str) -> None:
 def in_float32(model: KerasModel) -> KerasModel:
     """Return *model* rebuilt in float32 if a part of it computes in float64 and Keras can rebuild it.
 
-    Otherwise *model* itself; `require_float32` then says what to do. Weights lose the digits that float32 does not have.
+    Otherwise *model* itself; `require_float32` then says what to do. Weights lose the digits that float32 lacks.
     """
     layers = model._flatten_layers()
     if not any(getattr(layer, "compute_dtype", None) == "float64" for layer in layers):
@@ -61,15 +64,13 @@ def in_float32(model: KerasModel) -> KerasModel:
         return model
     try:
         rebuilt: KerasModel = type(model).from_config(_float32(model.get_config()))
-        if not rebuilt.built:
-            rebuilt.build(model.input_shape)
         rebuilt.set_weights(model.get_weights())
     except Exception:  # whatever a user's own class raises; the model is refused with a way out
         return model
     return rebuilt
 
 
-def _float32(config: object) -> object:
+def _float32(config: Any) -> Any:
     """Return *config* with every float64 replaced by float32.
 
     >>> _float32({"dtype": {"config": {"name": "float64"}}, "layers": [{"dtype": "float64", "units": 3}]})

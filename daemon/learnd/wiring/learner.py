@@ -34,6 +34,7 @@ from learnd.wiring.model import (
     named_variables,
     require_no_batch_statistics,
 )
+from learnd.wiring.origins import describe_origins
 
 log = structlog.get_logger()
 
@@ -109,6 +110,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     if learning.batch_rows == 1:
         require_no_batch_statistics(network)
     update, averaged, owners = _make_mixture(model, settings) if learning.mixes else _make_single(model, settings)
+    log.info("learning_setup", always=True, **describe_origins(model, recipe, learning, update.optimizer))
     actions = Actions({THAW: model.freeze})
     if model.thaw_at is not None:
         actions.schedule(THAW, model.thaw_at)

@@ -238,7 +238,9 @@ def make_optimizer_for(model: Model, settings: OptimizerSettings | None) -> Opti
         elif stored.slots:
             initial = assign_slots(optimizer, network.trainable_variables, stored.slots)
             notes += [f"the optimizer's {name} starts with its initial value" for name in initial]
-        log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
+        # A note says what is lost, so that learning does not go on from where the file left off.
+        report = log.warning if notes else log.info
+        report("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
     elif model.warm_start is not None and model.warm_start.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
             array = model.warm_start.arrays.get(name)

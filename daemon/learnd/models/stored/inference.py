@@ -11,8 +11,8 @@ _MARK = "learnd_infers_always"
 def infer_always(layer: Layer) -> None:
     """Keep *layer*, and every layer inside it, in inference mode.
 
-    In Keras 2 ``body(x, training=False)`` does so: batch normalisation keeps its statistics, and dropout is off. Keras 3
-    passes the mode of the whole model to each layer instead. Call it after the layer's weights exist.
+    In Keras 2 ``body(x, training=False)`` does so: batch normalisation keeps its statistics, and dropout is off. Keras
+    3 passes the mode of the whole model to each layer instead. Call it after the layer's weights exist.
     """
     for part in layer._flatten_layers():  # type: ignore[attr-defined]  # Keras has no types
         if part._call_has_training_arg and not infers_always(part):

@@ -186,12 +186,12 @@ def loss_of(loss: Config | Sequence[Any] | Loss | None) -> tuple[Loss | None, tu
     """
     if isinstance(loss, Mapping) and "class_name" not in loss:
         return _only_loss(list(loss.values()))
-    if isinstance(loss, (list, tuple)):
+    if isinstance(loss, Sequence) and not isinstance(loss, str):
         return _only_loss(loss)
-    if loss is None or isinstance(loss, str):
+    if not isinstance(loss, Mapping):
         return loss, ()
     try:
-        return keras.losses.get(dict(loss)) if isinstance(loss, Mapping) else loss, ()
+        return keras.losses.get(dict(loss)), ()
     except Exception as error:
         return None, (f"the loss was not restored; name its module in model.code: {first_line(error)}",)
 
