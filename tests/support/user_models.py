@@ -143,3 +143,10 @@ def adapts_at_each_start(input_shape: Any, outputs: int) -> Any:
     global starts
     starts += 1
     return adapted_to(10.0 * starts)
+
+
+def without_tflite(input_shape: Any, outputs: int) -> Any:
+    """A model with an operation that TensorFlow Lite lacks."""
+    inputs = keras.Input(input_shape)
+    z = layers.Dense(outputs)(inputs)
+    return keras.Model(inputs, layers.Lambda(lambda v: tf.math.erfinv(0.9 * tf.tanh(v)))(z))
