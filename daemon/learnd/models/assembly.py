@@ -66,11 +66,13 @@ def make_core(settings: AnyModel, spec: CoreSpec) -> Core:
     meaning = LOGITS
     if settings.head is not None:
         model, outputs = with_head(model, settings.head, spec.row_shape, spec.outputs), spec.outputs
-    elif spec.classify and exported_task == "classification":
-        meaning = OutputMeaning(probabilities=True, independent=False, evidence="it is an export of learnd")
-    elif spec.classify and settings.has_end:
+    elif exported_task in ("classification", "multilabel"):
+        independent = exported_task == "multilabel"
+        meaning = OutputMeaning(probabilities=True, independent=independent, evidence="it is an export of learnd")
+    elif (spec.classify or spec.independent) and settings.has_end:
         meaning = output_meaning(model, loss, spec.row_shape, configured=spec.meaning, whole=whole)
-        _require_exclusive(meaning, outputs, place)
+    if meaning is not LOGITS and outputs > 1:
+        _require_fitting(meaning, outputs, spec, place)
     if settings.head is None and spec.known is not None and outputs == spec.known < spec.outputs:
         model, outputs, meaning = widened(model, spec.outputs), spec.outputs, LOGITS
     if outputs != spec.outputs and not (spec.classify and outputs == 1 and spec.outputs == 2):
@@ -93,18 +95,24 @@ def _model(settings: AnyModel, spec: CoreSpec) -> tuple[KerasModel, StoredModel 
     return model, with_compiled(stored, model)
 
 
-def _require_exclusive(meaning: OutputMeaning, outputs: int, place: str) -> None:
-    """Refuse several independent outputs, of which any number may be true at once.
+def _require_fitting(meaning: OutputMeaning, outputs: int, spec: CoreSpec, place: str) -> None:
+    """Refuse independent outputs for classes of which exactly one is true, and exclusive ones for independent labels.
 
     Raises
     ------
     ConfigError
-        with *place* in the configuration: a classification has exactly one true class per sample.
+        with *place* in the configuration.
     """
-    if meaning.independent and outputs > 1:
+    if meaning.independent and spec.classify:
         message = (
             f"the model has {outputs} independent outputs ({meaning.evidence}), and a sample of a classification has"
             " exactly one class; use task: {kind: multilabel} with one target of 0 or 1 per output, or add `head: {}`"
+        )
+        raise ConfigError(Problem(place, message))
+    if spec.independent and meaning.probabilities and not meaning.independent:
+        message = (
+            f"the probabilities of the model's {outputs} outputs exclude each other ({meaning.evidence}), and any"
+            " number of labels may be true; use task: {kind: classification}, or add `head: {}`"
         )
         raise ConfigError(Problem(place, message))
 

@@ -33,7 +33,7 @@ def describe_origins(
         "scaling": {name: scale["kind"] for name, scale in model.network.scales().items()},
         "scaling_from": _scaling_origin(model, recipe),
     }
-    if recipe.task.has_classes:
+    if recipe.task.has_probabilities:
         kind = "probabilities" if model.meaning.probabilities else "logits"
         origins |= {"outputs": kind, "outputs_from": model.meaning.evidence}
     return origins
