@@ -55,6 +55,12 @@ class FeatureOptions(Protocol):
     @property
     def time(self) -> str | None: ...
 
+    @property
+    def path(self) -> str | None: ...
+
+    @property
+    def secret(self) -> bool: ...
+
 
 class Stateful(Protocol):
     """A part whose state belongs in the checkpoint.
