@@ -159,7 +159,7 @@ def csv_corpus(good: int) -> Corpus:
         "no label": ("missing_field", item(y=" ")),
         "a negative weight": ("out_of_range", item(w=-0.1)),
         "a weight of 3e38": ("out_of_range", item(w=FLOAT32_MAX)),
-        "a sixth of a megabyte in quotes": ("unparsable", item(k='"' + "x" * 170_000 + '"')),
+        "a sixth of a megabyte in quotes": ("oversized", item(k='"' + "x" * 170_000 + '"')),
     }
     for name in ("a", "b", "w"):
         bad |= {

@@ -151,7 +151,7 @@ class CsvDecoder:
         if (examples := fitting_examples(text)) and len(text) <= 64:
             return "; set decode.number_format: " + " or ".join(f'"{example}"' for example in examples)
         if other := next((mark for mark in ";\t|" if mark in text), None):
-            return f'; set decode.delimiter: {json.dumps(other)}, if that stands between two cells'
+            return f"; set decode.delimiter: {json.dumps(other)}, if that stands between two cells"
         if text.strip().lower() in FLAGS:
             return "; set decode.booleans: numbers"
         return "; a word for a missing value belongs into decode.missing_values"

@@ -1,5 +1,6 @@
 """The decoder for JSON objects, by way of a struct with the configured fields."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from operator import attrgetter
@@ -133,8 +134,6 @@ class JsonDecoder:
             raise BadRecord(RejectReason.BAD_UTF8, detail) from None
         try:
             return self._fast([value])
-        except msgspec.ValidationError as error:
-            return self._second_look(text, error)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             return self._second_look(text, error)
 
@@ -146,21 +145,20 @@ class JsonDecoder:
         BadRecord
             otherwise, with the field, its value and the option that accepts it.
         """
-        detail = str(error) or type(error).__name__
-        try:
+        record: object = None
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(text)
-        except (ValueError, RecursionError):
-            raise BadRecord(RejectReason.UNPARSABLE, detail + bad_text_hint(text.encode("utf-8", "replace"))) from None
-        if self._adapter.always or isinstance(record, dict):
+        if isinstance(record, dict) or (self._adapter.always and record is not None):
             flat = self._adapter.flat(record)
             if self._adapter.has_missing(record):
                 try:
                     return self._rows([msgspec.convert(flat, self._struct)])
                 except (msgspec.ValidationError, OverflowError) as second:
-                    error, detail = second, str(second)
+                    error = second
             self._adapter.explain(record, flat)
+        detail = str(error) or type(error).__name__
         if not isinstance(error, msgspec.ValidationError):
-            raise BadRecord(RejectReason.UNPARSABLE, detail) from None
+            raise BadRecord(RejectReason.UNPARSABLE, detail + bad_text_hint(text.encode())) from None
         reason = RejectReason.MISSING_FIELD if "missing required field" in detail else RejectReason.WRONG_TYPE
         raise BadRecord(reason, detail) from None
 

@@ -32,6 +32,7 @@ class Rule:
     stuck_after : the last of this many equal readings in a row, and each further equal one, is a fault
     recover_after : number of consecutive readings, each near the one before, that establish a new level
     on_fault : reject the sample; or learn the last good reading (hold), or the mean of the good readings (mean) instead
+    secret : no reading may be quoted in a message
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     stuck_after: float = math.inf
     recover_after: int = 100
     on_fault: Literal["reject", "hold", "mean"] = "reject"
+    secret: bool = False
 
 
 @dataclass(slots=True)
@@ -111,12 +113,13 @@ class _Sensor:
 
     def describe(self, reading: float, fault: RejectReason, rule: Rule) -> str:
         """Return the detail of the dead letter for a faulty *reading*."""
+        shown, good = ("(secret)",) * 2 if rule.secret else (f"{reading:g}", f"{self.good_reading:g}")
         if fault == RejectReason.OUT_OF_RANGE:
-            return f"{rule.name} is {reading:g}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
+            return f"{rule.name} is {shown}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
         if fault == RejectReason.STUCK:
             equal, limit = self.equal_count, rule.stuck_after
-            return f"{rule.name} has been {reading:g} for {equal:g} readings, stuck_after is {limit:g}"
-        return f"{rule.name} is {reading:g}, the last good one {self.good_reading:g}, max_change is {rule.max_change:g}"
+            return f"{rule.name} has been {shown} for {equal:g} readings, stuck_after is {limit:g}"
+        return f"{rule.name} is {shown}, the last good one {good}, max_change is {rule.max_change:g}"
 
 
 @dataclass(slots=True)
@@ -304,4 +307,5 @@ def _rule(name: str, column: int, options: FeatureOptions) -> Rule:
         stuck_after=math.inf if options.stuck_after is None else options.stuck_after,
         recover_after=options.recover_after,
         on_fault=options.on_fault,
+        secret=options.secret,
     )
