@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learnd.cli.data_report import report
 from learnd.config.loader import from_values
 from learnd.core.errors import ConfigError, DataLossError
 from learnd.core.types import Position, Reject, Samples, TopicPartition
@@ -391,7 +392,10 @@ JSON_CASES = {
     "plain": Case(nested(lambda t, a, b, y: {"ts": t, "temp": a, "flow": b, "power": y}), ROWS),
     "an envelope": Case(DEBEZIUM, ROWS, sections={"features": OF_DEBEZIUM}),
     "an envelope, not told": Case(
-        DEBEZIUM, [], (), [(i, "missing_field", 'decode.paths: {"temp": "payload.after.temp"}') for i in range(2)]
+        DEBEZIUM,
+        [],
+        (),
+        [(i, "missing_field", 'decode.paths: {"temp": "payload.after.temp", "flow"') for i in range(2)],
     ),
     "all in an envelope": Case(
         nested(lambda t, a, b, y: {"d": {"ts": t, "id": "m1", "temp": a, "flow": b, "power": y}}),
@@ -437,7 +441,7 @@ JSON_CASES = {
         nested(lambda t, a, b, y: {"ts": t, "data": {"temp": a, "flow": b}, "power": y}),
         [],
         (),
-        [(i, "missing_field", '{"data.temp": "data.temp"}') for i in range(2)],
+        [(i, "missing_field", '{"data.temp": "data.temp", "data.flow": "data.flow"}') for i in range(2)],
         sections={"features": ["data.temp", "data.flow"]},
     ),
     "a path that ends early": Case(
@@ -541,6 +545,30 @@ def test_a_file_gives_its_right_values(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(samples.times_s, times, atol=1e-3)
     if case.keys is not None:
         assert samples.keys.tolist() == case.keys
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "csv: words and the mean",
+            ["2 records: 2 accepted, 0 rejected", "temp   feature  text (1), number (1)", "2024-01-15 12:01:00"],
+        ),
+        ("csv: decimal comma, not told", ["0 accepted, 2 rejected", "wrong_type  2      record 0: temp is '24,082'"]),
+        ("csv: a secret", ["temp   feature  text (1), number (1)  2        0        (secret)  (secret)"]),
+        ("json: an envelope", ["temp   feature  number  2        0        14.889 to 24.082"]),
+        ("json: texts for numbers, not told", ["number as text", "text_numbers: accept"]),
+        (
+            "json: NaN and words",
+            ["temp   feature  number (1), text (1), null (1), nothing (1)  0        4        20 to 20"],
+        ),
+    ],
+)
+def test_the_report_on_the_data_shows_fields_and_rejects(name: str, lines: list[str], tmp_path: Path) -> None:
+    """As `learnd validate --data` prints it: what is found, what is missing, ranges, examples, reasons."""
+    text = report(loaded(CASES[name], tmp_path)).text
+    for line in lines:
+        assert line in text, text
 
 
 def test_there_are_enough_cases() -> None:

@@ -70,6 +70,8 @@ def _add_validate(commands: _Commands) -> None:
     validate = commands.add_parser("validate", help="check configurations and list every error")
     validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+", help="a configuration, a YAML file")
     validate.add_argument("--load", action="store_true", help="also load and compile the model (takes seconds)")
+    data_help = "also decode the first 1000 records, and show each field and each reason of a reject"
+    validate.add_argument("--data", action="store_true", help=data_help)
 
 
 def _add_schema(commands: _Commands) -> None:

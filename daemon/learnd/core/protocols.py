@@ -145,6 +145,10 @@ class Decoder(Protocol):
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]: ...
 
+    def fields_of(self, value: bytes) -> Mapping[str, object]:
+        """Return the configured fields of one record as they are in it, for a report; none if it cannot be parsed."""
+        ...
+
 
 class Transform(Stateful, Protocol):
     """A step between decoding and learning.

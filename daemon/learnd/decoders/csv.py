@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class CsvDecoder:
         self._booleans = booleans
         self._width = len(columns)
         position = {name: i for i, name in enumerate(columns)}
+        self._position = {name: position[name] for name in fields.names}
         self._numbers = [position[field.name] for field in fields.numbers]
         self._stop = position[fields.stop.name] if fields.stop is not None else None
         # nan stands for an optional target.
@@ -87,6 +88,13 @@ class CsvDecoder:
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
+
+    def fields_of(self, value: bytes) -> Mapping[str, object]:
+        try:
+            cells = self._split(value.decode(self._encoding))
+        except ValueError:
+            return {}
+        return {name: cells[i].strip() for name, i in self._position.items() if i < len(cells)}
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
         lines = [self._split(value.decode(self._encoding)) for value in values]

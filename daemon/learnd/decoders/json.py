@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -100,6 +100,12 @@ class JsonDecoder:
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
+
+    def fields_of(self, value: bytes) -> Mapping[str, object]:
+        try:
+            return self._adapter.values(json.loads(value.decode(self._encoding or "utf-8")))
+        except (ValueError, RecursionError, BadRecord):
+            return {}
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
         if self._encoding is not None:

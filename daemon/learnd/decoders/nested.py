@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NoReturn
 
@@ -61,6 +61,10 @@ class Adapter:
             flat[name] = value
         return flat
 
+    def values(self, record: object) -> dict[str, object]:
+        """Return the values of the configured fields as they are in the record."""
+        return dict(self._values(record))
+
     def has_missing(self, record: object) -> bool:
         """Return whether a text or NaN stands for a missing value that the options accept."""
         return any(
@@ -72,11 +76,11 @@ class Adapter:
         """Raise `BadRecord` for the first field that is wrong, if one is."""
         for name in self._names:
             if name not in flat:
-                self._explain_absent(record, name)
+                self._explain_absent(record, flat, name)
             elif name in self._numbers:
                 self._explain_number(self._numbers[name], flat[name])
             elif not isinstance(flat[name], str | int | float):
-                where = "" if name in self._steps else _path_hint(record, name)
+                where = "" if name in self._steps else _path_hint(record, [name])
                 raise BadRecord(RejectReason.WRONG_TYPE, f"{name} is {_kind(flat[name])}{where}")
 
     def _values(self, record: object) -> Iterator[tuple[str, object]]:
@@ -149,37 +153,45 @@ class Adapter:
         shown = field.shown(value)
         raise BadRecord(RejectReason.WRONG_TYPE, f"{field.name} is the text {shown}, not a number{hint}")
 
-    def _explain_absent(self, record: object, name: str) -> None:
+    def _is_required(self, name: str) -> bool:
         field = self._numbers.get(name)
-        if field is not None and self._may_lack(field) and (field.may_be_absent or field in self._fields.targets):
+        if field is not None and self._may_lack(field):
+            return not (field.may_be_absent or field in self._fields.targets)
+        return not (name == self._fields.label and self._fields.targets_optional)
+
+    def _explain_absent(self, record: object, flat: Mapping[str, object], name: str) -> None:
+        if not self._is_required(name):
             return
-        if name == self._fields.label and self._fields.targets_optional:
-            return
-        detail = f"the record has no {name}"
         if name in self._steps:
+            detail = f"{name}: its path {self._fields.paths[name]} leads to nothing"
             try:
                 follow(record, self._steps[name])
             except (NoValueError, ValueError) as error:
                 detail = f"{name}: {error}; its path is {self._fields.paths[name]}"
-        else:
-            detail += _path_hint(record, name)
-        raise BadRecord(RejectReason.MISSING_FIELD, detail)
+            raise BadRecord(RejectReason.MISSING_FIELD, detail)
+        absent = [other for other in self._names if other not in flat and self._is_required(other)]
+        plain = [other for other in absent if other not in self._steps]
+        raise BadRecord(RejectReason.MISSING_FIELD, f"the record has no {', '.join(plain)}{_path_hint(record, plain)}")
 
 
-def _path_hint(record: object, name: str) -> str:
-    """Return the option that names the place of a field that stands deeper in the record, or is written otherwise."""
-    path = None
+def _path_hint(record: object, names: Sequence[str]) -> str:
+    """Return the option that names the places of fields that stand deeper in the record, or are written otherwise."""
+    places = {name: path for name in names if (path := _place_of(record, name)) is not None}
+    if places:
+        where = "they are those" if len(places) > 1 else "it is the one"
+        return f"; if {where} at {', '.join(places.values())}, set decode.paths: {json.dumps(places)}"
+    keys = [str(key) for key in record] if isinstance(record, dict) else []
+    alike = [key for key in keys for name in names if key.strip().casefold() == name.casefold()]
+    return f"; it is written {alike[0]!r} there" if alike else ""
+
+
+def _place_of(record: object, name: str) -> str | None:
+    """Return the path of a field deeper in the record; None if there is none."""
     try:
         follow(record, parse_path(name))
-        path = name
+        return name if len(parse_path(name)) > 1 else None
     except (NoValueError, ValueError):
-        path = next((p for p, key in islice(_places(record), _MOST) if key == name), None)
-    if path is not None:
-        return f"; if it is the one at {path}, set decode.paths: {{{json.dumps(name)}: {json.dumps(path)}}}"
-    alike = (
-        [key for key in record if str(key).strip().casefold() == name.casefold()] if isinstance(record, dict) else []
-    )
-    return f"; it is written {alike[0]!r} there" if alike else ""
+        return next((path for path, key in islice(_places(record), _MOST) if key == name), None)
 
 
 def _places(value: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
