@@ -1,13 +1,12 @@
 """The decoder for lines of delimited text."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from learnd.core.delimited import other_delimiters, splitter
+from learnd.core.delimited import WHITESPACE, other_delimiters, splitter
 from learnd.core.errors import ConfigError
 from learnd.core.layout import TextLayout
 from learnd.core.numbers import ParseNumber, fitting_examples, number_parser
@@ -46,7 +45,9 @@ class CsvDecoder:
     ) -> None:
         self._fields = fields
         self._delimiter = delimiter
+        self._plain_delimiter = None if delimiter == WHITESPACE else delimiter
         self._split = splitter(delimiter)
+        self._has_formats = bool(fields.time_reader.formats)
         self._encoding = encoding
         self._parse = parse
         self._booleans = booleans
@@ -97,7 +98,8 @@ class CsvDecoder:
         return {name: cells[i].strip() for name, i in self._position.items() if i < len(cells)}
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
-        lines = [self._split(value.decode(self._encoding)) for value in values]
+        texts = [value.decode(self._encoding) for value in values]
+        lines = [self._split(text) if '"' in text else text.split(self._plain_delimiter) for text in texts]
         if any(len(cells) != self._width for cells in lines):
             raise ValueError
         if self._stop is not None:
@@ -175,13 +177,12 @@ class CsvDecoder:
 
     def _time_cell(self, text: str) -> float | str:
         """Return the time cell as a number if it is one and no pattern is set; otherwise as text."""
-        if self._fields.time_reader.formats:
+        if self._has_formats or "_" in text:
             return text
         try:
-            number = float(text) if self._parse is None else self._parse(text)
+            return float(text) if self._parse is None else self._parse(text)
         except ValueError:
             return text.strip()
-        return text.strip() if "_" in text or not math.isfinite(number) else number
 
     def _class_label(self, cells: list[str]) -> str | None:
         label = cells[self._label or 0].strip()

@@ -86,39 +86,39 @@ class FileSource:
         return read_header(settings)
 
     def open(self, positions: Positions) -> None:
-        self._lines = Lines(self._settings, self._max_line_bytes)
+        self.close()
+        self._ahead = None
+        lines = self._lines = Lines(self._settings, self._max_line_bytes)
         self._offset = 0
         try:
-            self._history = self._checksum = self._lines.preamble().checksum
+            self._history = self._checksum = lines.preamble().checksum
         except UNREADABLE as error:
             raise self._damage(error) from error
         start = positions.get(self._partition, Position(0))
         while self._offset < start.offset:
-            if self._line() is None:
+            if self._line(lines) is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint continues at line "
                     f"{start.offset}; restore the longer file, or {_WAYS_OUT}"
                 )
-            self._advance()
+            self._advance(lines)
         if start.history not in (-1, self._history):
             raise DataLossError(
                 f"{self._settings.path}: the header or the first {start.offset} lines are no longer those that were "
                 f"learned, and learning would continue after them; restore that file, or {_WAYS_OUT}"
             )
 
-    def _advance(self) -> None:
+    def _advance(self, lines: Lines) -> None:
         """Move the offset past the line that was read last."""
         self._offset += 1
         # The checksum covers all lines but the newest, which may have been incomplete when it was read.
         self._history = self._checksum
-        assert self._lines is not None
-        self._checksum = zlib.crc32(self._lines.checksum.to_bytes(4, "big"), self._checksum)
+        self._checksum = zlib.crc32(lines.checksum.to_bytes(4, "big"), self._checksum)
 
-    def _line(self) -> bytes | None:
+    def _line(self, lines: Lines) -> bytes | None:
         """Read the next line, and return it without its line end; None at the end of the file."""
-        assert self._lines is not None
         try:
-            return self._lines.read()
+            return lines.read()
         except UNREADABLE as error:
             raise self._damage(error) from error
 
@@ -129,23 +129,24 @@ class FileSource:
         )
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
-        first = self._offset
+        assert self._lines is not None, "poll needs open"
+        first, lines, replays = self._offset, self._lines, self._settings.speed is not None
         offsets: list[int] = []
         values: list[bytes] = []
         while len(values) < max_records:
-            line = self._ahead if self._ahead is not None else self._line()
+            line = self._ahead if self._ahead is not None else self._line(lines)
             self._ahead = None
             if line is None:
                 self._exhausted = True
                 break
-            if line and not self._due(line, 0.0 if values else timeout_s):
+            if line and replays and not self._due(line, 0.0 if values else timeout_s):
                 self._ahead = line
                 break
             if line:
                 offsets.append(self._offset)
                 values.append(line)
-            self._advance()
-            if line and self._lines is not None and not self._lines.ended:
+            self._advance(lines)
+            if line and not lines.ended:
                 note = "if the file is still being written, the rest of this line will not be read"
                 log.warning("last_line_unfinished", path=str(self._settings.path), line=self._offset, note=note)
         if self._offset == first:

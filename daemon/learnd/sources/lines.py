@@ -59,6 +59,7 @@ class Lines:
     def __init__(self, settings: FileSettings, max_line_bytes: int) -> None:
         self._settings = settings
         self._max_line_bytes = max_line_bytes
+        self._limit = max_line_bytes + 2
         self._comment = None if settings.comment is None else settings.comment.encode()
         self._file, old_ends = _open(settings)
         self.checksum = 0
@@ -69,13 +70,14 @@ class Lines:
 
     def read(self) -> bytes | None:
         """Return the next line; None at the end of the file."""
-        line = self._file.readline(self._max_line_bytes + 2)
+        line = self._file.readline(self._limit)
         if not line:
             return None
-        rest, self.checksum = line, self._checksum(line, 0)
-        while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
+        self.checksum = self._checksum(line, 0)
+        self.ended = line.endswith(b"\n")
+        while not self.ended and (rest := self._file.readline(1 << 16)):
             self.checksum = self._checksum(rest, self.checksum)
-        self.ended = line.endswith(b"\n") or rest.endswith(b"\n")
+            self.ended = rest.endswith(b"\n")
         line = line.rstrip(b"\r\n")
         if self._comment is not None and line.lstrip().startswith(self._comment):
             return b""  # as a blank line: it has a number, and is no record
