@@ -11,7 +11,7 @@ import numpy as np
 
 from learnd.config.settings import Settings
 from learnd.core.errors import LearndError
-from learnd.core.numbers import plain_number
+from learnd.core.numbers import ParseNumber, number_parser, plain_number
 from learnd.core.protocols import Decoder, Source
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Float64Array, Records, Samples, offsets_of
@@ -39,13 +39,13 @@ class _Column:
     kinds: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
-    def add(self, value: object, *, is_missing: bool) -> None:
+    def add(self, value: object, parse: ParseNumber, *, is_missing: bool) -> None:
         """Count one value."""
         if is_missing:
             self.missing += 1
         else:
             self.present += 1
-        self.kinds[kind_of(value)] += 1
+        self.kinds[kind_of(value, parse)] += 1
         text = value if isinstance(value, str) else repr(value)
         text = text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
         if text not in self.examples and len(self.examples) < _EXAMPLES:
@@ -117,15 +117,15 @@ def first_records(source: Source, count: int = RECORDS) -> Iterator[Records]:
         source.close()
 
 
-def kind_of(value: object) -> str:
-    """Return what a value is, for people.
+def kind_of(value: object, parse: ParseNumber = plain_number) -> str:
+    """Return what a value is, for people; *parse* reads numbers.
 
     >>> [kind_of(value) for value in (1.5, "1.5", "n/a", "", None, True, [1])]
     ['number', 'number as text', 'text', 'nothing', 'null', 'boolean', 'list']
     """
     if isinstance(value, str):
         try:
-            plain_number(value)
+            parse(value)
         except ValueError:
             return "text" if value.strip() else "nothing"
         return "number as text"
@@ -136,6 +136,7 @@ def kind_of(value: object) -> str:
 def _columns(settings: Settings, decoder: Decoder, runs: Sequence[Records]) -> dict[str, _Column]:
     columns = {name: _Column() for name in _roles(settings)}
     words = {word.strip().lower() for word in settings.decode.missing_values}
+    parse = number_parser(settings.decode.numbers_as)
     for run in runs:
         for value in run.values:
             fields = decoder.fields_of(value) if value is not None else {}
@@ -147,7 +148,7 @@ def _columns(settings: Settings, decoder: Decoder, runs: Sequence[Records]) -> d
                 missing = found is None or (isinstance(found, float) and math.isnan(found))
                 if isinstance(found, str):
                     missing = not found.strip() or found.strip().lower() in words
-                column.add(found, is_missing=missing)
+                column.add(found, parse, is_missing=missing)
     return columns
 
 

@@ -83,6 +83,8 @@ def _add_schema(commands: _Commands) -> None:
 
 def _add_init(commands: _Commands) -> None:
     init = commands.add_parser("init", help="write a commented example configuration")
+    from_help = "write one that fits the records of a file, or of a topic: kafka://HOST:PORT/TOPIC"
+    init.add_argument("--from", dest="origin", metavar="DATA", help=from_help)
     path_help = "the file to write (default: learnd.yaml)"
     init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"), help=path_help)
 

@@ -124,6 +124,11 @@ class DecoderSettings(Section):
         """The configured encoding of text; None: UTF-8."""
         return None
 
+    @property
+    def numbers_as(self) -> str | None:
+        """The configured way to write numbers, by example; None: as usual."""
+        return None
+
     def time_reader(self) -> TimeReader:
         """Return the configured way to read a time."""
         formats = (self.time_format,) if isinstance(self.time_format, str) else tuple(self.time_format or ())
@@ -151,6 +156,10 @@ class TextSettings(DecoderSettings):
     @property
     def text_encoding(self) -> str | None:
         return self.encoding
+
+    @property
+    def numbers_as(self) -> str | None:
+        return self.number_format
 
 
 class JsonSettings(TextSettings):

@@ -206,7 +206,8 @@ def _decoded(settings: FileSettings) -> IO[bytes]:
     except UNREADABLE:
         file.seek(0)
         return file
-    mark, marked = next(((mark, name) for mark, name in _MARKS if start.startswith(mark)), (b"", None))
+    marked = marked_encoding(start)
+    mark = b"" if marked is None else next(mark for mark, name in _MARKS if name == marked)
     named = None if settings.encoding is None else codecs.lookup(settings.encoding).name
     if marked is not None and named is not None and named.replace("_", "-")[:5] != marked[:5]:
         raise ConfigError(
@@ -218,6 +219,15 @@ def _decoded(settings: FileSettings) -> IO[bytes]:
     if codecs.lookup(encoding).name == "utf-8":
         return file
     return cast(IO[bytes], io.BufferedReader(_Transcoder(file, encoding), _BLOCK_BYTES))
+
+
+def marked_encoding(start: bytes) -> str | None:
+    """Return the encoding that the byte order mark at the start of a file names; None: there is no mark.
+
+    >>> marked_encoding(b"\\xff\\xfea\\0"), marked_encoding(b"abc")
+    ('utf-16-le', None)
+    """
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
 
 
 def _raw(path: Path) -> IO[bytes]:
