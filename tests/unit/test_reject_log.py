@@ -8,7 +8,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from learnd.cli.run import BAD_DATA, verdict
+from learnd.cli.run import verdict
+from learnd.core.errors import BadDataError
 from learnd.core.reasons import RejectReason, SkipReason
 from learnd.core.types import Reject, TopicPartition
 from learnd.observability.logs import RateLimit
@@ -93,7 +94,7 @@ def test_the_exit_code_of_a_run_says_whether_it_was_of_use(
         status.skipped[SkipReason.WINDOW_FILLING] = skipped
     with capture_logs() as logs:
         code = verdict(Progress(records=1000 + records, samples=900 + samples), status, 0.5)
-    assert code == (0 if event is None else BAD_DATA)
+    assert code == (0 if event is None else BadDataError.exit_code)
     assert [line["event"] for line in logs] == ([] if event is None else [event])
     if rejected and event:
         assert logs[0]["first_rejects"] == {"wrong_type": "a is 'x'"}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from learnd.config.settings import Settings
-from learnd.core.errors import LearndError
+from learnd.core.errors import BadDataError
 from learnd.core.numbers import ParseNumber, number_parser, plain_number
 from learnd.core.protocols import Decoder, Source
 from learnd.core.reasons import RejectReason
@@ -22,12 +22,6 @@ RECORDS = 1000
 _WAIT_S = 10.0
 """Time without a record after which a topic is taken to have no more."""
 _EXAMPLES, _WIDTH = 3, 20
-
-
-class NoRecordsError(LearndError):
-    """No record to look at. Way out: produce one, or name another source."""
-
-    exit_code = 65
 
 
 @dataclass(slots=True)
@@ -66,7 +60,7 @@ def report(settings: Settings) -> Report:
 
     Raises
     ------
-    NoRecordsError
+    BadDataError
         if there is none.
     LearndError
         if the source cannot be read, or lacks a configured field.
@@ -75,7 +69,7 @@ def report(settings: Settings) -> Report:
     runs = list(first_records(make_source(settings, decoder)))
     records = sum(len(run) for run in runs)
     if not records:
-        raise NoRecordsError(f"source: has no records yet ({settings.source.kind}); there is nothing to look at")
+        raise BadDataError(f"source: has no records yet ({settings.source.kind}); there is nothing to look at")
     decoded = [decoder.decode(run) for run in runs]
     samples = Samples.concat([good for good, _ in decoded])
     rejects = [reject for _, bad in decoded for reject in bad]

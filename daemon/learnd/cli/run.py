@@ -11,7 +11,7 @@ from learnd.cli.native_logs import silence_native_logs
 from learnd.cli.signals import StopSignals
 from learnd.config.loader import load
 from learnd.config.settings import Settings
-from learnd.core.errors import LearndError, UsageError
+from learnd.core.errors import BadDataError, LearndError, UsageError
 from learnd.runtime.data_dir_lock import DataDirLock
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from learnd.runtime.progress import Progress, RunStatus
 
 INTERNAL_ERROR = 70
-BAD_DATA = 65
-"""Exit code of a run that ended by itself and learned nothing, or rejected too much."""
 STALLED_S = 60.0
 """`/livez` returns 503 when the main loop has not completed a round for this long."""
 
@@ -96,17 +94,17 @@ def verdict(progress: "Progress", status: "RunStatus", max_rejected: float) -> i
     records, samples = progress.records - status.began.records, progress.samples - status.began.samples
     rejected, reasons = sum(status.rejected.values()), _reasons(status)
     what_to_do = {
-        "exit_code": BAD_DATA,
+        "exit_code": BadDataError.exit_code,
         "first_rejects": {reason.value: detail for reason, detail in status.first_rejects.items()},
         "note": "first_rejects name fields and options; `learnd validate --data CONFIG` shows what the records hold",
     }
     if reasons and not samples:  # without any reason, records wait for a micro-batch to be full
         log.error("nothing_learned", records=records, **reasons, **what_to_do)
-        return BAD_DATA
+        return BadDataError.exit_code
     if rejected > max_rejected * max(records, 1):
         share = round(rejected / max(records, 1), 6)
         log.error("too_many_rejected", records=records, share=share, max_rejected=max_rejected, **reasons, **what_to_do)
-        return BAD_DATA
+        return BadDataError.exit_code
     return 0
 
 

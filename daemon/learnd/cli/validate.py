@@ -6,10 +6,7 @@ import sys
 from learnd.cli.native_logs import silence_native_logs
 from learnd.config.loader import load
 from learnd.config.settings import Settings
-from learnd.core.errors import ConfigError, LearndError
-
-BAD_DATA = 65
-"""Exit code if more records are rejected than `decode.max_rejected` allows."""
+from learnd.core.errors import BadDataError, ConfigError, LearndError
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -41,7 +38,7 @@ def _look_at_data(settings: Settings) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print(found.text)
-    return BAD_DATA if found.rejected > settings.decode.max_rejected * found.records else 0
+    return BadDataError.exit_code if found.rejected > settings.decode.max_rejected * found.records else 0
 
 
 def _build(settings: Settings) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -39,6 +39,11 @@ class Adapter:
         self._names = tuple(dict.fromkeys(fields.names))
         self._numbers = {field.name: field for field in fields.numbers}
         self._steps = {name: parse_path(fields.paths[name]) for name in self._names if name in fields.paths}
+        all_steps = {name: self._steps.get(name, (name,)) for name in self._names}
+        # Most paths are names alone: those are followed without the care that indices and choices need.
+        self._plain = {
+            name: steps if all(isinstance(s, str) for s in steps) else () for name, steps in all_steps.items()
+        }
         self.always = bool(self._steps) or parse is not None or booleans
         """True if an option needs it for every record."""
 
@@ -54,9 +59,11 @@ class Adapter:
             raise BadRecord(RejectReason.WRONG_TYPE, f"the record is {_kind(record)}, not an object")
         flat: dict[str, object] = {}
         for name, value in self._values(record):
-            if name in self._numbers:
-                value = self._number(self._numbers[name], value)
-            elif isinstance(value, str) and not _is_text(value):
+            field = self._numbers.get(name)
+            if field is not None:
+                if type(value) is not float or math.isnan(value):
+                    value = self._number(field, value)
+            elif isinstance(value, str) and not value.isascii() and not _is_text(value):
                 raise BadRecord(RejectReason.UNPARSABLE, f"{name} has half of a surrogate pair")
             flat[name] = value
         return flat
@@ -84,16 +91,18 @@ class Adapter:
                 raise BadRecord(RejectReason.WRONG_TYPE, f"{name} is {_kind(flat[name])}{where}")
 
     def _values(self, record: object) -> Iterator[tuple[str, object]]:
-        for name in self._names:
-            if (steps := self._steps.get(name)) is not None:
-                try:
-                    yield name, follow(record, steps)
-                except NoValueError:
-                    continue
-                except ValueError as error:
-                    raise BadRecord(RejectReason.UNPARSABLE, f"{name}: {error}") from None
-            elif isinstance(record, dict) and name in record:
-                yield name, record[name]
+        for name, plain in self._plain.items():
+            value: Any = record
+            try:
+                for step in plain:
+                    value = value[step]
+                if not plain:
+                    value = follow(record, self._steps[name])
+            except (KeyError, TypeError, NoValueError):
+                continue
+            except ValueError as error:
+                raise BadRecord(RejectReason.UNPARSABLE, f"{name}: {error}") from None
+            yield name, value
 
     def _may_lack(self, field: Field) -> bool:
         """Return whether null is accepted for this field."""
@@ -106,6 +115,13 @@ class Adapter:
 
     def _number(self, field: Field, value: object) -> object:
         """Return a number, or None if it is missing; leave what the struct has to refuse as it is."""
+        if isinstance(value, str) and self._parse is not None:
+            try:
+                number = self._parse(value)
+                if not math.isnan(number):
+                    return number
+            except ValueError:
+                pass  # it may be a word for a missing value
         if self._may_lack(field) and self._is_missing(value):
             return None
         if isinstance(value, bool) and self._booleans:
@@ -113,10 +129,7 @@ class Adapter:
         if isinstance(value, str) and self._parse is not None and not self._is_missing(value):
             if self._booleans and (flag := FLAGS.get(value.strip().lower())) is not None:
                 return flag
-            try:
-                return self._parse(value)
-            except ValueError:
-                self._refuse_text(field, value)
+            self._refuse_text(field, value)
         if isinstance(value, int) and not isinstance(value, bool):
             try:
                 return float(value)
