@@ -157,7 +157,7 @@ class TimeReader:
         if self.first_s != FIRST_S:
             hints.append("for a count, such as seconds since a start, set decode.time_numbers: any")
         years = "1980 to 2099" if self.first_s != FIRST_S else "1 to 9999"
-        shown = f"{value:.17g}" if isinstance(value, float) else str(value)
+        shown = f"{number:.0f}" if number.is_integer() and abs(number) < 1e21 else str(value)
         return f"{shown[:_SHOWN]} {self.unit} since 1970 is not within the years {years}" + "".join(
             f"; {hint}" for hint in hints
         )
