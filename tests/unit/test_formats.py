@@ -385,6 +385,14 @@ TIME_CASES = {
     "the second of two": time_case(
         ["2024-10-27 02:30"], times=[1729992600.0], time_zone="Europe/Berlin", ambiguous_time="second"
     ),
+    "date and time of day": Case(
+        "Date;Time;temp;flow;power\n15/01/2024;12.00.00;24.082;4.114;15.855\n15/01/2024;12.01.00;14.889;4.708;5.472\n",
+        ROWS,
+        decode={"time": "Date", "time_of_day": "Time", "time_format": "%d/%m/%Y %H.%M.%S"},
+    ),
+    "date and time of day, ISO": Case(
+        "temp,d,flow,h,power\n24.082,2024-01-15,4.114,12:00,15.855\n", ONE, decode={"time": "d", "time_of_day": "h"}
+    ),
     "no time": bad_time("soon", "set decode.time_format"),
 }
 
@@ -499,6 +507,18 @@ JSON_CASES = {
         (),
         [(0, "not_finite", "temp is nan")],
         sections={"features": NO_NAN},
+    ),
+    "date and time of day": Case(
+        json_lines({"d": "2024-01-15", "h": "12:00:00", "temp": 1, "flow": 2, "power": 3}),
+        [(1, 2, 3)],
+        [T0],
+        decode={"time": "d", "time_of_day": "h"},
+    ),
+    "lines of an array": Case(
+        "[\n" + '{"ts": 1705320000, "temp": 1, "flow": 2, "power": 3},\n',
+        [],
+        (),
+        [(0, "wrong_type", "object"), (1, "unparsable", "jq -c")],
     ),
     "epoch as text": Case(
         json_lines({"ts": "1705320000000", "temp": 1, "flow": 2, "power": 3}),

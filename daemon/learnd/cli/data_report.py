@@ -150,7 +150,12 @@ def _roles(settings: Settings) -> dict[str, str]:
     """Return the configured fields of a record, each with its role."""
     decode = settings.decode
     roles = dict.fromkeys(settings.reading_names, "feature") | dict.fromkeys(settings.target, "target")
-    extra = {decode.time: "time", decode.key: "key", settings.learning.sample_weight: "weight"}
+    extra = {
+        decode.time: "time",
+        decode.time_of_day: "time of day",
+        decode.key: "key",
+        settings.learning.sample_weight: "weight",
+    }
     return roles | {name: role for name, role in extra.items() if name is not None and not name.startswith("__")}
 
 

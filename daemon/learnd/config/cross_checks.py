@@ -33,7 +33,9 @@ def _fields(settings: Settings) -> Iterator[Check]:
     task, decode = settings.task, settings.decode
     for problem in task.target_problems(settings.target):
         yield ("target",), problem
-    for key in ("time", "key"):
+    if decode.time_of_day is not None and decode.time is None:
+        yield ("decode", "time_of_day"), "needs the field with the date: name it in decode.time"
+    for key in ("time", "time_of_day", "key"):
         name = getattr(decode, key)
         if name is not None and (name in settings.features or name in settings.target):
             yield ("decode", key), f"{name} is also a feature or a target; a field can have only one role"
@@ -177,7 +179,7 @@ def _paths(settings: Settings) -> Iterator[Check]:
             yield ("features", name, "path"), "is for readings; give its time a path, in decode.paths"
         elif name in decode.paths_of_fields:
             yield ("features", name, "path"), "is also in decode.paths; name it once"
-    times = [decode.time, *(season.time for season in settings.seasons)]
+    times = [decode.time, decode.time_of_day, *(season.time for season in settings.seasons)]
     known = [*settings.reading_names, *settings.target, *times, decode.key, learning.sample_weight]
     known += [settings.alarms.planned_stop_field, *learning.experts.fields]
     for name in decode.paths_of_fields:
@@ -204,7 +206,7 @@ def _records(settings: Settings) -> Iterator[Check]:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
     learning = settings.learning
-    times = [decode.time, *(season.time for season in settings.seasons)]
+    times = [decode.time, decode.time_of_day, *(season.time for season in settings.seasons)]
     fields = [*settings.reading_names, *settings.target, *times, decode.key]
     fields += [learning.sample_weight, settings.alarms.planned_stop_field, *learning.experts.fields]
     for name in fields:

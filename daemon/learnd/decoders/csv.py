@@ -61,6 +61,7 @@ class CsvDecoder:
             np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
         ]
         self._time = position[fields.time] if fields.time is not None else None
+        self._time_of_day = position[fields.time_of_day] if fields.time_of_day is not None else None
         self._clocks = [position[name] for name in fields.clocks]
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
         self._label = position[fields.label] if fields.label is not None else None
@@ -119,7 +120,11 @@ class CsvDecoder:
         return [[self._number(cells[i], field, missing) for i, field, missing in fields] for cells in lines]
 
     def _rows(self, lines: Sequence[list[str]], numbers: list[list[float]]) -> Rows:
-        times = [self._time_cell(cells[self._time]) for cells in lines] if self._time is not None else None
+        times: list[float | str] | None = None
+        if self._time is not None and self._time_of_day is not None:
+            times = [f"{cells[self._time].strip()} {cells[self._time_of_day].strip()}" for cells in lines]
+        elif self._time is not None:
+            times = [self._time_cell(cells[self._time]) for cells in lines]
         clocks = [[self._time_cell(cells[i]) for cells in lines] for i in self._clocks]
         keys = [cells[self._key].strip() for cells in lines] if self._key is not None else None
         labels = [self._class_label(cells) for cells in lines] if self._label is not None else None

@@ -82,6 +82,8 @@ class Fields:
     """The numbers that stand for a missing value."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """The places of fields inside nested records."""
+    time_of_day: str | None = None
+    """The field with the time of day, if `time` is only the date."""
     times: TimeReader | None = None
     """The way to read a time; None: ISO 8601, or a number in `time_unit`."""
 
@@ -114,7 +116,7 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The names of all fields of a record's value."""
-        others = (self.time, self.key, self.label, *self.clocks)
+        others = (self.time, self.time_of_day, self.key, self.label, *self.clocks)
         return [
             *(field.name for field in self.numbers),
             *(name for name in others if name is not None and not name.startswith("__")),
@@ -190,5 +192,6 @@ def fields_from(
         frozenset(word.strip().lower() for word in settings.missing_values),
         _numbers_among(settings.missing_values),
         {**{name: options.path for name, options in features.items() if options.path}, **settings.paths_of_fields},
+        settings.time_of_day,
         settings.time_reader(),
     )

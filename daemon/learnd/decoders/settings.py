@@ -46,6 +46,8 @@ class DecoderSettings(Section):
     time: str | None = None
     """Field with the event time: ISO 8601 text (UTC unless it names a zone, or `time_zone` is set), a number in
     `time_unit` (also as text), or what `time_format` says. Absent: the time of the Kafka record."""
+    time_of_day: str | None = None
+    """Field with the time of day, if `time` is only the date. Both are read as one text, with a space between."""
     time_unit: TimeUnit = "s"
     """Unit of a numeric `time`, which counts from 1970-01-01 UTC."""
     time_format: str | list[str] | None = None
@@ -207,6 +209,8 @@ class Float32Settings(DecoderSettings):
     is_binary: ClassVar[bool] = True
     time: None = None
     """Cannot be set: such records have no time field, so the time of the Kafka record is used."""
+    time_of_day: None = None
+    """Cannot be set: such records have no time field."""
     max_ahead_s: None = None
     """Cannot be set: there is no event time to check."""
     key: Literal["__key__"] | None = None
