@@ -5,7 +5,7 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, SupportsFloat, TypeAlias
 
 import numpy.typing as npt
 
@@ -195,6 +195,15 @@ class KerasModel(Layer, Protocol):
 
     def get_build_config(self) -> dict[str, Any] | None: ...
 
+    def get_config(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], /) -> Self: ...
+
+    def get_weights(self) -> list[Array]: ...
+
+    def set_weights(self, weights: Sequence[Array], /) -> None: ...
+
     def _flatten_layers(self, include_self: bool = True) -> Iterable[Layer]: ...
 
 
@@ -215,6 +224,9 @@ class Optimizer(Protocol):
 
     @property
     def iterations(self) -> Variable: ...
+
+    @property
+    def learning_rate(self) -> SupportsFloat: ...
 
     def build(self, variables: Sequence[Variable], /) -> None: ...
 

@@ -21,6 +21,8 @@ from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner
 from learnd.learners.standing import newest_rows
 from learnd.learners.update import Update
+from learnd.models.copies import refresh_copies
+from learnd.models.whole_numbers import WholeNumbers
 from learnd.runtime.trained_model import TrainedModel
 from learnd.transforms.labels import Labels
 from learnd.wiring.ensemble import make_ensemble
@@ -32,6 +34,7 @@ from learnd.wiring.model import (
     named_variables,
     require_no_batch_statistics,
 )
+from learnd.wiring.origins import describe_origins
 
 log = structlog.get_logger()
 
@@ -82,6 +85,7 @@ class Learning:
     labels : the transform that numbers classes; None if there are none
     variables : all variables that belong in a checkpoint, by a name that is the same in every process
     optimizer : the name of the optimizer's class
+    whole : the inputs, if the model takes whole numbers only
     """
 
     network: Network
@@ -89,6 +93,7 @@ class Learning:
     labels: Labels | None
     variables: Mapping[str, Variable | TfVariable]
     optimizer: str
+    whole: WholeNumbers | None = None
 
 
 def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
@@ -105,6 +110,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     if learning.batch_rows == 1:
         require_no_batch_statistics(network)
     update, averaged, owners = _make_mixture(model, settings) if learning.mixes else _make_single(model, settings)
+    log.info("learning_setup", always=True, **describe_origins(model, recipe, learning, update.optimizer))
     actions = Actions({THAW: model.freeze})
     if model.thaw_at is not None:
         actions.schedule(THAW, model.thaw_at)
@@ -145,10 +151,11 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
         mixture=update.mixture,
         chosen=update.chosen,
+        refresh=lambda: refresh_copies(network.core),
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
-    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__)
+    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, model.whole)
 
 
 def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedModel, Mapping[str, _Owner]]:
