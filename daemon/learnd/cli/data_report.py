@@ -150,6 +150,8 @@ def _roles(settings: Settings) -> dict[str, str]:
     """Return the configured fields of a record, each with its role."""
     decode = settings.decode
     roles = dict.fromkeys(settings.reading_names, "feature") | dict.fromkeys(settings.target, "target")
+    if decode.long is not None:
+        roles = {decode.long.name: "name", decode.long.value: "value"}
     extra = {
         decode.time: "time",
         decode.time_of_day: "time of day",
@@ -161,7 +163,9 @@ def _roles(settings: Settings) -> dict[str, str]:
 
 def _rows(settings: Settings, columns: Mapping[str, _Column], samples: Samples) -> list[list[str]]:
     ranges = dict(zip(settings.reading_names, map(_range, samples.x.T), strict=False))
-    if samples.labels is None:
+    if settings.decode.long is not None:
+        ranges = {settings.decode.long.value: _range(samples.x[:, 0])}
+    elif samples.labels is None:
         ranges |= dict(zip(settings.target, map(_range, samples.y.T), strict=False))
     elif len(samples):
         ranges[settings.target[0]] = f"{len({*samples.labels.tolist()})} classes"

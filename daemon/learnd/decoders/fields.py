@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from learnd.core.numbers import plain_number
 from learnd.core.protocols import FeatureOptions
@@ -151,6 +151,18 @@ def _numbers_among(words: Sequence[str]) -> tuple[float, ...]:
         if math.isfinite(number):
             numbers.append(number)
     return tuple(numbers)
+
+
+def long_fields(fields: Fields, name: str, value: str) -> Fields:
+    """Return the fields of a record with one value: the value as the only feature, its name as the label."""
+    return replace(
+        fields,
+        features=(Field(value, secret=any(field.secret for field in fields.features)),),
+        targets=(),
+        label=name,
+        labels=None,
+        targets_optional=False,
+    )
 
 
 def fields_from(

@@ -90,7 +90,7 @@ def make_pipeline(
             decoder,
             max_records=max_records,
             once=once,
-            keep_records=bool(rules_from(settings.features)),
+            keep_records=bool(rules_from(settings.features)) or settings.decode.long is not None,
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
