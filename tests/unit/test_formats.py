@@ -228,6 +228,12 @@ CSV_CASES = {
         decode={"columns": ["ts", "temp", "flow", "power", "old"]},
     ),
     "capitals": Case("ts,Temp,flow,power\n1,2,3,4\n", error="temp is written Temp"),
+    "units": Case(cells("3%", "1 kW"), [], (), [(0, "wrong_type", "a unit or a sign"), (1, "wrong_type", "unit")]),
+    "a line of units": Case(cells("°C"), [], (), [(0, "wrong_type", "source.skip_after_header")]),
+    "a comment for a header": Case("# c\n" + PLAIN, error="set source.skip_lines, or source.comment"),
+    "no header after what is skipped": Case(PLAIN, error="is empty after 9 skipped lines", source={"skip_lines": 9}),
+    "gzipped without its name": Case(gzip.compress(PLAIN.encode()), error="its name must end in .gz"),
+    "a spreadsheet": Case(b"PK\x03\x04" + bytes(99), error="save it as CSV"),
     "old Mac": Case(PLAIN.replace("\n", "\r"), ROWS),
     "Windows": Case(PLAIN.replace("\n", "\r\n"), ROWS),
     "UTF-8 with mark": Case(b"\xef\xbb\xbf" + PLAIN.encode(), ROWS),
@@ -352,6 +358,7 @@ def bad_time(text: str, hint: str, **decode: Any) -> Case:
 TIME_CASES = {
     "German": time_case(["15.01.2024 12:00:00", "15.01.2024 12:01:00"], time_format="%d.%m.%Y %H:%M:%S"),
     "German, not told": bad_time("15.01.2024 12:00:00", 'set decode.time_format: "%d.%m.%Y %H:%M:%S"'),
+    "no space before the noon": bad_time("Jan 15 2024 12:00PM", '"%b %d %Y %I:%M%p"'),
     "day or month first": bad_time("01/02/2024 12:00", '"%d/%m/%Y %H:%M" or "%m/%d/%Y %H:%M"'),
     "American": time_case(["01/15/2024 12:00 PM", "01/15/2024 12:01 PM"], time_format="%m/%d/%Y %I:%M %p"),
     "two patterns": time_case(

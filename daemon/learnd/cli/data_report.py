@@ -83,6 +83,10 @@ def report(settings: Settings) -> Report:
         "",
         *table(["field", "is", "found", "present", "missing", "range", "examples"], _rows(settings, columns, samples)),
     ]
+    if settings.decode.long is not None:
+        seen = {str(name) for good, _ in decoded if good.labels is not None for name in good.labels}
+        if never := [name for name in (*settings.reading_names, *settings.target) if name not in seen]:
+            lines += ["", f"no record is named {', '.join(never)}; the names are {', '.join(sorted(seen)[:20])}"]
     if counts:
         lines += [
             "",

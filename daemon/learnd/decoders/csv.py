@@ -169,7 +169,11 @@ class CsvDecoder:
             return f"; set decode.delimiter: {json.dumps(other)}, if that stands between two cells"
         if text.strip().lower() in FLAGS:
             return "; set decode.booleans: numbers"
-        return "; a word for a missing value belongs into decode.missing_values"
+        if any(character.isdigit() for character in text):
+            return "; a unit or a sign around a number is not read: leave it out where the records are written"
+        return "; a word for a missing value belongs into decode.missing_values, a line of units is left out by " + (
+            "source.skip_after_header"
+        )
 
     def _width_problem(self, text: str, cells: Sequence[str]) -> str:
         problem = f"{len(cells)} columns, expected {self._width}"
@@ -216,6 +220,8 @@ def _check_columns(
         for other, cells in other_delimiters(header or "", delimiter).items():
             if sum(name in cells for name in names) > sum(name in columns for name in names):
                 message += f'; with source.delimiter: "{other}" they are {", ".join(cells)}'
+        if header is not None and len(missing) == len(names) and "they are" not in message:
+            message += "; if the names stand on another line, set source.skip_lines, or source.comment"
         alike = {name.casefold(): name for name in columns}
         if found := [f"{name} is written {alike[name.casefold()]}" for name in missing if name.casefold() in alike]:
             message += f"; {', '.join(found)}"
