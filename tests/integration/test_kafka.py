@@ -33,7 +33,7 @@ def test_bad_records_reach_the_dead_letter_topic_and_stop_nothing(kafka_broker: 
         b"junk": "unparsable",
         b'{"a": "1", "b": 1, "c": 1, "y": 1}': "wrong_type",
         b'{"a": 1, "b": 1, "y": 1}': "missing_field",
-        b'{"a": NaN, "b": 1, "c": 1, "y": 1}': "not_finite",
+        b'{"a": Infinity, "b": 1, "c": 1, "y": 1}': "not_finite",
         b'{"a": -1e9, "b": 1, "c": 1, "y": 1}': "out_of_range",
         b"x" * 5000: "oversized",
         None: "tombstone",
