@@ -39,7 +39,7 @@ def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> N
     assert finished["loss"] < 0.5
     assert (tmp_path / "data" / "quickstart" / "exports" / "latest" / "model.tflite").exists()
     config = _quick(tmp_path, records=6000)
-    with Daemon(config, installed=True) as daemon:
+    with Daemon(config) as daemon:
         daemon.finish()
         assert daemon.events("state_restored")[-1]["samples"] == 5000
         finished = daemon.events("finished")[-1]
@@ -64,13 +64,13 @@ def test_files_are_learned_from(tmp_path: Path) -> None:
     with Daemon(config, "--max-records", "100", installed=True) as daemon:
         daemon.finish()
         assert daemon.events("finished")[-1]["records"] == 100
-    with Daemon(config, installed=True) as daemon:
+    with Daemon(config) as daemon:
         daemon.finish()
         assert daemon.events("finished")[-1]["samples"] == 200
         assert not daemon.events("nothing_learned")
     with path.open("ab") as file:
         file.write(gzip.compress(b"\njunk\njunk"))
-    with Daemon(config, installed=True) as daemon:
+    with Daemon(config) as daemon:
         daemon.finish(code=65)
         (nothing,) = daemon.events("nothing_learned")
         finished = daemon.events("finished")[-1]
@@ -85,7 +85,7 @@ def test_a_misspelt_feature_is_seen_in_the_log(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     source = {"kind": "file", "path": str(path)}
     config.write_text(config_text(tmp_path / "data", source=source, features=["a", "bee", "c"]))
-    with Daemon(config, installed=True) as daemon:
+    with Daemon(config) as daemon:
         daemon.finish(code=65)
         told = {event["reason"]: event["detail"] for event in daemon.events("record_rejected")}
         (nothing,) = daemon.events("nothing_learned")
@@ -162,7 +162,7 @@ def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     sections = {"features": ["temperature"], "target": "wear", "source": {"kind": "simulator", "records": 300}}
     config.write_text(config_text(tmp_path / "data", **sections))
-    with Daemon(config, installed=True) as daemon:
+    with Daemon(config) as daemon:
         daemon.finish()
     config.write_text(config_text(tmp_path / "data", **sections, model={"kind": "linear"}))
     done = run_cli("run", str(config))

@@ -18,8 +18,8 @@ from learnd.testing.kafka import KafkaCluster
 from tests.support import compile_cache
 from tests.support.helpers import SAVED_MODEL, Daemon, config_text, readings, same_arrays, until
 
-RECORDS = 60_000
-PORTION, PORTION_S = 500, 0.3
+RECORDS = 30_000
+PORTION, PORTION_S = 250, 0.3
 MANY_RECORDS, MANY_PORTION_S = 600_000, 2.0
 """They last for 40 minutes, longer than fifty starts on a busy machine and what is learned in between."""
 MANY_KILLS = 50
@@ -77,7 +77,7 @@ def _config(folder: Path, broker: KafkaCluster, topic: str, **sections: Any) -> 
     source = {"kind": "kafka", "bootstrap_servers": [broker.bootstrap], "topics": [topic]}
     common: dict[str, Any] = {
         "source": source,
-        "checkpoint": {"every_seconds": None, "every_samples": 1000},
+        "checkpoint": {"every_seconds": None, "every_samples": 500},
         "predictions": {"path": str(folder / "predictions.jsonl")},
     }
     config.write_text(config_text(folder / "data", **{**common, **sections}))
@@ -238,7 +238,7 @@ def test_offsets_are_committed_only_after_the_save(kafka_broker: KafkaCluster, t
     topic = kafka_broker.create_topic()
     kafka_broker.produce(topic, readings(2000))
     config = _config(tmp_path / "run", kafka_broker, topic, name="never-saves")
-    text = config.read_text().replace("every_samples: 1000", "every_samples: 1000000")
+    text = config.read_text().replace("every_samples: 500", "every_samples: 1000000")
     config.write_text(text)
     with Daemon(config) as daemon:
         until(lambda: daemon.metric("learnd_samples_learned_total") == 2000, what="2000 samples")

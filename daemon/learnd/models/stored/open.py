@@ -86,6 +86,11 @@ def _open_folder(path: Path, settings: LoadOptions) -> StoredModel:
     if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
         signature = getattr(settings, "signature", "serving_default")
         return open_saved_model(path, signature=signature, output=getattr(settings, "output", None))
+    if _is_orbax(path):
+        return refuse(
+            f"{path} is a checkpoint of Orbax, which holds no architecture that can be read without its own library;"
+            " load it with Keras, and save the model as .keras"
+        )
     prefixes = sorted(path.glob("*.index"), key=lambda index: index.stat().st_mtime)
     if prefixes:
         names = ", ".join(str(index.with_suffix("")) for index in prefixes[-3:])
@@ -93,6 +98,11 @@ def _open_folder(path: Path, settings: LoadOptions) -> StoredModel:
     if not any(path.iterdir()):
         return refuse(f"{path} is an empty folder")
     return refuse(f"{path} is a folder without a saved_model.pb; these formats can be loaded: {_FORMATS}")
+
+
+def _is_orbax(path: Path) -> bool:
+    """Return whether *path* is a folder that Orbax wrote, or a folder of such folders."""
+    return any(next(path.glob(name), None) is not None for name in ("_CHECKPOINT_METADATA", "*/_CHECKPOINT_METADATA"))
 
 
 def _open_prefix(path: Path, settings: LoadOptions, build: Build | None) -> StoredModel:
