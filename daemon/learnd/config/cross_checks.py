@@ -8,6 +8,7 @@ from pathlib import Path
 
 from learnd.config.error_messages import suggestion
 from learnd.config.settings import Settings
+from learnd.core.arrays import array_of
 
 Check = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong with its value."""
@@ -17,6 +18,7 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     """Yield what is wrong between sections that are each valid by themselves."""
     yield from _fields(settings)
     yield from _features(settings)
+    yield from _arrays(settings)
     yield from _seasons(settings)
     yield from _model(settings)
     yield from _learning(settings)
@@ -74,6 +76,20 @@ def _features(settings: Settings) -> Iterator[Check]:
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:
             yield ("features", name, "on_fault"), "has no effect without min, max, max_change or stuck_after; set one"
+
+
+def _arrays(settings: Settings) -> Iterator[Check]:
+    """Yield what cannot be done with an array."""
+    array = array_of(settings.features)
+    if array is None:
+        return
+    name, options = array[0], next(iter(settings.features.values()))
+    if settings.task.window is not None:
+        yield ("task", "window"), f"is a history of numbers, and {name} is an array: remove window"
+    if not settings.task.fills_gaps:
+        yield ("task", "kind"), f"{settings.task.kind} predicts readings, and {name} is an array; use another task"
+    if options.indicator:
+        yield ("features", name, "indicator"), "is for numbers; an array has none: remove it"
 
 
 def _seasons(settings: Settings) -> Iterator[Check]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from learnd.core.arrays import array_of
 from learnd.core.numbers import plain_number
 from learnd.core.protocols import FeatureOptions
 from learnd.core.seasons import Season, season
@@ -84,6 +85,8 @@ class Fields:
     """The places of fields inside nested records."""
     time_of_day: str | None = None
     """The field with the time of day, if `time` is only the date."""
+    arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of arrays by the names of their fields. Their elements are features: ``image[0]`` and so on."""
     times: TimeReader | None = None
     """The way to read a time; None: ISO 8601, or a number in `time_unit`."""
 
@@ -165,6 +168,13 @@ def long_fields(fields: Fields, name: str, value: str) -> Fields:
     )
 
 
+def _paths_of(readings: Mapping[str, FeatureOptions]) -> dict[str, str]:
+    """Return the places of features inside nested records; of an array, that of the whole."""
+    array = array_of(readings) if readings else None
+    named = {array[0]: next(iter(readings.values()))} if array is not None else readings
+    return {name: options.path for name, options in named.items() if options.path}
+
+
 def fields_from(
     features: Mapping[str, FeatureOptions],
     targets: Sequence[str],
@@ -206,7 +216,8 @@ def fields_from(
         settings.missing_target == "predict",
         frozenset(word.strip().lower() for word in settings.missing_values),
         _numbers_among(settings.missing_values),
-        {**{name: options.path for name, options in features.items() if options.path}, **settings.paths_of_fields},
+        {**_paths_of(readings), **settings.paths_of_fields},
         settings.time_of_day,
+        dict([array] if (array := array_of(readings)) is not None else []),
         settings.time_reader(),
     )
