@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -53,6 +53,23 @@ _CLOCKS: tuple[str, ...] = (
     "%H%M%S",
 )
 _CLOCKS += ("%I:%M:%S%p", "%I:%M%p")
+_CODES = {
+    "%Y": r"\d{4}",
+    "%y": r"\d\d",
+    "%m": r"(?:1[0-2]|0?[1-9])",
+    "%d": r"(?:3[01]|[12]\d|0?[1-9])",
+    "%H": r"(?:2[0-3]|[01]?\d)",
+    "%I": r"(?:1[0-2]|0?[1-9])",
+    "%M": r"[0-5]?\d",
+    "%S": r"[0-5]?\d",
+    "%f": r"\d{1,6}",
+    "%p": r"[ap]m",
+    "%b": r"[a-z]{3}",
+    "%B": r"[a-z]{3,9}",
+    "%z": r"(?:z|[+-]\d\d:?\d\d)",
+    " ": r"\s+",
+}
+"""What stands for each code of the patterns, as a regular expression."""
 _ZONES = ("", " UTC", " %z", "%z")
 _SHOWN = 64
 
@@ -222,38 +239,34 @@ def fitting_patterns(text: str) -> Sequence[str]:
     >>> fitting_patterns("01/02/2024 12:00")
     ('%d/%m/%Y %H:%M', '%m/%d/%Y %H:%M')
     """
-    return _fitting(re.sub(r"\d+", _typical, text.strip()))
-
-
-def _typical(digits: re.Match[str]) -> str:
-    """Return other digits that fit the same patterns, so that few texts have to be tried: that takes milliseconds."""
-    text = digits[0]
-    if len(text) <= 2:
-        return text if text == "0" else ("13" if int(text) > 12 else "01"[-len(text) :])
-    return "2024" if len(text) == 4 and 1900 <= int(text) < 2100 else text if len(text) in _DIGITS else "0" * len(text)
-
-
-@lru_cache(maxsize=256)
-def _fitting(text: str) -> tuple[str, ...]:
-    found: list[str] = []
-    if len(text) > _SHOWN:
+    text = text.strip()
+    if len(text) > _SHOWN or not text.isascii():
         return ()
-    dates = [date for date in _DATES if all(mark in text for mark in _marks(date))]
+    dates = [date for date in _DATES if _marks(date) <= set(text) and _expression(date).match(text)]
+    clocks = [clock for clock in _CLOCKS if _marks(clock) <= set(text)]
+    found = []
     for date in dates:
-        for clock in ("", *_CLOCKS):
-            if not all(mark in text for mark in _marks(clock)):
-                continue
+        for clock in ("", *clocks):
             for between in (" ", "T", ", ", "") if clock else ("",):
                 for zone in _ZONES:
                     pattern = f"{date}{between}{clock}{zone}"
-                    if _parsed(text, pattern) is not None:
+                    # `strptime` compiles each pattern anew, which takes as long as a thousand records.
+                    if _expression(pattern).fullmatch(text) and _parsed(text, pattern) is not None:
                         found.append(pattern)
     return tuple(dict.fromkeys(found))
 
 
-def _marks(pattern: str) -> set[str]:
+@cache
+def _marks(pattern: str) -> frozenset[str]:
     """Return the characters of a pattern that stand for themselves."""
-    return set(re.sub(r"%\w", "", pattern)) - {" "}
+    return frozenset(re.sub(r"%\w", "", pattern)) - {" "}
+
+
+@cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Return a regular expression that fits at least what *pattern* fits."""
+    parts = (_CODES.get(part) or re.escape(part) for part in re.findall(r"%\w|.", pattern))
+    return re.compile("".join(parts), re.IGNORECASE)
 
 
 def problem_of(pattern: str) -> str | None:
