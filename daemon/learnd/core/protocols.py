@@ -184,6 +184,30 @@ class Learner(Stateful, Protocol):
         ...
 
 
+class Controls(Protocol):
+    """What a reaction to drift can change in a learner, between two compiled calls.
+
+    All changes but that of the rates are changes of variables in the checkpoint.
+    """
+
+    def scale_rates(self, factor: float) -> None:
+        """Set the learning rate of each optimizer to its configured one times *factor*."""
+        ...
+
+
+class Reviewer(Protocol):
+    """A part that observes results while they are learned, and may change the learner at fixed sample counts."""
+
+    @property
+    def every_samples(self) -> int:
+        """The number of learned samples between two reviews, a multiple of the samples per update."""
+        ...
+
+    def observe(self, result: StepResult) -> None:
+        """Observe the next rows. They end at the review, if they reach it, which takes place in this call."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """The shape of one row of a named input or output, without the batch dimension."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Network
 from learnd.core.snapshot import ChosenWeights, MixtureState
-from learnd.core.tensors import Tensor, TfVariable, Variable
+from learnd.core.tensors import Optimizer, Tensor, TfVariable, Variable
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
 from learnd.learners.pool import Mixture, Pool
@@ -174,6 +174,10 @@ class EnsembleUpdate:
         guards = [member.guard for member in self.networks()]
         refused = sum(int(guard.refused.value().numpy()) for guard in guards)
         return refused, sum(int(guard.rollbacks.value().numpy()) for guard in guards)
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimizers of all networks."""
+        return [member.optimizer for member in self.networks()]
 
     def mixture(self) -> MixtureState | None:
         """Return the weights of the experts, the champion, and the number of drifts."""

@@ -1,0 +1,189 @@
+"""One series of numbers that a drift detector observes, in blocks."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from learnd.core.types import Float64Array, Int64Array, State
+from learnd.drift.detectors.settings import LOSS, DetectorSettings
+
+GROUP_BLOCKS = 16
+"""Number of blocks in a group. The centre and spread of the first group are the detector's zero and unit."""
+CALMER = 2.0
+"""Ratio of the unit to the spread of a later group, from which that group gives the unit: the losses of a young model
+fall, and a unit from its beginning would hide a drift."""
+NEWEST_BLOCKS = 8
+"""Number of newest blocks whose mean is the one after a change."""
+_FURTHEST = 10.0
+"""Largest number for a detector, in spreads: one absurd block is no drift."""
+_SMALLEST_SHARE = 1e-6
+
+
+class Detector(Protocol):
+    """A drift detector for a series of numbers."""
+
+    def observe(self, value: float) -> bool:
+        """Observe *value*; return whether there is drift."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
+
+    def state(self) -> State: ...
+
+    def fits(self, state: State) -> bool:
+        """Return whether `restore` can take over *state*."""
+        ...
+
+    def restore(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A drift that was detected.
+
+    Attributes
+    ----------
+    samples : number of learned samples at which it was detected
+    on : ``loss``, or the name of a reading
+    detector : kind of the detector
+    statistic : of the blocks: ``mean`` or ``spread``
+    before, after : the mean of the statistic since the detector began, and over the newest blocks
+    """
+
+    samples: int
+    on: str
+    detector: str
+    statistic: str
+    before: float
+    after: float
+
+
+class Channel:
+    """A detector with its series: the losses, or one reading.
+
+    A block's number is in units of earlier blocks, because detectors assume numbers of about 1. After a change the
+    channel begins again, and takes its unit from what follows. Losses count by their signed root: a squared error has a
+    long tail.
+    """
+
+    def __init__(self, name: str, settings: DetectorSettings, detector: Detector) -> None:
+        self.name = name
+        self._kind = settings.kind
+        self._size = settings.block
+        self._spreads = settings.statistic == "spread"
+        self._statistic = settings.statistic
+        self._direction = settings.direction or ("up" if name == LOSS else "both")
+        self._detector = detector
+        self._values: list[float] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._detector.reset()
+        self._reference: tuple[float, float] | None = None
+        self._group: list[float] = []
+        self._sum, self._blocks = 0.0, 0
+        self._newest: deque[float] = deque(maxlen=GROUP_BLOCKS)
+
+    @property
+    def form(self) -> list[str | int]:
+        """The options that the state depends on."""
+        return [self.name, self._kind, self._size, self._statistic]
+
+    def observe(self, values: Float64Array, samples: Int64Array) -> list[Drift]:
+        """Observe *values* without gaps; return what was detected.
+
+        *samples* are the numbers of learned samples, one for each of the values.
+        """
+        if not len(values):
+            return []
+        waiting = len(self._values)
+        joined = np.concatenate([self._values, values])
+        count = len(joined) // self._size
+        self._values = joined[count * self._size :].tolist()
+        if not count:
+            return []
+        blocks = joined[: count * self._size].reshape(count, self._size)
+        shown = blocks.std(axis=1) if self._spreads else blocks.mean(axis=1)
+        numbers = shown
+        if self.name == LOSS:
+            roots = np.sign(blocks) * np.sqrt(np.abs(blocks))
+            numbers = roots.std(axis=1) if self._spreads else roots.mean(axis=1)
+        ends = samples[np.arange(1, count + 1) * self._size - 1 - waiting]
+        found = []
+        for number, raw, end in zip(numbers.tolist(), shown.tolist(), ends.tolist(), strict=True):
+            drift = self._observe_block(number, raw, end)
+            if drift is not None:
+                found.append(drift)
+        return found
+
+    def _observe_block(self, number: float, raw: float, samples: int) -> Drift | None:
+        self._newest.append(raw)
+        self._sum += raw
+        self._blocks += 1
+        self._group.append(number)
+        changed = self._reference is not None and self._detector.observe(self._scaled(number))
+        if len(self._group) == GROUP_BLOCKS:
+            changed |= self._end_group()
+        if not changed:
+            return None
+        newest = list(self._newest)[-NEWEST_BLOCKS:]
+        after, older = sum(newest) / len(newest), self._blocks - len(newest)
+        before = (self._sum - sum(newest)) / older if older else after
+        self._begin()
+        if self._direction not in ("both", "up" if after > before else "down"):
+            return None
+        return Drift(samples, self.name, self._kind, self._statistic, before, after)
+
+    def _end_group(self) -> bool:
+        """Take the group as the reference if it is the first, or much calmer; return whether that shows a drift."""
+        group, self._group = self._group, []
+        reference = _reference(group)
+        if self._reference is not None and reference[1] > self._reference[1] / CALMER:
+            return False
+        self._detector.reset()
+        self._reference = reference
+        self._sum, self._blocks = sum(self._newest), len(self._newest)
+        return any([self._detector.observe(self._scaled(each)) for each in group])  # each has to be observed
+
+    def _scaled(self, number: float) -> float:
+        assert self._reference is not None
+        centre, spread = self._reference
+        return min(max((number - centre) / spread, -_FURTHEST), _FURTHEST)
+
+    def state(self) -> State:
+        return {
+            "values": list(self._values),
+            "reference": self._reference,
+            "group": list(self._group),
+            "sum": self._sum,
+            "blocks": self._blocks,
+            "newest": list(self._newest),
+            "detector": self._detector.state(),
+        }
+
+    def fits(self, state: State) -> bool:
+        """Return whether the detector can take over *state*."""
+        return self._detector.fits(state["detector"])
+
+    def restore(self, state: State) -> None:
+        self._values, self._group = list(state["values"]), list(state["group"])
+        self._reference = None if state["reference"] is None else tuple(state["reference"])
+        self._sum, self._blocks = state["sum"], state["blocks"]
+        self._newest = deque(state["newest"], maxlen=GROUP_BLOCKS)
+        self._detector.restore(state["detector"])
+
+
+def _reference(numbers: list[float]) -> tuple[float, float]:
+    """Return the median of *numbers* and their spread, which an outlier among them hardly moves.
+
+    >>> _reference([1.0, 2.0, 3.0, 4.0, 100.0])
+    (3.0, 1.4826)
+    """
+    values = np.array(numbers)
+    centre = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - centre))) or float(values.std())
+    return centre, max(spread, _SMALLEST_SHARE * abs(centre), 1e-300)
