@@ -82,6 +82,11 @@ class Chain:
                 made.append(link.settings.kind)
         return made
 
+    def close(self) -> None:
+        """Release everything that the reactions hold."""
+        for link in self._links:
+            link.reaction.close()
+
     def state(self) -> State:
         return {
             "links": [

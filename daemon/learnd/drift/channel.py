@@ -147,7 +147,8 @@ class Channel:
         self._detector.reset()
         self._reference = reference
         self._sum, self._blocks = sum(self._newest), len(self._newest)
-        return any([self._detector.observe(self._scaled(each)) for each in group])  # each has to be observed
+        changes = [self._detector.observe(self._scaled(each)) for each in group]
+        return any(changes)
 
     def _scaled(self, number: float) -> float:
         assert self._reference is not None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from learnd.core.rows import NewestRows
 from learnd.core.types import BoolArray, Float64Array, Int64Array, Samples, State, StepResult
 from learnd.drift.chain import Chain
 from learnd.drift.channel import Channel, Drift
@@ -64,6 +65,7 @@ class DriftMonitor:
     ----------
     names : of the readings
     readings : returns them; None: only the loss is observed
+    rows : gets the learned rows, for reactions
     sound : returns which readings tell of the machine as it usually is; a loss counts if all of its row do
     every_samples : a multiple of the samples per update
     """
@@ -75,6 +77,7 @@ class DriftMonitor:
         *,
         names: Sequence[str],
         readings: Readings | None,
+        rows: NewestRows,
         sound: Sound,
         every_samples: int,
     ) -> None:
@@ -82,6 +85,7 @@ class DriftMonitor:
         self._chain = chain
         self._columns = (LOSS, *(names if readings is not None else ()))
         self._readings = readings
+        self._newest = rows
         self._sound = sound
         self.every_samples = every_samples
         self._samples = 0
@@ -100,6 +104,7 @@ class DriftMonitor:
         count = len(result.samples)
         if not count:
             return
+        self._newest.observe(result)
         values = self._values(result)
         samples = self._samples + np.cumsum(result.learned)
         start = 0
@@ -160,6 +165,10 @@ class DriftMonitor:
             made = self._chain.react(drift, self._samples)
             self._reviewed.append(Reviewed(row, time_s, self._samples, drift, tuple(made)))
 
+    def close(self) -> None:
+        """Release everything that the reactions hold."""
+        self._chain.close()
+
     @property
     def _form(self) -> list[Any]:
         return [self.every_samples, *(channel.form for channel in self._channels), self._chain.form]
@@ -172,6 +181,7 @@ class DriftMonitor:
             "found": [asdict(drift) for drift in self._found],
             "channels": [channel.state() for channel in self._channels],
             "chain": self._chain.state(),
+            "rows": self._newest.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -189,6 +199,7 @@ class DriftMonitor:
         for channel, saved in zip(self._channels, state["channels"], strict=True):
             channel.restore(saved)
         self._chain.restore(state["chain"])
+        self._newest.restore(state["rows"])
 
 
 def _order(drift: Drift) -> tuple[int, str, str, str]:

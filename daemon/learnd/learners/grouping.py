@@ -95,7 +95,8 @@ def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:
     limit = chunk.learnable_groups()
     if limit is None:
         return stop
-    # Right behind the last group before the action or review: held groups that follow come after it, however the stream is cut.
+    # Right behind the last group before the action or review: held groups that follow come after it, wherever the
+    # stream is cut.
     reached = np.flatnonzero(np.cumsum(~group_hold[start:stop]) >= limit)
     return start + int(reached[0]) + 1 if len(reached) else stop
 

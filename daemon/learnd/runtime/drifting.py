@@ -40,6 +40,11 @@ class Drifting:
             self._metrics.drift(each.drift.on, each.reactions)
         return [(each.row, each.as_line()) for each in reviewed]
 
+    def close(self) -> None:
+        """Release everything that the reactions hold."""
+        if self._monitor is not None:
+            self._monitor.close()
+
     def state(self) -> State:
         return {} if self._monitor is None else self._monitor.state()
 

@@ -287,6 +287,7 @@ class Pipeline:
 
     def _release(self) -> None:
         self.reader.close()
+        self.drifting.close()
         for sink in self._sinks().values():
             sink.close()
 

@@ -6,6 +6,7 @@ from learnd.alarms.monitor import sound_readings
 from learnd.alarms.readings import readings_of, watched_names
 from learnd.config.settings import Settings
 from learnd.core.protocols import Controls
+from learnd.core.rows import NewestRows
 from learnd.drift.chain import Chain, follows
 from learnd.drift.channel import Channel
 from learnd.drift.detectors import DETECTORS
@@ -15,9 +16,7 @@ from learnd.drift.reactions import REACTIONS
 from learnd.drift.reactions.reaction import Surroundings
 
 
-def make_drift_monitor(
-    settings: Settings, controls: Controls, *, export: Callable[[], None]
-) -> DriftMonitor | None:
+def make_drift_monitor(settings: Settings, controls: Controls, *, export: Callable[[], None]) -> DriftMonitor | None:
     """Return the configured detectors and reactions; None if they are switched off."""
     options, task = settings.drift, settings.task
     if not options.enabled or not options.detectors:
@@ -30,14 +29,16 @@ def make_drift_monitor(
         for name in (LOSS, *names)
         if follows(detector.on, name)
     ]
-    surroundings = Surroundings(controls, export)
+    rows = NewestRows(max((each.rows_needed for each in options.reactions), default=0))
+    batch_rows = settings.learning.batch_rows
+    surroundings = Surroundings(controls, export, rows, batch_rows, settings.name)
     chain = Chain([(each, REACTIONS[each.kind].load()(each, surroundings)) for each in options.reactions])
-    rows = settings.learning.batch_rows
     return DriftMonitor(
         channels,
         chain,
         names=names,
         readings=readings_of(task.watched, len(readings)) if any(each.name != LOSS for each in channels) else None,
+        rows=rows,
         sound=sound_readings,
-        every_samples=-(-options.review_every_samples // rows) * rows,
+        every_samples=-(-options.review_every_samples // batch_rows) * batch_rows,
     )

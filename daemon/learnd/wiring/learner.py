@@ -153,7 +153,8 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
-    controls = LearnerControls(update.optimizers())
+    averages = learning.mixes or settings.averaging.averages
+    controls = LearnerControls(network, update, averaged, chunk, variables, averages=averages)
     return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, chunk, controls)
 
 

@@ -1,8 +1,8 @@
 """A detector of the library river, with a state of plain values: nothing is pickled.
 
-The state is the object's attributes, by the types that are known here. The core of ADWIN is compiled; it gives and takes
-its state as bytes. What the bytes and the private attributes mean may change with the version of river, so the state
-names it (`VERSION`), and the state of another version is refused.
+The state is the object's attributes, by the types that are known here. The core of ADWIN is compiled; it gives and
+takes its state as bytes. What the bytes and the private attributes mean may change with the version of river, so the
+state names it (`VERSION`), and the state of another version is refused.
 """
 
 import random

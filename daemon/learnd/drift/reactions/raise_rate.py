@@ -25,6 +25,9 @@ class RaiseRate:
             self._until = None
             self._controls.scale_rates(1.0)
 
+    def close(self) -> None:
+        """Do nothing."""
+
     def state(self) -> State:
         return {"until": self._until}
 
