@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "restart_averages": {},
     "hasten_scales": {},
     "go_back": {"copy_every_samples": 500, "samples": 16, "better_by": 0.0},
-    "challenger": {"samples": 200, "passes": 2, "better_by": 0.0},
+    "challenger": {"samples": 200, "better_by": 0.0},
     "export_now": {},
     "webhook": {"url": "http://127.0.0.1:9/never", "attempts": 1, "timeout_s": 0.1},
 }
@@ -32,7 +32,7 @@ OPTIMIZER = {"kind": "adam", "learning_rate": 0.01}
 MODES: dict[str, dict[str, Any]] = {
     "auto": {"averaging": None, "learning": {"mode": "auto"}},
     "per_sample": {
-        "learning": {"mode": "per_sample", "optimizer": OPTIMIZER, "replay": {"size": 50}},
+        "learning": {"mode": "per_sample", "optimizer": OPTIMIZER, "replay": {"kind": "recency", "size": 50}},
         "averaging": {"kind": "ema", "every_samples": 10},
     },
     "micro_batch": {
@@ -40,6 +40,8 @@ MODES: dict[str, dict[str, Any]] = {
         "averaging": {"kind": "window", "size": 4, "every_samples": 10},
     },
 }
+SLOW = {"learning": {"mode": "per_sample", "optimizer": {"kind": "sgd", "learning_rate": 0.002}}}
+"""A learner that takes so long to follow that one which begins again is better."""
 CHANGE, COUNT = 1500, 2500
 
 
@@ -58,7 +60,7 @@ def _options(folder: Path, mode: str, *kinds: str) -> Settings:
         "reactions": [{"kind": kind, **CASES[kind], "at_most": 1} for kind in kinds],
         "review_every_samples": 60,
     }
-    return settings(folder, drift=drift, **MODES[mode])
+    return settings(folder, drift=drift, **(SLOW if mode == "slow" else MODES[mode]))
 
 
 def _arrays(pipeline: Pipeline) -> dict[str, Any]:
@@ -108,7 +110,8 @@ def test_a_reaction_is_made_and_survives_a_restart_anywhere(kind: str, tmp_path:
 
     It differs from one without the reaction if, and only if, the settings say that the reaction changes the model.
     """
-    options = _options(tmp_path, "per_sample", kind)
+    mode = "slow" if kind == "challenger" else "per_sample"
+    options = _options(tmp_path, mode, kind)
     whole = _Stream(options)
     whole.learn(0, COUNT)
     [at] = [at for at, made in whole.made if made == (kind,)]
@@ -118,7 +121,7 @@ def test_a_reaction_is_made_and_survives_a_restart_anywhere(kind: str, tmp_path:
     assert same_arrays(other.saved()[0], whole.saved()[0]) == []
     if kind != "webhook":  # what is delivered meanwhile is gone from the state
         assert other.saved()[1] == whole.saved()[1]
-    plain = _Stream(_options(tmp_path, "per_sample"))
+    plain = _Stream(_options(tmp_path, mode))
     plain.learn(0, COUNT)
     changed = same_arrays(whole.saved()[0], plain.saved()[0]) != []
     assert changed == REACTIONS[kind].settings.changes_model

@@ -11,7 +11,7 @@ from learnd.drift.detectors.settings import LOSS, DetectorSettings
 
 GROUP_BLOCKS = 16
 """Number of blocks in a group. The centre and spread of the first group are the detector's zero and unit."""
-CALMER = 2.0
+CALMER = 3.0
 """Ratio of the unit to the spread of a later group, from which that group gives the unit: the losses of a young model
 fall, and a unit from its beginning would hide a drift."""
 NEWEST_BLOCKS = 8
@@ -179,12 +179,11 @@ class Channel:
 
 
 def _reference(numbers: list[float]) -> tuple[float, float]:
-    """Return the median of *numbers* and their spread, which an outlier among them hardly moves.
+    """Return the mean of *numbers* and their spread.
 
-    >>> _reference([1.0, 2.0, 3.0, 4.0, 100.0])
-    (3.0, 1.4826)
+    >>> _reference([1.0, 2.0, 3.0])
+    (2.0, 1.0)
     """
     values = np.array(numbers)
-    centre = float(np.median(values))
-    spread = 1.4826 * float(np.median(np.abs(values - centre))) or float(values.std())
-    return centre, max(spread, _SMALLEST_SHARE * abs(centre), 1e-300)
+    centre = float(values.mean())
+    return centre, max(float(values.std(ddof=1)), _SMALLEST_SHARE * abs(centre), 1e-300)
