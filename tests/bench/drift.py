@@ -130,7 +130,9 @@ def reactions(seeds: Sequence[int]) -> None:
                 errors = [float(each.errors[counted].mean()) for each in outcomes]
                 if chain == "none":
                     plain = errors
-                delays = [min((at - DRIFT_AT for at in each.detected if at > DRIFT_AT), default=-1) for each in outcomes]
+                delays = [
+                    min((at - DRIFT_AT for at in each.detected if at > DRIFT_AT), default=-1) for each in outcomes
+                ]
                 before = [sum(at <= DRIFT_AT for at in each.detected) for each in outcomes]
                 ratios = [error / base for error, base in zip(errors, plain, strict=True)]
                 shown = ", ".join("none" if delay < 0 else str(delay) for delay in delays)

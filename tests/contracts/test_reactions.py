@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "restart_averages": {},
     "hasten_scales": {},
     "go_back": {"copy_every_samples": 500, "samples": 16, "better_by": 0.0},
-    "challenger": {"samples": 200, "better_by": 0.0},
+    "challenger": {"samples": 100, "last_samples": 400, "better_by": 0.0},
     "export_now": {},
     "webhook": {"url": "http://127.0.0.1:9/never", "attempts": 1, "timeout_s": 0.1},
 }

@@ -1,5 +1,6 @@
 """One series of numbers that a drift detector observes, in blocks."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,11 @@ CALMER = 3.0
 fall, and a unit from its beginning would hide a drift."""
 NEWEST_BLOCKS = 8
 """Number of newest blocks whose mean is the one after a change."""
+USUAL_BLOCKS = 64
+"""Number of blocks over which the mean before them fades: a young model's losses must not count for long."""
+LEFT_OUT = 2
+"""Number of blocks of a group that do not count for its centre and spread: a drift may begin in it. The spread of the
+others is too small by about the root of 2."""
 _FURTHEST = 10.0
 """Largest number for a detector, in spreads: one absurd block is no drift."""
 _SMALLEST_SHARE = 1e-6
@@ -51,7 +57,7 @@ class Drift:
     on : ``loss``, or the name of a reading
     detector : kind of the detector
     statistic : of the blocks: ``mean`` or ``spread``
-    before, after : the mean of the statistic since the detector began, and over the newest blocks
+    before, after : the fading mean of the statistic before the newest `NEWEST_BLOCKS` blocks, and the mean over these
     """
 
     samples: int
@@ -79,14 +85,15 @@ class Channel:
         self._direction = settings.direction or ("up" if name == LOSS else "both")
         self._detector = detector
         self._values: list[float] = []
-        self._begin()
+        self._numbers: deque[float] = deque(maxlen=NEWEST_BLOCKS)
+        self._begin([])
 
-    def _begin(self) -> None:
+    def _begin(self, group: list[float]) -> None:
         self._detector.reset()
         self._reference: tuple[float, float] | None = None
-        self._group: list[float] = []
-        self._sum, self._blocks = 0.0, 0
-        self._newest: deque[float] = deque(maxlen=GROUP_BLOCKS)
+        self._group = group
+        self._usual, self._older = 0.0, 0
+        self._newest: deque[float] = deque()
 
     @property
     def form(self) -> list[str | int]:
@@ -121,22 +128,27 @@ class Channel:
         return found
 
     def _observe_block(self, number: float, raw: float, samples: int) -> Drift | None:
-        self._newest.append(raw)
-        self._sum += raw
-        self._blocks += 1
+        self._remember(raw)
+        self._numbers.append(number)
         self._group.append(number)
         changed = self._reference is not None and self._detector.observe(self._scaled(number))
         if len(self._group) == GROUP_BLOCKS:
             changed |= self._end_group()
         if not changed:
             return None
-        newest = list(self._newest)[-NEWEST_BLOCKS:]
-        after, older = sum(newest) / len(newest), self._blocks - len(newest)
-        before = (self._sum - sum(newest)) / older if older else after
-        self._begin()
-        if self._direction not in ("both", "up" if after > before else "down"):
+        before, after = self._usual, sum(self._newest) / len(self._newest)
+        counts = self._direction in ("both", "up" if after > before else "down")
+        # A change that does not count is over: what is newest shows how it is from now on.
+        self._begin([] if counts else list(self._numbers))
+        if not counts:
             return None
         return Drift(samples, self.name, self._kind, self._statistic, before, after)
+
+    def _remember(self, raw: float) -> None:
+        self._newest.append(raw)
+        if len(self._newest) > NEWEST_BLOCKS:
+            self._older += 1
+            self._usual += (self._newest.popleft() - self._usual) / min(self._older, USUAL_BLOCKS)
 
     def _end_group(self) -> bool:
         """Take the group as the reference if it is the first, or much calmer; return whether that shows a drift."""
@@ -146,7 +158,6 @@ class Channel:
             return False
         self._detector.reset()
         self._reference = reference
-        self._sum, self._blocks = sum(self._newest), len(self._newest)
         changes = [self._detector.observe(self._scaled(each)) for each in group]
         return any(changes)
 
@@ -160,8 +171,9 @@ class Channel:
             "values": list(self._values),
             "reference": self._reference,
             "group": list(self._group),
-            "sum": self._sum,
-            "blocks": self._blocks,
+            "numbers": list(self._numbers),
+            "usual": self._usual,
+            "older": self._older,
             "newest": list(self._newest),
             "detector": self._detector.state(),
         }
@@ -173,17 +185,21 @@ class Channel:
     def restore(self, state: State) -> None:
         self._values, self._group = list(state["values"]), list(state["group"])
         self._reference = None if state["reference"] is None else tuple(state["reference"])
-        self._sum, self._blocks = state["sum"], state["blocks"]
-        self._newest = deque(state["newest"], maxlen=GROUP_BLOCKS)
+        self._numbers = deque(state["numbers"], maxlen=NEWEST_BLOCKS)
+        self._usual, self._older = state["usual"], state["older"]
+        self._newest = deque(state["newest"])
         self._detector.restore(state["detector"])
 
 
 def _reference(numbers: list[float]) -> tuple[float, float]:
-    """Return the mean of *numbers* and their spread.
+    """Return the centre of *numbers* and their spread, without the two that are farthest from their median.
 
-    >>> _reference([1.0, 2.0, 3.0])
-    (2.0, 1.0)
+    >>> centre, spread = _reference([1.0, 2.0, 3.0, 4.0, 5.0, 90.0, 90.0])
+    >>> centre, round(spread, 6)
+    (3.0, 2.0)
     """
     values = np.array(numbers)
-    centre = float(values.mean())
-    return centre, max(float(values.std(ddof=1)), _SMALLEST_SHARE * abs(centre), 1e-300)
+    distances = np.abs(values - np.median(values))
+    inner = values[np.argsort(distances, kind="stable")[: len(values) - LEFT_OUT]]
+    centre = float(inner.mean())
+    return centre, max(float(inner.std()) * math.sqrt(2.0), _SMALLEST_SHARE * abs(centre), 1e-300)

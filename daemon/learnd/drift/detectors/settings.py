@@ -17,7 +17,7 @@ class DetectorSettings(Section):
     kind: str
     on: Annotated[list[str], Field(min_length=1)] = [LOSS]
     """What is observed: `loss` (of the live weights), `features` (each reading), or names of features and targets."""
-    block: Count = 32
+    block: Count = 16
     """Number of samples in a block. Each gives the detector one number, in spreads of the first blocks."""
     statistic: Literal["mean", "spread"] = "mean"
     """The number that stands for a block: its mean, or the standard deviation within it. `spread` needs blocks of at
@@ -54,9 +54,9 @@ class PageHinkleySettings(DetectorSettings):
     """The test of Page and Hinkley (1954): sums the deviations from the mean so far. Fast and cheap."""
 
     kind: Literal["page_hinkley"]
-    delta: Annotated[float, Field(ge=0)] = 0.25
+    delta: Annotated[float, Field(ge=0)] = 0.5
     """Deviation that is allowed, in spreads of a block."""
-    threshold: Positive = 25.0
+    threshold: Positive = 30.0
     """Sum of deviations beyond that, in spreads, at which there is drift."""
     minimum_blocks: Count = 30
     """Number of blocks before the first detection."""
@@ -69,7 +69,7 @@ class KswinSettings(DetectorSettings):
     """
 
     kind: Literal["kswin"]
-    alpha: Annotated[float, Field(gt=0, lt=0.1)] = 0.0001
+    alpha: Annotated[float, Field(gt=0, lt=0.1)] = 0.00001
     """Significance of a difference."""
     window: Annotated[int, Field(ge=20, le=10_000)] = 100
     """Number of blocks that are remembered."""

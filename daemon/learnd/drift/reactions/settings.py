@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.drift.detectors.settings import FEATURES, LOSS
@@ -113,17 +113,26 @@ class ChallengerSettings(ReactionSettings):
 
     kind: Literal["challenger"]
     changes_model: ClassVar[bool] = True
-    samples: Annotated[int, Field(ge=8)] = 512
-    """Number of samples after the drift that it learns. It is compared on the newer half of them."""
+    samples: Annotated[int, Field(ge=8)] = 256
+    """Number of samples after the drift that the first challenger learns. It is compared on the newer half of them.
+    The next ones come after twice as many samples each."""
+    last_samples: Annotated[int, Field(ge=8)] = 2048
+    """Number of samples that the last challenger may learn. They are in memory and in the checkpoint."""
     passes: Annotated[int, Field(ge=1, le=100)] = 8
-    """Number of times that it learns the older half."""
+    """Number of times that a challenger learns the older half, within one review."""
     better_by: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share by which its loss must be smaller than that of the present learner."""
 
+    @model_validator(mode="after")
+    def _in_order(self) -> "ChallengerSettings":
+        if self.last_samples < self.samples:
+            raise ValueError(f"last_samples is {self.last_samples}, less than samples, {self.samples}")
+        return self
+
     @property
     def rows_needed(self) -> int:
-        """The samples that the challenger learns."""
-        return self.samples + 2 * 1024  # rounded to whole updates
+        """The samples that the last challenger learns."""
+        return self.last_samples
 
 
 class ExportNowSettings(ReactionSettings):
