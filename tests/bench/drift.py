@@ -184,14 +184,15 @@ def cost(_: Sequence[int]) -> None:
     }
     rows: list[list[object]] = []
     for name, learner in LEARNERS.items():
-        made = {
-            side: lambda drift=drift: follow(x, y, drift, **learner).duration_s / len(y) * 1e6  # type: ignore[misc]
-            for side, drift in sides.items()
-        }
+
+        def side(drift: Mapping[str, Any], learner: Mapping[str, Any] = learner) -> float:
+            return follow(x, y, drift, **learner).duration_s / len(y) * 1e6
+
+        made = {label: lambda drift=drift: side(drift) for label, drift in sides.items()}  # type: ignore[misc]
         figures = interleave(made, rounds=5)
-        for side, values in figures.items():
+        for label, values in figures.items():
             ratios = [value / base for value, base in zip(values, figures["off"], strict=True)]
-            rows.append([name, side, median(values), f"{median(ratios):.3f} ({spread(ratios)})"])
+            rows.append([name, label, median(values), f"{median(ratios):.3f} ({spread(ratios)})"])
     show("Processor time per sample in us, in chunks of 1000", ["learner", "drift", "us", "against off"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What every reaction to drift owes: it does something, once, and a learner that is restored in between ends the same."""
+"""What every reaction to drift owes: it does something, and a learner that is restored in between ends the same."""
 
 from pathlib import Path
 from typing import Any

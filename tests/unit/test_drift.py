@@ -1,6 +1,10 @@
 """Drift in a whole pipeline: what is detected, what is done about it, and a crash in between."""
 
 import json
+import re
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +12,54 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from learnd.alarms.monitor import sound_readings
+from learnd.config.loader import from_values
+from learnd.core.errors import ConfigError
+from learnd.core.rows import NewestRows
+from learnd.drift.chain import Chain, Limits
+from learnd.drift.channel import Channel, Drift
+from learnd.drift.detectors import DETECTORS
+from learnd.drift.detectors.settings import AdwinSettings
+from learnd.drift.monitor import DriftMonitor
+from learnd.drift.reactions.reaction import Surroundings
+from learnd.drift.reactions.settings import LogSettings, WebhookSettings
+from learnd.drift.reactions.webhook import Webhook
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, Pause, ScriptedCrash
 from learnd.wiring.pipeline import make_pipeline
-from tests.support.helpers import same_arrays, settings
+from tests.support.helpers import make_samples, same_arrays, settings, step_result, until
 
 pytestmark = pytest.mark.usefixtures("shared_traces")
 
 CHANGE, COUNT = 3000, 4200
+
+
+class _Seen(Channel):
+    """A channel that remembers what it was shown, and at which counts of samples."""
+
+    def __init__(self, name: str) -> None:
+        settings = AdwinSettings(kind="adwin", on=[name])
+        super().__init__(name, settings, DETECTORS["adwin"].load()(settings, seed=0))
+        self.shown: list[tuple[float, int]] = []
+
+    def observe(self, values: Any, samples: Any) -> list[Drift]:
+        self.shown += zip(values.tolist(), samples.tolist(), strict=True)
+        return []
+
+
+def _monitor(*names: str, every_samples: int = 10) -> tuple[DriftMonitor, dict[str, _Seen]]:
+    """A monitor of single values, and what each of its channels was shown."""
+    channels = {name: _Seen(name) for name in names}
+    monitor = DriftMonitor(
+        list(channels.values()),
+        Chain([]),
+        names=["a", "b"],
+        readings=lambda samples: samples.x,
+        rows=NewestRows(0),
+        sound=sound_readings,
+        every_samples=every_samples,
+    )
+    return monitor, channels
 
 
 def _records(*, count: int = COUNT, change: int = CHANGE) -> list[bytes]:
@@ -108,3 +152,108 @@ def test_reactions_fall_on_the_same_samples_however_the_stream_is_cut(tmp_path: 
     _same(tmp_path / "whole", tmp_path / "killed")
     assert same_arrays(_arrays(whole), _arrays(resumed)) == []
     assert whole.drifting.state() == resumed.drifting.state() == in_pieces.drifting.state()
+
+
+def test_what_is_in_alarm_faulty_held_or_unknown_is_not_shown() -> None:
+    """Each reading by itself; a loss only if all readings of its row are as usual."""
+    x = np.arange(12.0).reshape(6, 2)
+    watched = np.zeros((6, 6, 2))
+    watched[1, 2, 0] = 1.0  # reading a is in alarm
+    watched[2, 4, 1] = 2.0  # sensor b is missing
+    has_target = np.array([True, True, True, True, False, True])
+    samples = make_samples(x, np.zeros((6, 1)), watched=watched, has_target=has_target)
+    result = step_result(samples, np.zeros((6, 1)), np.arange(6.0))
+    learned = np.array([True, True, True, False, False, True])  # row 3 is in a planned stop
+    monitor, seen = _monitor("loss", "a", "b")
+    monitor.observe(replace(result, learned=learned, losses=np.where(has_target, result.losses, np.nan)))
+    monitor.state()
+    assert seen["loss"].shown == [(0.0, 1), (5.0, 4)]
+    assert seen["a"].shown == [(0.0, 1), (4.0, 3), (8.0, 3), (10.0, 4)]
+    assert seen["b"].shown == [(1.0, 1), (3.0, 2), (9.0, 3), (11.0, 4)]
+
+
+def test_limits_count_drifts_and_reactions() -> None:
+    """The first drift is let pass, then at most two reactions, and none too soon after another."""
+    settings = LogSettings(kind="log", from_detection=2, cool_down_samples=50, at_most=2, within_samples=1000)
+    limits, made = Limits(settings), []
+    for samples in (100, 200, 230, 300, 400, 1150, 1350, 1360, 5000):
+        if limits.allow(samples):
+            limits.note(samples)
+            made.append(samples)
+    assert made == [200, 300, 1350]
+
+
+def test_a_webhook_delivers_what_an_earlier_process_did_not() -> None:
+    """A refused request is sent again; what is delivered leaves the state, and the address is never logged."""
+    received: list[dict[str, Any]] = []
+    answers = [500, 204, 204]
+
+    class _Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(answers.pop(0))
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), _Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/?token=secret"
+    options = WebhookSettings(kind="webhook", url=address, attempts=3)  # type: ignore[arg-type]
+    surroundings: Any = Surroundings(None, lambda: None, NewestRows(0), 1, "press")  # type: ignore[arg-type]
+    drift = Drift(700, "loss", "adwin", "mean", 0.1, 0.9)
+    ended = Webhook(options, surroundings)
+    ended.close()
+    ended.react(drift, 768)
+    saved = ended.state()
+    assert len(saved["pending"]) == 1
+    with capture_logs() as logs:
+        resumed = Webhook(options, surroundings)
+        resumed.restore(saved)
+        resumed.review(1024)
+        resumed.react(replace(drift, samples=900), 1024)
+        until(lambda: resumed.state() == {"pending": []}, what="the delivery", timeout_s=30)
+        resumed.close()
+    server.shutdown()
+    assert [line["samples"] for line in received] == [700, 700, 900]
+    assert received[0] == {
+        "event": "drift_detected",
+        "name": "press",
+        "samples": 700,
+        "on": "loss",
+        "detector": "adwin",
+        "statistic": "mean",
+        "before": 0.1,
+        "after": 0.9,
+        "at_samples": 768,
+    }
+    assert [line["error"] for line in logs] == ["HTTP status 500"]
+    assert "secret" not in repr((logs, options))
+
+
+@pytest.mark.parametrize(
+    ("drift", "message"),
+    [
+        (
+            {"detectors": [{"kind": "adwin", "on": "flaw"}]},
+            "drift.detectors[0].on: flaw is no feature; did you mean flow",
+        ),
+        ({"reactions": [{"kind": "log", "on": "flaw"}]}, "drift.reactions[0].on: flaw is no feature; did you mean flow"),
+        ({"reactions": [{"kind": "webhook", "url": "ftp://x"}]}, "must begin with https:// or http://"),
+        ({"reactions": [{"kind": "raise_rate"}]}, "needs a learning rate that is a number"),
+        ({"reactions": [{"kind": "weigh_replay"}]}, "needs learning.replay"),
+    ],
+)
+def test_what_can_have_no_effect_is_refused(drift: dict[str, Any], message: str) -> None:
+    """With the place and the way out."""
+    rate = {"kind": "ExponentialDecay", "initial_learning_rate": 0.1, "decay_steps": 100, "decay_rate": 0.9}
+    values = {
+        "source": {"kind": "simulator"},
+        "features": ["flow"],
+        "target": "y",
+        "model": {"kind": "mlp"},
+        "learning": {"mode": "per_sample", "optimizer": {"kind": "sgd", "learning_rate": rate}},
+        "drift": drift,
+    }
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_values(values)

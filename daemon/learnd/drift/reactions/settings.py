@@ -25,6 +25,10 @@ class ReactionSettings(Section):
 
     changes_model: ClassVar[bool] = False
     """True if the reaction changes the model or its update. Learning then pauses at fixed sample counts."""
+    needs_constant_rate: ClassVar[bool] = False
+    """True if a learning rate that follows a schedule leaves nothing to do; the same for the next two."""
+    needs_replay: ClassVar[bool] = False
+    needs_averages: ClassVar[bool] = False
 
     @property
     def rows_needed(self) -> int:
@@ -50,6 +54,7 @@ class RaiseRateSettings(ReactionSettings):
 
     kind: Literal["raise_rate"]
     changes_model: ClassVar[bool] = True
+    needs_constant_rate: ClassVar[bool] = True
     factor: Positive = 5.0
     """Factor on the learning rate."""
     samples: Count = 1000
@@ -68,6 +73,7 @@ class WeighReplaySettings(ReactionSettings):
 
     kind: Literal["weigh_replay"]
     changes_model: ClassVar[bool] = True
+    needs_replay: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Factor on the weights of stored samples. 0: remove them; in the mode `auto` the newest ones take their place."""
 
@@ -77,6 +83,7 @@ class RestartAveragesSettings(ReactionSettings):
 
     kind: Literal["restart_averages"]
     changes_model: ClassVar[bool] = True
+    needs_averages: ClassVar[bool] = True
 
 
 class HastenScalesSettings(ReactionSettings):
