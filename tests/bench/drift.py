@@ -36,25 +36,34 @@ SINGLE: Mapping[str, Any] = {"learning": {"mode": "per_sample"}}
 LEARNERS: Mapping[str, Mapping[str, Any]] = {"single": SINGLE, "default": {}}
 RATE = {"kind": "raise_rate"}
 CHALLENGER = {"kind": "challenger"}
+BACK = {"kind": "go_back", "copy_every_samples": 2000, "copies": 5}
 CHAINS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "none": [],
     "raise_rate": [RATE],
-    "reset_slots": [{"kind": "reset_slots"}],
-    "restart_averages": [{"kind": "restart_averages"}],
-    "weigh_replay": [{"kind": "weigh_replay"}],
+    "go_back": [BACK],
     "challenger": [CHALLENGER],
-    "go_back": [{"kind": "go_back", "copy_every_samples": 2000, "copies": 5}],
-    "all": [{"kind": "go_back", "copy_every_samples": 2000, "copies": 5}, RATE, {"kind": "reset_slots"}, CHALLENGER],
+    "all three": [BACK, RATE, CHALLENGER],
+    "others": [{"kind": kind} for kind in ("reset_slots", "restart_averages", "hasten_scales")],
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The absolute errors of all rows, and the learned samples at which something was detected."""
+    """The absolute errors of all rows, and the drifts that were detected."""
 
     errors: Rows
-    detected: list[int]
+    drifts: list[Mapping[str, Any]]
     duration_s: float
+
+    @property
+    def detected(self) -> list[int]:
+        """The numbers of learned samples at which something was detected."""
+        return [drift["samples"] for drift in self.drifts]
+
+    def count(self, kind: str, on: str, *, after: int) -> int:
+        """Return the number of drifts that the detector *kind* found on the ``loss`` or on ``features``."""
+        found = [drift for drift in self.drifts if drift["detector"] == kind and drift["samples"] > after]
+        return sum((drift["on"] == "loss") == (on == "loss") for drift in found)
 
 
 def _probability(kind: str) -> Callable[[int], float]:
@@ -99,7 +108,7 @@ def follow(x: Rows, y: Rows | None, drift: Mapping[str, Any], **sections: Any) -
         pipeline = make_pipeline(settings)
         pipeline.alarming.prepare()
         pipeline.model.learner.prepare()
-        errors, detected = [], []
+        errors, drifts = [], []
         targets = np.empty((len(x), 0)) if y is None else y[:, None]
         times_s = np.arange(len(x)) * 60.0
         started_s = time.process_time()
@@ -109,11 +118,11 @@ def follow(x: Rows, y: Rows | None, drift: Mapping[str, Any], **sections: Any) -
                 make_samples(x[rows], targets[rows], first=first, times_s=times_s[rows])
             )
             result = pipeline.model.learner.learn(samples, hold)
-            detected += [line["samples"] for _, line in pipeline.drifting.observe(result)]
+            drifts += [line for _, line in pipeline.drifting.observe(result)]
             if y is not None:
                 errors.append(np.abs(result.predictions[:, 0] - y[rows]))
         duration_s = time.process_time() - started_s
-        return Outcome(np.concatenate(errors) if errors else np.empty(0), detected, duration_s)
+        return Outcome(np.concatenate(errors) if errors else np.empty(0), drifts, duration_s)
 
 
 def reactions(seeds: Sequence[int]) -> None:
@@ -142,33 +151,36 @@ def reactions(seeds: Sequence[int]) -> None:
     show(f"Error of the {COUNTED} rows after a drift; seeds {', '.join(map(str, seeds))}", columns, rows)
 
 
+DETECTORS = [{"kind": kind, "on": ["loss", "features"]} for kind in ("adwin", "page_hinkley")]
+
+
+def _counts(outcomes: Sequence[Outcome], *, after: int) -> list[list[object]]:
+    """Return the numbers of detections, a row for each detector."""
+    return [
+        [detector["kind"], on, ", ".join(str(each.count(str(detector["kind"]), on, after=after)) for each in outcomes)]
+        for detector in DETECTORS
+        for on in ("loss", "features")
+    ]
+
+
 def false_alarms(seeds: Sequence[int]) -> None:
     """Print the number of detections per 100 000 samples on a stationary stream, from the 5000th on."""
-    count = 100_000
     rows: list[list[object]] = []
-    detectors = [{"kind": kind, "on": ["loss", "features"]} for kind in ("adwin", "page_hinkley")]
     for name, learner in LEARNERS.items():
-        for detector in detectors:
-            for on in ("loss", "features"):
-                found = []
-                for seed in seeds:
-                    x, y = stream("none", seed, count + 5000)
-                    detected = follow(x, y, {"detectors": [{**detector, "on": on}]}, **learner).detected
-                    found.append(sum(at > 5000 for at in detected))
-                rows.append([name, detector["kind"], on, ", ".join(map(str, found))])
-                print(rows[-1], flush=True)
-    show("False alarms per 100 000 samples, one number per seed", ["learner", "detector", "on", "detections"], rows)
+        outcomes = [follow(*stream("none", seed, 105_000), {"detectors": DETECTORS}, **learner) for seed in seeds]
+        rows += [[name, *row] for row in _counts(outcomes, after=5000)]
+    show(
+        "False alarms per 100 000 samples (eight features and the target), one number per seed",
+        ["learner", "detector", "on", "detections"],
+        rows,
+    )
 
 
 def real(_: Sequence[int]) -> None:
     """Print the number of detections on a real sensor, whose readings depend on each other."""
     x = machine_temperature(0).x
-    rows: list[list[object]] = []
-    for kind in ("adwin", "page_hinkley"):
-        for on in ("loss", "features"):
-            task = {"task": {"kind": "forecast", "window": 64}}
-            detected = follow(x, None, {"detectors": [{"kind": kind, "on": on}]}, **task).detected
-            rows.append([kind, on, len(detected)])
+    outcome = follow(x, None, {"detectors": DETECTORS}, task={"kind": "forecast", "window": 64})
+    rows = _counts([outcome], after=0)
     show(f"Detections on the temperature of a machine ({len(x)} readings)", ["detector", "on", "detections"], rows)
 
 
@@ -189,7 +201,7 @@ def cost(_: Sequence[int]) -> None:
             return follow(x, y, drift, **learner).duration_s / len(y) * 1e6
 
         made = {label: lambda drift=drift: side(drift) for label, drift in sides.items()}  # type: ignore[misc]
-        figures = interleave(made, rounds=5)
+        figures = interleave(made, rounds=3)
         for label, values in figures.items():
             ratios = [value / base for value, base in zip(values, figures["off"], strict=True)]
             rows.append([name, label, median(values), f"{median(ratios):.3f} ({spread(ratios)})"])

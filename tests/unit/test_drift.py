@@ -238,7 +238,10 @@ def test_a_webhook_delivers_what_an_earlier_process_did_not() -> None:
             {"detectors": [{"kind": "adwin", "on": "flaw"}]},
             "drift.detectors[0].on: flaw is no feature; did you mean flow",
         ),
-        ({"reactions": [{"kind": "log", "on": "flaw"}]}, "drift.reactions[0].on: flaw is no feature; did you mean flow"),
+        (
+            {"reactions": [{"kind": "log", "on": "flaw"}]},
+            "drift.reactions[0].on: flaw is no feature; did you mean flow",
+        ),
         ({"reactions": [{"kind": "webhook", "url": "ftp://x"}]}, "must begin with https:// or http://"),
         ({"reactions": [{"kind": "raise_rate"}]}, "needs a learning rate that is a number"),
         ({"reactions": [{"kind": "weigh_replay"}]}, "needs learning.replay"),
