@@ -23,6 +23,7 @@ import numpy as np
 import structlog
 
 from learnd.config.loader import from_values
+from learnd.core.types import Batch
 from learnd.wiring.learner import configure_tensorflow
 from learnd.wiring.pipeline import make_pipeline
 from tests.bench.anomaly_streams import machine_temperature
@@ -114,9 +115,9 @@ def follow(x: Rows, y: Rows | None, drift: Mapping[str, Any], **sections: Any) -
         started_s = time.process_time()
         for first in range(0, len(x), CHUNK_ROWS):
             rows = slice(first, first + CHUNK_ROWS)
-            samples, hold = pipeline.alarming.watch(
-                make_samples(x[rows], targets[rows], first=first, times_s=times_s[rows])
-            )
+            made = make_samples(x[rows], targets[rows], first=first, times_s=times_s[rows])
+            batch = pipeline.transforms(Batch(made, (), {}, len(made), 0))
+            samples, hold = pipeline.alarming.watch(batch.samples)
             result = pipeline.model.learner.learn(samples, hold)
             drifts += [line for _, line in pipeline.drifting.observe(result)]
             if y is not None:
