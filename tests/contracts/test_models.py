@@ -23,6 +23,7 @@ CASES = [
     ("autoencoder", "reconstruction", "per_sample"),
     ("autoencoder", "reconstruction", "micro_batch"),
     ("mlp", "classification", "per_sample"),
+    ("mlp", "multilabel", "per_sample"),
     ("lstm", "forecast", "per_sample"),
     ("lstm", "regression", "micro_batch"),
     ("gru", "forecast", "micro_batch"),
@@ -50,7 +51,7 @@ def _sections(model: str, task: str, mode: str) -> dict[str, Any]:
     return {
         "model": {"kind": model},
         "task": {"kind": task, **({"window": 6} if windowed else {})},
-        "target": "y" if task in ("regression", "classification") else None,
+        "target": {"regression": "y", "classification": "y", "multilabel": ["y", "z"]}.get(task),
         "learning": {"mode": mode, "optimizer": {"kind": "adam", "learning_rate": 0.01}},
     }
 
@@ -66,6 +67,8 @@ def _stream(row_shape: tuple[int, ...], targets: int, task: str, count: int) -> 
     y = oldest if task == "forecast" else newest[:, :targets] * 3.0
     if task == "classification":
         y = (newest[:, :1] > 20.0).astype(np.float32)
+    if task == "multilabel":
+        y = (newest[:, :2] > [20.0, 101_725.0]).astype(np.float32)
     return make_samples(x, np.ascontiguousarray(y[:, :targets]))
 
 
@@ -78,7 +81,7 @@ def test_learns_and_exports(model: str, task: str, mode: str, tmp_path: Path) ->
     options = settings(tmp_path, **_sections(model, task, mode))
     pipeline = make_pipeline(options)
     network = pipeline.model.averaged._network
-    targets = {"regression": 1, "classification": 1, "forecast": 3, "reconstruction": 0}[task]
+    targets = {"regression": 1, "classification": 1, "multilabel": 2, "forecast": 3, "reconstruction": 0}[task]
     count = 3000 if mode == "per_sample" else 20_000
     samples = _stream(network.row_shape, targets, task, count)
     losses = np.concatenate(

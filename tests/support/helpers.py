@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEARND = Path(sys.executable).with_name("learnd")
 WAIT_S = 120.0
 PARTITION = TopicPartition("t", 0)
-SAVED_MODEL: dict[str, Any] = {"formats": ["saved_model"]}
+SAVED_MODEL: dict[str, Any] = {"formats": ["saved_model"], "rehearse": False}
 """The section ``export`` of tests that need an export; each takes seconds, so others have none."""
 
 
@@ -54,6 +54,9 @@ def config_text(data_dir: Path, **sections: Any) -> str:
         "http": {"port": 0},
         **sections,
     }
+    if isinstance(values.get("export"), dict):
+        # A rehearsal costs seconds per start; tests/unit/test_rehearsal.py and the tests of the start have it.
+        values["export"] = {"rehearse": False, **values["export"]}
     return yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False)
 
 

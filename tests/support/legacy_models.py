@@ -123,6 +123,52 @@ def write_optimizers(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", inputs=x, outputs=model(x).numpy())
 
 
+def adapted() -> Any:
+    """A layer that has seen the data, and computes with copies of its variables."""
+    layers = tf_keras.layers
+    scale = layers.Normalization()
+    scale.adapt(rows(seed=5) * 100 + 50)
+    inputs = tf_keras.Input((4,))
+    return tf_keras.Model(inputs, layers.Dense(1)(scale(inputs)))
+
+
+def fine_tuned() -> Any:
+    """A body that learns, called in inference mode, as Keras' guide on fine-tuning has it."""
+    layers, draw = tf_keras.layers, np.random.default_rng(6)
+    inner = tf_keras.Input((4,))
+    hidden = layers.Dense(8, activation="relu")(inner)
+    body = tf_keras.Model(inner, layers.Dropout(0.5)(layers.BatchNormalization()(hidden)), name="body")
+    body.layers[-2].moving_mean.assign(draw.normal(size=8))
+    body.layers[-2].moving_variance.assign(draw.uniform(0.5, 2.0, size=8))
+    inputs = tf_keras.Input((4,))
+    return tf_keras.Model(inputs, layers.Dense(1)(body(inputs, training=False)))
+
+
+CONTINUED = {"adapted": adapted, "fine_tuned": fine_tuned}
+"""Models whose further learning is recorded: each batch of 8 is predicted, then learned."""
+
+
+def rows(*, seed: int) -> Any:
+    """Inputs for the models above."""
+    return np.random.default_rng(seed).normal(size=(ROWS, 4)).astype("float32")
+
+
+def write_continued(folder: Path) -> None:
+    """Each model as HDF5 and archive, with what Keras 2 predicted while it learned on."""
+    for name, make in CONTINUED.items():
+        tf_keras.utils.set_random_seed(8)
+        model = make()
+        model.compile(tf_keras.optimizers.SGD(0.01), "mse")
+        model.save(folder / f"{name}.h5")
+        model.save(folder / f"{name}.keras")
+        x = rows(seed=9)
+        y, predictions = x.sum(axis=1, keepdims=True), []
+        for start in range(0, ROWS, 8):
+            predictions.append(model.predict_on_batch(x[start : start + 8]))
+            model.train_on_batch(x[start : start + 8], y[start : start + 8])
+        np.savez(folder / f"{name}.npz", inputs=x, targets=y, predictions=np.concatenate(predictions))
+
+
 def main() -> None:
     """Write all of them into the folder that the command line names."""
     folder = Path(sys.argv[1])
@@ -130,6 +176,7 @@ def main() -> None:
     for name in MODELS:
         write(name, folder)
     write_optimizers(folder)
+    write_continued(folder)
 
 
 if __name__ == "__main__":

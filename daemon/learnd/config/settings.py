@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -33,7 +34,7 @@ class FeatureSettings(Section):
     """A reading above this is a fault."""
     missing: float | Literal["mean", "reject"] | None = None
     """Action on an empty cell or a null. A number is used instead, and counts as a reading. `mean` uses the feature's
-    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a regression or classification with
+    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a task with a target field and
     scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
     number or `mean`, because the name may be wrong."""
     indicator: bool = False
@@ -43,6 +44,8 @@ class FeatureSettings(Section):
     """A reading further from its key's last good reading is a fault, until `recover_after` readings set a new level."""
     stuck_after: Annotated[int, Field(ge=2)] | None = None
     """When a key repeats one reading this many times, the last of them and each further repetition are faults."""
+    whole: bool = False
+    """A reading that is not a whole number is a fault. Always so where a model takes ids, such as for an embedding."""
     recover_after: Annotated[int, Field(ge=2)] = 100
     """This many readings in a row, each within `max_change` of the one before, are accepted as a new level."""
     on_fault: Literal["reject", "hold", "mean"] = "reject"
@@ -57,7 +60,14 @@ class FeatureSettings(Section):
     @property
     def has_rule(self) -> bool:
         """True if any limit is set."""
-        return any(bound is not None for bound in (self.min, self.max, self.max_change, self.stuck_after))
+        bounds = (self.min, self.max, self.max_change, self.stuck_after)
+        return self.whole or any(bound is not None for bound in bounds)
+
+    def for_ids(self, limit: int | None) -> "FeatureSettings":
+        """Return a copy that accepts only whole numbers from 0 to *limit* - 1, within the configured bounds."""
+        highest = [bound for bound in (self.max, None if limit is None else limit - 1.0) if bound is not None]
+        lowest = max(self.min or 0.0, 0.0) if limit is not None else self.min
+        return self.model_copy(update={"whole": True, "min": lowest, "max": min(highest, default=None)})
 
     @property
     def period_s(self) -> float | None:
@@ -106,7 +116,8 @@ class ScalingSettings(Section):
     """
 
     inputs: Literal["online", "none"] | None = None
-    """Scaling of the inputs. Absent: `online`, but `none` for a loaded model."""
+    """Scaling of the inputs. Absent: `online`, but `none` for a loaded model, and for a model that takes whole numbers,
+    such as the ids of an embedding."""
     target: Literal["online", "none"] | None = None
     """Scaling of the target. Absent: `online`, but `none` for a loaded model that keeps its head."""
 
@@ -142,6 +153,19 @@ class ModelRecipe(Section):
     def fills_gaps(self) -> bool:
         """True if a missing reading can stand for the mean, because inputs are scaled and are not predicted."""
         return self.scale_inputs and self.task.fills_gaps
+
+    def with_whole_inputs(self, limits: Sequence[int | None]) -> Self:
+        """Return a copy for a model whose inputs are whole numbers: not scaled, and each checked.
+
+        Parameters
+        ----------
+        limits : for each feature, the number of ids from 0 on that the model knows; None: any
+        """
+        features = {
+            name: feature.for_ids(limit) for (name, feature), limit in zip(self.features.items(), limits, strict=True)
+        }
+        scaling = self.scaling.model_copy(update={"inputs": "none"})
+        return self.model_copy(update={"features": features, "scaling": scaling})
 
     @property
     def gaps(self) -> tuple[bool, ...]:
@@ -284,7 +308,8 @@ class Settings(LearningRecipe):
         values["task"] = self.task.fingerprint()
         values["model"] = {"kind": self.model.kind, **brief["model"]}
         values["scaling"] = brief.get("scaling", {})
-        values["learning"] = self.learning.fingerprint(loaded=self.model.load is not None)
+        own = self.model.load is not None or self.model.has_end
+        values["learning"] = self.learning.fingerprint(loaded=own)
         values["source"] = self.source.fingerprint()
         return values
 

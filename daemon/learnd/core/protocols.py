@@ -46,6 +46,9 @@ class FeatureOptions(Protocol):
     def stuck_after(self) -> int | None: ...
 
     @property
+    def whole(self) -> bool: ...
+
+    @property
     def recover_after(self) -> int: ...
 
     @property

@@ -109,15 +109,18 @@ def fields_from(
     classify: bool = False,
     fills_gaps: bool = False,
     upstream: Sequence[str] = (),
+    target_limits: tuple[float, float] | None = None,
 ) -> Fields:
     """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
+
+    *target_limits* are the smallest and the largest value of a target; None: any.
 
     With *fills_gaps*, the model takes a missing feature for its mean, unless its options say otherwise.
     """
     readings = {name: options for name, options in features.items() if options.period_s is None}
     return Fields(
         tuple(_feature(name, options, fills_gaps=fills_gaps) for name, options in readings.items()),
-        () if classify else tuple(Field(name) for name in targets),
+        () if classify else tuple(Field(name, *(target_limits or ())) for name in targets),
         settings.time,
         settings.time_unit,
         settings.key,

@@ -8,6 +8,7 @@ from learnd.core.kinds import EvaluatedOn, NaiveKind
 from learnd.core.quality import Compared, Measure, Quality
 from learnd.core.types import Bounds, Float64Array, PrequentialScores, Samples, State, StepResult
 from learnd.evaluation.classes import ClassEvaluation
+from learnd.evaluation.labels import LabelEvaluation
 from learnd.evaluation.naive import LastReading, LastTruth, Naive, RunningMean
 from learnd.evaluation.numbers import NumberEvaluation, NumberMeasure
 from learnd.evaluation.prequential import Prequential
@@ -63,6 +64,9 @@ class Evaluation:
         if spec.of == "classes":
             rows = ClassEvaluation(spec.outputs, classes)
             self._rows, self.measure = rows, rows.measure
+        elif spec.of == "labels":
+            labels = LabelEvaluation(tuple(spec.parts))
+            self._rows, self.measure = labels, labels.measure
         else:
             measure = NumberMeasure(spec.outputs, of_inputs=spec.of == "inputs")
             self._rows, self.measure = NumberEvaluation(measure, _naive(spec, measure), parts=spec.parts), measure

@@ -17,7 +17,7 @@ class Prequential:
 
     Parameters
     ----------
-    of : the reference for predictions: the targets, the inputs, or the class number
+    of : the reference for predictions: the targets, the inputs, the class number, or independent labels
     """
 
     def __init__(self, *, of: EvaluatedOn = "targets", window_samples: int = WINDOW_SAMPLES) -> None:
@@ -38,13 +38,16 @@ class Prequential:
         return self.scores()
 
     def _errors(self, result: StepResult) -> Float32Array:
-        """Return the absolute error of each sample; for classes, 1 if the class is wrong and 0 if it is right."""
+        """Return the absolute error of each sample; 1 for a wrong class, and the share of wrong labels."""
         samples, predictions = result.samples, result.predictions
         if not len(samples):
             return np.empty(0, np.float32)
         if self._of == "classes":
             wrong: Float32Array = (predictions.argmax(axis=1) != samples.y[:, 0]).astype(np.float32)
             return wrong
+        if self._of == "labels":
+            share: Float32Array = ((predictions >= 0.5) != (samples.y >= 0.5)).mean(axis=1, dtype=np.float32)
+            return share
         reference = samples.x.reshape(len(samples), -1) if self._of == "inputs" else samples.y
         errors: Float32Array = np.abs(predictions - reference).mean(axis=1)
         return errors

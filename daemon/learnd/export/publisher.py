@@ -91,12 +91,17 @@ class Exporter:
         self._thread: threading.Thread | None = None
         self._child = ChildProcess()
         self._outcomes: deque[Exported] = deque()
+        self._unavailable: Mapping[str, str] = {}
 
     def open(self) -> None:
         """Make the directory, remove what a crash left behind, and upload the newest version if that is still due."""
         self._versions.open()
         if self._uploader is not None:
             self._uploader.begin(self._versions.newest())
+
+    def leave_out(self, unavailable: Mapping[str, str]) -> None:
+        """Build no format of *unavailable* any more. Manifests say so, with the reason of each."""
+        self._unavailable = unavailable
 
     def begin(self, snapshot: Snapshot, *, urgent: bool = False) -> None:
         """Start to export *snapshot*. No other export may be in progress."""
@@ -216,9 +221,9 @@ class Exporter:
             building,
             snapshot,
             self._answer(snapshot.probe_inputs, snapshot.weights),
-            self._settings,
+            self._settings.without(self._unavailable),
             recipe=self._recipe,
-            description={**head, **self._description},
+            description={**head, **self._description, "unavailable": self._unavailable},
         )
 
     def _build(self, building: Path, urgent: bool) -> None:

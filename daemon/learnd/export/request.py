@@ -23,6 +23,8 @@ DOCUMENT = "request.json"
 ARRAYS = "arrays.npz"
 CURRENT_FORMAT = "format"
 """File with the name of the format that the child process is working on, to be read if the process dies."""
+REHEARSAL = "rehearsal.json"
+"""File in which the child process of a rehearsal leaves the unavailable formats, each with the reason."""
 VERIFIED_ROWS = 64
 """Number of recent inputs on which an export is compared with the live model."""
 
@@ -35,6 +37,7 @@ def write_request(
     *,
     recipe: Mapping[str, Any],
     description: Mapping[str, Any],
+    rehearsal: bool = False,
 ) -> None:
     """Write the request for an export of *snapshot* in the folder *building*.
 
@@ -43,6 +46,7 @@ def write_request(
     answers : the live model's answers to ``snapshot.probe_inputs``, by output
     recipe : the sections of the configuration from which the child builds the network
     description : the parts of the manifest that the snapshot does not hold
+    rehearsal : only find out which formats can be built
     """
     request = building / REQUEST
     request.mkdir(parents=True)
@@ -56,6 +60,7 @@ def write_request(
     text = json.dumps(
         {
             "recipe": recipe,
+            "rehearsal": rehearsal,
             "formats": settings.formats,
             "tolerance": settings.tolerance,
             "tolerances": settings.tolerances,
@@ -77,3 +82,9 @@ def split_rows(rows: Float32Array) -> tuple[Float32Array, Float32Array]:
     """
     verified = min(VERIFIED_ROWS, len(rows) // 2)
     return (rows[:-verified], rows[-verified:]) if verified else (rows, rows)
+
+
+def is_rehearsal(building: Path) -> bool:
+    """Return whether the request in the folder *building* only asks which formats can be built."""
+    document = json.loads((building / REQUEST / DOCUMENT).read_text(encoding="utf-8"))
+    return bool(document.get("rehearsal"))

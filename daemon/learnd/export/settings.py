@@ -1,6 +1,7 @@
 """Options of the exports."""
 
 import re
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,6 +70,10 @@ class ExportSettings(Section):
     gate: GateSettings | Literal["off"] = GateSettings()
     """Do not publish weights that are worse than the newest export on the samples after it (at least 200 of them), or
     worse than a naive forecast. `off`: publish in any case."""
+    rehearse: bool = True
+    """Build each format once from the fresh model before the first record is read, so that a format that the model
+    cannot have is reported at once. Takes seconds, at the first start and after a change. `false` for those who start
+    often."""
     keep: Count = 5
     """Number of newest exports to keep. Exports that were the newest within the last 60 s, and the one that `latest`
     names, stay as well."""
@@ -94,6 +99,10 @@ class ExportSettings(Section):
     def gate_settings(self) -> GateSettings | None:
         """The gate; None if it is off."""
         return None if self.gate == "off" else self.gate
+
+    def without(self, formats: Collection[str]) -> "ExportSettings":
+        """Return these settings without *formats*."""
+        return self.model_copy(update={"formats": [name for name in self.formats if name not in formats]})
 
     def with_naive_gate(self, default: bool) -> "ExportSettings":
         """Return these settings with the naive gate on or off as configured, otherwise as *default*."""

@@ -10,6 +10,7 @@ from learnd.config.settings import LearningRecipe
 from learnd.core.tensors import Array, Tensor
 from learnd.export.exportable_model import ExportableModel
 from learnd.learners.averaged import AveragedModel
+from learnd.models.copies import refresh_copies
 from learnd.wiring.model import make_model, make_update, named_variables
 
 
@@ -39,6 +40,7 @@ def restore_model(
     for name, variable in state.items():
         if name in learning:
             variable.assign(learning[name])
+    refresh_copies(network.core)
     network.fix_output_count()
     guard = {f"guard/{name}": variable for name, variable in update.guard.variables().items()}
 

@@ -24,7 +24,7 @@ from learnd.core.types import Float32Array, Float64Array
 from learnd.export import manifest, model_card, software, tf_serving
 from learnd.export.exportable_model import ExportableModel
 from learnd.export.formats import EXPORTERS
-from learnd.export.request import ARRAYS, CURRENT_FORMAT, DOCUMENT, REQUEST
+from learnd.export.request import ARRAYS, CURRENT_FORMAT, DOCUMENT, REHEARSAL, REQUEST, is_rehearsal
 from learnd.export.signing import Signer
 from learnd.export.verify import largest_difference
 from learnd.export_worker.restore_model import restore_model
@@ -66,7 +66,11 @@ def main(arguments: list[str]) -> int:
     if "--nice" in arguments:
         os.nice(_LOWEST_PRIORITY)
     try:
-        build_export(Path(arguments[0]))
+        folder = Path(arguments[0])
+        if is_rehearsal(folder):
+            rehearse(folder)
+        else:
+            build_export(folder)
     except LearndError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1
@@ -85,7 +89,7 @@ def build_export(folder: Path) -> None:
     """
     job = _Job(folder)
     formats: dict[str, dict[str, Any]] = {}
-    unavailable: dict[str, str] = {}
+    unavailable: dict[str, str] = dict(job.request["manifest"].get("unavailable", {}))
     for name in job.request["formats"]:
         (folder / REQUEST / CURRENT_FORMAT).write_text(name, encoding="utf-8")
         writer: Writer = EXPORTERS[name].load()()
@@ -119,6 +123,23 @@ def build_export(folder: Path) -> None:
         },
         Signer(Path(key)) if key else None,
     )
+
+
+def rehearse(folder: Path) -> None:
+    """Write, load and run every requested format of a model that has learned nothing; record those that fail.
+
+    The answers are not compared: the scales of a fresh model mean nothing yet.
+    """
+    job = _Job(folder)
+    unavailable: dict[str, str] = {}
+    for name in job.request["formats"]:
+        (folder / REQUEST / CURRENT_FORMAT).write_text(name, encoding="utf-8")
+        writer: Writer = EXPORTERS[name].load()()
+        try:
+            _write_and_run(name, writer, job)
+        except (FormatUnavailableError, ExportError) as error:
+            unavailable[name] = str(error)
+            (folder / REQUEST / REHEARSAL).write_text(json.dumps(unavailable), encoding="utf-8")
 
 
 class _Job:
@@ -170,8 +191,8 @@ def _seal(folder: Path, document: dict[str, Any], signer: Signer | None) -> None
         fsync(path)
 
 
-def _build(name: str, writer: Writer, job: _Job) -> dict[str, Any]:
-    """Write one format, load it again, compare its answers, and return its entry in the manifest."""
+def _write_and_run(name: str, writer: Writer, job: _Job) -> tuple[Mapping[str, Float32Array], dict[str, float]]:
+    """Write one format, load it again, and use it; return its answers, and the durations for the manifest."""
     model = job.model(unroll=writer.unroll)
     target = job.folder / writer.file_name
     started_s = time.monotonic()
@@ -183,19 +204,25 @@ def _build(name: str, writer: Writer, job: _Job) -> dict[str, Any]:
     loaded_s = time.monotonic()
     with _error_of(name, "run"):
         answers = reader(job.inputs)
+    with _error_of(name, "used"):
+        reader.check(job.inputs)
+    return answers, {"write_s": round(written_s - started_s, 3), "load_s": round(loaded_s - written_s, 3)}
+
+
+def _build(name: str, writer: Writer, job: _Job) -> dict[str, Any]:
+    """Write one format, load it again, compare its answers, and return its entry in the manifest."""
+    answers, durations = _write_and_run(name, writer, job)
+    target = job.folder / writer.file_name
     tolerance = job.request["tolerances"].get(name) or writer.tolerance or job.request["tolerance"]
     rounded = writer.tolerance is not None
     ratio = largest_difference(name, answers, job.expected, job.spreads, tolerance=tolerance, mean=rounded)
-    with _error_of(name, "used"):
-        reader.check(job.inputs)
     return {
         "path": writer.file_name,
         "tolerance": tolerance,
         "measure": "root mean square" if rounded else "largest",
         "difference_of_allowed": ratio,
         "verified_rows": len(job.inputs),
-        "write_s": round(written_s - started_s, 3),
-        "load_s": round(loaded_s - written_s, 3),
+        **durations,
         "bytes": sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file()),
     }
 

@@ -11,14 +11,15 @@ from learnd.core.errors import ConfigError, Problem
 from learnd.core.registry import load_object
 from learnd.core.tensors import KerasModel
 from learnd.models import MODELS
+from learnd.models.compiled import with_compiled
 from learnd.models.core import CoreSpec
 from learnd.models.heads import widened, with_head
+from learnd.models.output_meaning import LOGITS, OutputMeaning, output_meaning
+from learnd.models.requirements import in_float32, require_float32, require_stateless
 from learnd.models.settings import AnyModel, FactorySettings, LoadSettings
-from learnd.models.stored.activation import output_activation
 from learnd.models.stored.model import Loss, StoredModel, first_line
 from learnd.models.stored.open import open_stored
-
-_PROBABILITIES = ("softmax", "sigmoid")
+from learnd.models.whole_numbers import WholeNumbers, whole_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,19 @@ class Core:
     Attributes
     ----------
     model : maps rows of the requested shape to ``outputs`` numbers
-    stored : the loaded model, with the optimizer's state; None for a model with fresh weights
+    stored : the loaded model, or the compiled model of a factory, with the optimizer's state; None for any other
     outputs : numbers per row: as requested, or 1 for two classes
-    probabilities : the outputs are already probabilities
+    meaning : whether the outputs of a classifier are logits or probabilities
     loss : the loss that the model was compiled with, if there is one
+    whole : the inputs, if the model takes whole numbers only
     """
 
     model: KerasModel
     stored: StoredModel | None
     outputs: int
-    probabilities: bool
+    meaning: OutputMeaning
     loss: Loss | None = None
+    whole: WholeNumbers | None = None
 
 
 def make_core(settings: AnyModel, spec: CoreSpec) -> Core:
@@ -49,31 +52,69 @@ def make_core(settings: AnyModel, spec: CoreSpec) -> Core:
     ConfigError
         if it cannot be made, loaded or cut, or does not fit the task. The message says how to correct that.
     """
-    stored = None
     settings, exported_task = _own_export(settings)
-    if isinstance(settings, LoadSettings):
-        stored = open_stored(settings, architecture=None)
-    elif settings.load is not None:
-        stored = open_stored(settings, architecture=lambda: _architecture(settings, _before_the_head(settings, spec)))
-    model = stored.model if stored is not None else _architecture(settings, _before_the_head(settings, spec))
+    place = "model.factory" if isinstance(settings, FactorySettings) else "model.load"
+    model, stored = _model(settings, spec)
     model = _with_one_output(model)
     if spec.unroll:
         _unroll(model)
-    place = "model.factory" if isinstance(settings, FactorySettings) else "model.load"
+    require_stateless(model, place)
     outputs = _count_outputs(model, spec, place)
-    loss = stored.loss if stored is not None else getattr(model, "loss", None)
-    probabilities = False
+    require_float32(model, place)
+    whole = whole_numbers(model, spec.row_shape, place, scaled=spec.scaled) if settings.has_end else None
+    loss = stored.loss if stored is not None else None
+    meaning = LOGITS
     if settings.head is not None:
-        model = with_head(model, settings.head, spec.row_shape, spec.outputs)
-        outputs = spec.outputs
-    elif spec.known is not None and outputs == spec.known < spec.outputs:
-        model, outputs = widened(model, spec.outputs), spec.outputs
-    else:
-        probabilities = exported_task == "classification" or output_activation(model) in _PROBABILITIES
+        model, outputs = with_head(model, settings.head, spec.row_shape, spec.outputs), spec.outputs
+    elif exported_task in ("classification", "multilabel"):
+        independent = exported_task == "multilabel"
+        meaning = OutputMeaning(probabilities=True, independent=independent, evidence="it is an export of learnd")
+    elif (spec.classify or spec.independent) and settings.has_end:
+        meaning = output_meaning(model, loss, spec.row_shape, configured=spec.meaning, whole=whole)
+    if meaning is not LOGITS and outputs > 1:
+        _require_fitting(meaning, outputs, spec, place)
+    if settings.head is None and spec.known is not None and outputs == spec.known < spec.outputs:
+        model, outputs, meaning = widened(model, spec.outputs), spec.outputs, LOGITS
     if outputs != spec.outputs and not (spec.classify and outputs == 1 and spec.outputs == 2):
         hint = "add `head: {}` to replace its last layer" if settings.head is None else "change model.head"
         raise ConfigError(Problem(place, f"the model has {outputs} outputs, the task needs {spec.outputs}; {hint}"))
-    return Core(model, stored, outputs, probabilities, loss)
+    return Core(model, stored, outputs, meaning, loss, whole)
+
+
+def _model(settings: AnyModel, spec: CoreSpec) -> tuple[KerasModel, StoredModel | None]:
+    """Return the whole model, and what is known of its training if it was loaded or compiled by the user's code."""
+
+    def architecture() -> KerasModel:
+        return _architecture(settings, _before_the_head(settings, spec))
+
+    if isinstance(settings, LoadSettings):
+        loaded = open_stored(settings, architecture=None)
+        return loaded.model, loaded
+    stored = open_stored(settings, architecture=architecture) if settings.load is not None else None
+    model = stored.model if stored is not None else architecture()
+    return model, with_compiled(stored, model)
+
+
+def _require_fitting(meaning: OutputMeaning, outputs: int, spec: CoreSpec, place: str) -> None:
+    """Refuse independent outputs for classes of which exactly one is true, and exclusive ones for independent labels.
+
+    Raises
+    ------
+    ConfigError
+        with *place* in the configuration.
+    """
+    if meaning.independent and spec.classify:
+        message = (
+            f"the model has {outputs} independent outputs ({meaning.evidence}), and a sample of a classification has"
+            " exactly one class; use task: {kind: multilabel} with one target of 0 or 1 per output, or add `head: {}`"
+        )
+        raise ConfigError(Problem(place, message))
+    if spec.independent and meaning.probabilities and not meaning.independent:
+        message = (
+            f"the probabilities of the model's {outputs} outputs exclude each other ({meaning.evidence}), and any"
+            " number of labels may be true; use task: {kind: classification}, or add `head: {}`"
+        )
+        raise ConfigError(Problem(place, message))
 
 
 def _with_one_output(model: KerasModel) -> KerasModel:
@@ -134,7 +175,7 @@ def _from_factory(settings: FactorySettings, spec: CoreSpec) -> KerasModel:
         message = f"{settings.factory} returned a {type(result).__name__}; it must return a keras.Model"
         raise ConfigError(Problem("model.factory", message))
     model: KerasModel = result
-    return model
+    return in_float32(model) if getattr(model, "inputs", None) else model
 
 
 def _count_outputs(model: KerasModel, spec: CoreSpec, place: str) -> int:

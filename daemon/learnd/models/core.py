@@ -23,8 +23,11 @@ class CoreSpec:
     outputs : standardised numbers per row
     seed : seed of the initial weights and of dropout
     unroll : unroll loops over time, for export formats that have no loops
-    classify : the outputs stand for classes
+    classify : the outputs stand for classes, of which exactly one is true
+    independent : the outputs stand for labels, of which any number may be true
     known : classes known at the start, where more may come later; None for a task without classes
+    meaning : the configured meaning of a model's outputs: logits or probabilities; ``auto``: as the model says
+    scaled : the inputs are standardised
     """
 
     row_shape: tuple[int, ...]
@@ -32,7 +35,10 @@ class CoreSpec:
     seed: int = 0
     unroll: bool = False
     classify: bool = False
+    independent: bool = False
     known: int | None = None
+    meaning: str = "auto"
+    scaled: bool = False
 
 
 def flat(inputs: Tensor, spec: CoreSpec) -> Tensor:

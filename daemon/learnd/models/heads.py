@@ -49,7 +49,9 @@ def widened(model: KerasModel, outputs: int) -> KerasModel:
     if not isinstance(last, keras.layers.Dense) or not is_functional(model):
         message = "dynamic needs a model that ends with a dense layer; add model.head, or list the classes"
         raise ConfigError(Problem("task.classes", message))
-    wide = keras.layers.Dense(outputs, kernel_initializer="zeros", use_bias=last.use_bias, name=last.name)
+    # The task computes the softmax itself. Regularisers and constraints stay those of the layer.
+    config = {**last.get_config(), "units": outputs, "activation": None, "kernel_initializer": "zeros"}
+    wide = keras.layers.Dense.from_config(config)
     wider_model = _model(model.inputs, wide(last.input), name="core")
     for variable, old in zip(wide.weights, last.weights, strict=True):
         value = variable.numpy()

@@ -126,12 +126,18 @@ class Pipeline:
         ------
         SaveFailedError
             if there was no checkpoint, and the first one cannot be made durable.
+        ConfigError
+            if the model cannot be compiled, or exported in any of the configured formats.
         """
         self.saving.open()
         self.publishing.open()
+        state = self.saving.restore()
+        self.model.refresh()
+        self.publishing.begin_rehearsal(fresh=state is None)
         self.alarming.prepare()
         self.model.learner.prepare()
-        state = self.saving.restore()
+        if not self.publishing.finish_rehearsal(stopping):
+            return False
         if state is not None:
             self.progress.restore(state["progress"])
             self.status.began = replace(self.progress)

@@ -13,6 +13,7 @@ from learnd.core.types import StepResult
 from learnd.evaluation.export_loss import FrozenForward
 from learnd.export.gate import Refusal
 from learnd.export.publisher import Exported, Exporter
+from learnd.export.rehearsal import Rehearsal
 from learnd.export.upload import Uploaded
 from learnd.observability.metrics import Metrics
 
@@ -24,9 +25,16 @@ class Publishing:
     samples."""
 
     def __init__(
-        self, exporter: Exporter, *, trigger: IntervalTrigger, metrics: Metrics, measure: Measure | None = None
+        self,
+        exporter: Exporter,
+        *,
+        trigger: IntervalTrigger,
+        metrics: Metrics,
+        measure: Measure | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self.exporter = exporter
+        self._rehearsal = rehearsal
         self.trigger = trigger
         self._metrics = metrics
         self._forward = FrozenForward(measure)
@@ -47,6 +55,28 @@ class Publishing:
     def open(self) -> None:
         """Create the directory, and remove incomplete exports of a crashed process."""
         self.exporter.open()
+
+    def begin_rehearsal(self, *, fresh: bool) -> None:
+        """Start to find out which formats the model cannot have; see `learnd.export.rehearsal`."""
+        if self._rehearsal is not None:
+            self._rehearsal.begin(fresh=fresh)
+
+    def finish_rehearsal(self, stopping: Callable[[], bool]) -> bool:
+        """Wait for the rehearsal, and leave out what the model cannot have; return False if *stopping* came first.
+
+        Raises
+        ------
+        ConfigError
+            if no format is left.
+        """
+        if self._rehearsal is None:
+            return True
+        unavailable = self._rehearsal.finish(stopping)
+        if unavailable is None:
+            return False
+        if unavailable:
+            self.exporter.leave_out(unavailable)
+        return True
 
     def resume(self, exports_before: int) -> None:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""

@@ -21,6 +21,7 @@ class TrainedModel:
     continuation : returns the arrays that an export needs, besides weights, for further training; they never change
     mixture : returns the state of the mixture of experts; None for a single learner
     chosen : returns which weights are published; None if there is no choice
+    refresh : renews what layers have copied from their variables, after a restore and before tracing
     retraces : returns the number of unexpected compilations of the update
     """
 
@@ -32,4 +33,5 @@ class TrainedModel:
     continuation: Callable[[], Mapping[str, Array]]
     mixture: Callable[[], MixtureState | None]
     chosen: Callable[[], ChosenWeights | None]
+    refresh: Callable[[], None]
     retraces: Callable[[], int]

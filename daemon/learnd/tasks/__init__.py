@@ -4,6 +4,7 @@ from learnd.core.registry import Registration
 from learnd.tasks.settings import (
     ClassificationSettings,
     ForecastSettings,
+    MultilabelSettings,
     ReconstructionSettings,
     RegressionSettings,
 )
@@ -11,6 +12,7 @@ from learnd.tasks.settings import (
 TASKS = {
     "regression": Registration(RegressionSettings, "learnd.tasks.regression:RegressionNetwork"),
     "classification": Registration(ClassificationSettings, "learnd.tasks.classification:ClassificationNetwork"),
+    "multilabel": Registration(MultilabelSettings, "learnd.tasks.multilabel:MultilabelNetwork"),
     "reconstruction": Registration(ReconstructionSettings, "learnd.tasks.reconstruction:ReconstructionNetwork"),
     "forecast": Registration(ForecastSettings, "learnd.tasks.forecast:ForecastNetwork"),
 }

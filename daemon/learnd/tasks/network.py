@@ -88,10 +88,12 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
         self._frozen = frozenset(id(v) for v in spec.frozen)
         self._seasons = tuple(spec.seasons)
+        self._moving: frozenset[int] = frozenset()
 
     def complete(self) -> None:
         """Make every variable. Call once, at the end of the constructor."""
         self(tf.zeros((1, *self.row_shape)))
+        self._moving = self._statistics_that_move()
 
     def build(self, input_shape: object = None) -> None:
         """Do nothing: `complete` has made every variable."""
@@ -200,9 +202,29 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def statistics(self) -> list[Variable]:
         """Return the running statistics of all batch normalisation that is ever trained."""
+        return [v for v in self._all_statistics() if id(v) in self._moving and id(v) not in self._frozen]
+
+    def _all_statistics(self) -> list[Variable]:
         layers = [layer for layer in flat_layers(self.core) if _normalizes_batches(layer)]
-        moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]  # type: ignore[attr-defined]
-        return [v for v in moving if id(v) not in self._frozen]
+        return [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]  # type: ignore[attr-defined]
+
+    def _statistics_that_move(self) -> frozenset[int]:
+        """Return the ids of the statistics of batch normalisation that change in training mode.
+
+        Traced to find out, because a layer may be called in inference mode only, or not be trainable.
+        """
+        statistics = self._all_statistics()
+        if not statistics:
+            return frozenset()
+        moving: set[int] = set()
+
+        def train(rows: Tensor) -> None:
+            with keras.StatelessScope() as scope:
+                self.core(self.core_inputs(rows), training=True)
+                moving.update(id(v) for v in statistics if scope.get_current_value(v) is not None)
+
+        tf.function(train, autograph=False).get_concrete_function(tf.TensorSpec((2, *self.row_shape), tf.float64))
+        return frozenset(moving)
 
     def statistics_of(self, x: Tensor, weights: Sequence[tuple[Variable, Tensor]]) -> list[Tensor]:
         """Return the values of `statistics` over raw inputs *x* alone, without changing a variable.

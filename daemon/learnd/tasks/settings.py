@@ -33,6 +33,10 @@ class TaskSettings(Section):
     """True if a user of an export could make the naive forecast instead."""
     has_classes: ClassVar[bool] = False
     """True if the target is a label."""
+    has_probabilities: ClassVar[bool] = False
+    """True if a prediction holds probabilities, of exclusive classes or of independent labels."""
+    target_limits: ClassVar[tuple[float, float] | None] = None
+    """The smallest and the largest value of a target; None: any."""
     mixes: ClassVar[bool] = True
     """True if simple rules, such as the last value, can answer the task next to a model."""
     fills_gaps: ClassVar[bool] = False
@@ -80,7 +84,7 @@ class TaskSettings(Section):
 
     @property
     def loaded_outputs(self) -> Literal["auto", "logits", "probabilities"]:
-        """Kind of the outputs of a loaded model; ``auto``: as its last layer says."""
+        """Kind of the outputs of a loaded model; ``auto``: as the model itself says."""
         return "auto"
 
     def row_shape(self, features: int) -> tuple[int, ...]:
@@ -155,11 +159,13 @@ class ClassificationSettings(_FieldTarget):
     """Class that collects the samples of all further classes: the last of `max_classes`, or one of a list of `classes`.
     Absent: with `dynamic` they are skipped and counted; with a list they are rejected."""
     outputs: Literal["auto", "logits", "probabilities"] = "auto"
-    """Kind of the outputs of a loaded model. `auto`: probabilities after a softmax or sigmoid, otherwise logits."""
+    """Kind of the outputs of your own model. `auto`: as its last operation, its compiled loss or its answers say; if
+    they say nothing, the start asks for this option."""
 
     evaluated_on: ClassVar[EvaluatedOn] = "classes"
     naive: ClassVar[NaiveKind] = "class_table"
     has_classes: ClassVar[bool] = True
+    has_probabilities: ClassVar[bool] = True
 
     @field_validator("classes", "known", mode="before")
     @classmethod
@@ -207,6 +213,30 @@ class ClassificationSettings(_FieldTarget):
         yield from super().target_problems(targets)
         if len(targets) > 1:
             yield f"must name one field for a classification, not {len(targets)}"
+
+
+class MultilabelSettings(_FieldTarget):
+    """Prediction of several labels, of which any number may be true at once. Each target is a field with 0 or 1."""
+
+    kind: Literal["multilabel"]
+    window: Count | None = None
+    """Number of last readings of the key in one input. Absent: only the newest reading."""
+    outputs: Literal["auto", "logits", "probabilities"] = "auto"
+    """Kind of the outputs of your own model, as for a classification."""
+
+    evaluated_on: ClassVar[EvaluatedOn] = "labels"
+    naive: ClassVar[NaiveKind] = "running_mean"
+    naive_in_exports: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+    has_probabilities: ClassVar[bool] = True
+    target_limits: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
+    @property
+    def loaded_outputs(self) -> Literal["auto", "logits", "probabilities"]:
+        return self.outputs
+
+    def reported_parts(self, features: Sequence[str], targets: Sequence[str]) -> dict[str, list[int]]:
+        return {name: [i] for i, name in enumerate(targets)}
 
 
 class ReconstructionSettings(TaskSettings):
@@ -272,6 +302,6 @@ class ForecastSettings(TaskSettings):
 
 
 AnyTask = Annotated[
-    RegressionSettings | ClassificationSettings | ReconstructionSettings | ForecastSettings,
+    RegressionSettings | ClassificationSettings | MultilabelSettings | ReconstructionSettings | ForecastSettings,
     Field(discriminator="kind"),
 ]

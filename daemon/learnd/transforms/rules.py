@@ -31,6 +31,7 @@ class Rule:
         the new level
     stuck_after : the last of this many equal readings in a row, and each further equal one, is a fault
     recover_after : number of consecutive readings, each near the one before, that establish a new level
+    whole : a reading that is no whole number is always a fault
     on_fault : reject the sample; or learn the last good reading (hold), or the mean of the good readings (mean) instead
     """
 
@@ -42,6 +43,7 @@ class Rule:
     stuck_after: float = math.inf
     recover_after: int = 100
     on_fault: Literal["reject", "hold", "mean"] = "reject"
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class _Sensor:
         """Add *reading* to the history; return its fault, or None if it is good."""
         self.equal_count = self.equal_count + 1.0 if reading == self.last_reading else 1.0
         self.last_reading = reading
-        if not rule.min <= reading <= rule.max:
+        if not rule.min <= reading <= rule.max or (rule.whole and not reading.is_integer()):
             self.new_level_count = 0.0
             return RejectReason.OUT_OF_RANGE
         if self.equal_count >= rule.stuck_after:
@@ -111,6 +113,9 @@ class _Sensor:
 
     def describe(self, reading: float, fault: RejectReason, rule: Rule) -> str:
         """Return the detail of the dead letter for a faulty *reading*."""
+        if fault == RejectReason.OUT_OF_RANGE and rule.whole:
+            numbers = f"a whole number from {rule.min:.0f} to {rule.max:.0f}"
+            return f"{rule.name} is {reading!r}; the model knows only {numbers} there"
         if fault == RejectReason.OUT_OF_RANGE:
             return f"{rule.name} is {reading:g}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
         if fault == RejectReason.STUCK:
@@ -290,6 +295,7 @@ def rules_from(features: Mapping[str, FeatureOptions]) -> list[Rule]:
         for column, (name, options) in enumerate(features.items())
         if options.max_change is not None
         or options.stuck_after is not None
+        or options.whole
         or (options.on_fault != "reject" and (options.min is not None or options.max is not None))
     ]
 
@@ -304,4 +310,5 @@ def _rule(name: str, column: int, options: FeatureOptions) -> Rule:
         stuck_after=math.inf if options.stuck_after is None else options.stuck_after,
         recover_after=options.recover_after,
         on_fault=options.on_fault,
+        whole=options.whole,
     )

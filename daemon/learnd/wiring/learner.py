@@ -22,6 +22,8 @@ from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner
 from learnd.learners.standing import newest_rows
 from learnd.learners.update import Update
+from learnd.models.copies import refresh_copies
+from learnd.models.whole_numbers import WholeNumbers
 from learnd.runtime.trained_model import TrainedModel
 from learnd.transforms.labels import Labels
 from learnd.wiring.ensemble import make_ensemble
@@ -33,6 +35,7 @@ from learnd.wiring.model import (
     named_variables,
     require_no_batch_statistics,
 )
+from learnd.wiring.origins import describe_origins
 
 log = structlog.get_logger()
 
@@ -85,6 +88,7 @@ class Learning:
     optimizer : the name of the optimizer's class
     chunk : the compiled update
     controls : what reactions to drift can change
+    whole : the inputs, if the model takes whole numbers only
     """
 
     network: Network
@@ -94,6 +98,7 @@ class Learning:
     optimizer: str
     chunk: CompiledChunk
     controls: LearnerControls
+    whole: WholeNumbers | None = None
 
 
 def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
@@ -110,6 +115,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     if learning.batch_rows == 1:
         require_no_batch_statistics(network)
     update, averaged, owners = _make_mixture(model, settings) if learning.mixes else _make_single(model, settings)
+    log.info("learning_setup", always=True, **describe_origins(model, recipe, learning, update.optimizer))
     actions = Actions({THAW: model.freeze})
     if model.thaw_at is not None:
         actions.schedule(THAW, model.thaw_at)
@@ -150,12 +156,14 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         continuation=lambda: as_arrays({**continuation, "learned": chunk.learned}),
         mixture=update.mixture,
         chosen=update.chosen,
+        refresh=lambda: refresh_copies(network.core),
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
     averages = learning.mixes or settings.averaging.averages
     controls = LearnerControls(network, update, averaged, chunk, variables, averages=averages)
-    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, chunk, controls)
+    kind = type(update.optimizer).__name__
+    return Learning(network, trained_model, labels, variables, kind, chunk, controls, model.whole)
 
 
 def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedModel, Mapping[str, _Owner]]:

@@ -5,6 +5,7 @@ The daemon and the exporting process both use it, so that they build the same ne
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import keras
 import structlog
@@ -23,15 +24,20 @@ from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner, OptimizerSettings
 from learnd.learners.update import Update, UpdateOptions
 from learnd.models.assembly import Core, make_core
+from learnd.models.copies import refresh_copies
 from learnd.models.core import CoreSpec
 from learnd.models.layer_selection import Freeze, chosen_to_freeze, matching
+from learnd.models.output_meaning import OutputMeaning
 from learnd.models.stored.model import StoredModel
 from learnd.models.stored.slots import assign_slots
+from learnd.models.whole_numbers import WholeNumbers
 from learnd.tasks import TASKS
 from learnd.tasks.network import NetworkSpec
 from learnd.wiring.warm_start import WarmStart, exported_classes, warm_start
 
 log = structlog.get_logger()
+
+Recipe = TypeVar("Recipe", bound=ModelRecipe)
 
 THAW = "thaw"
 """The name of the action that makes frozen layers trainable."""
@@ -49,6 +55,8 @@ class Model:
     thaw_at : number of learned samples after which they are trained; None: never
     labels : the known classes
     spec : the requirements that the core was built for
+    whole : the inputs, if the model takes whole numbers only
+    meaning : whether the outputs of a classifier are logits or probabilities
     """
 
     network: ExportableNetwork
@@ -58,6 +66,8 @@ class Model:
     thaw_at: int | None
     labels: tuple[str, ...]
     spec: CoreSpec
+    whole: WholeNumbers | None
+    meaning: OutputMeaning
 
 
 def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None) -> Model:
@@ -90,9 +100,14 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
         seed=recipe.seed,
         unroll=unroll,
         classify=classify,
+        independent=task.has_probabilities and not classify,
         known=len(labels) if classify else None,
+        meaning=task.loaded_outputs,
+        scaled=recipe.scale_inputs,
     )
     core = make_core(recipe.model, spec)
+    if core.whole is not None:
+        recipe = with_whole_inputs(recipe, core.whole)
     freeze = recipe.model.freeze
     parts = chosen_to_freeze(core.model, freeze) if freeze is not None else []
     frozen = Freeze(parts)
@@ -106,9 +121,9 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             spec.outputs,
             scale_inputs=recipe.scale_inputs,
             scale_target=recipe.scale_target,
-            loss=make_loss(loss if loss is not None else _own_loss(recipe, core), classify=classify),
+            loss=make_loss(loss if loss is not None else _own_loss(recipe, core), classify=task.has_probabilities),
             classes=len(labels),
-            probabilities=_gives_probabilities(recipe, core),
+            probabilities=core.meaning.probabilities,
             single=classify and core.outputs == 1,
             frozen=frozen.variables if thaw_at is None else (),
             seasons=seasons,
@@ -117,7 +132,26 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     )
     if origin is not None:
         _assign(network, origin, new_head=recipe.model.head is not None)
-    return Model(network, core.stored, origin, frozen, thaw_at, labels, spec)
+    return Model(network, core.stored, origin, frozen, thaw_at, labels, spec, core.whole, core.meaning)
+
+
+def with_whole_inputs(recipe: Recipe, whole: WholeNumbers) -> Recipe:
+    """Return *recipe* with unscaled and checked inputs, for a model that takes whole numbers.
+
+    Raises
+    ------
+    ConfigError
+        if the inputs are to be standardised, or if a missing or faulty reading is to be replaced by a mean.
+    """
+    if recipe.scaling.inputs == "online":
+        message = "is online, but the model takes whole numbers, such as ids of an embedding; remove it, or use none"
+        raise ConfigError(Problem("scaling.inputs", message))
+    for name, feature in recipe.features.items():
+        if feature.missing == "mean" or feature.on_fault == "mean":
+            option = "missing" if feature.missing == "mean" else "on_fault"
+            message = "is mean, but the model takes whole numbers; a mean of ids has no meaning: use another value"
+            raise ConfigError(Problem(f"features.{name}.{option}", message))
+    return recipe.with_whole_inputs(whole.limits)
 
 
 def require_no_batch_statistics(network: Network) -> None:
@@ -135,11 +169,6 @@ def require_no_batch_statistics(network: Network) -> None:
             f"per_sample trains batch normalisation ({', '.join(names)}) on one row at a time, which has no variance"
         )
         raise ConfigError(Problem("learning.mode", f"{message}; use micro_batch, or model.{freeze}"))
-
-
-def _gives_probabilities(recipe: ModelRecipe, core: Core) -> bool:
-    outputs = recipe.task.loaded_outputs
-    return core.probabilities if outputs == "auto" else outputs == "probabilities"
 
 
 def _own_loss(recipe: ModelRecipe, core: Core) -> object:
@@ -184,6 +213,7 @@ def _assign(network: Network, origin: WarmStart, *, new_head: bool) -> None:
             variable.assign(array)
         else:
             missing.append(name)
+    refresh_copies(network.core)
     if missing and not new_head:
         message = f"has no {missing[0]} of the configured shape; use the same configuration, or add model.head"
         raise ConfigError(Problem("model.load", message))
@@ -209,7 +239,9 @@ def make_optimizer_for(model: Model, settings: OptimizerSettings | None) -> Opti
         elif stored.slots:
             initial = assign_slots(optimizer, network.trainable_variables, stored.slots)
             notes += [f"the optimizer's {name} starts with its initial value" for name in initial]
-        log.info("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
+        # A note says what is lost, so that learning does not go on from where the file left off.
+        report = log.warning if notes else log.info
+        report("model_loaded", always=True, format=stored.format, optimizer=kind, loss=network.loss_name, notes=notes)
     elif model.warm_start is not None and model.warm_start.optimizer in (kind, None):
         for name, variable in _named("optimizer", optimizer.variables).items():
             array = model.warm_start.arrays.get(name)

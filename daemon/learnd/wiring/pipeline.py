@@ -1,7 +1,9 @@
 """The composition root: builds a pipeline from settings."""
 
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from learnd.evaluation.evaluation import Evaluation, EvaluationSpec
 from learnd.evaluation.intervals import ConformalIntervals, NoIntervals
 from learnd.export.exportable_model import argument_names
 from learnd.export.publisher import Exporter
+from learnd.export.rehearsal import Rehearsal
 from learnd.export.settings import ExportSettings
 from learnd.export.signing import Signer
 from learnd.export.upload import Uploader
@@ -38,7 +41,9 @@ from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.alarms import make_monitor
 from learnd.wiring.drift import make_drift_monitor
+from learnd.wiring.fresh_snapshot import fresh_snapshot
 from learnd.wiring.learner import Learning, make_learning
+from learnd.wiring.model import with_whole_inputs
 from learnd.wiring.sinks import make_alarm_sink, make_dead_letters, make_predictions
 from learnd.wiring.stream import make_decoder, make_source, make_transforms
 from learnd.wiring.warm_start import pinned_copy
@@ -70,8 +75,11 @@ def make_pipeline(
         if building the parts shows that a setting is wrong.
     """
     recipe = pinned_copy(settings, settings.data_dir)
-    decoder = make_decoder(settings)
     core = make_learning(settings, recipe)
+    if core.whole is not None:
+        settings = with_whole_inputs(settings, core.whole)
+        recipe = with_whole_inputs(recipe, core.whole)
+    decoder = make_decoder(settings)
     labels = core.labels
     metrics = Metrics()
     metrics.build(name=settings.name, version=learnd.__version__, tensorflow=tf.__version__)
@@ -190,7 +198,18 @@ def _publishing(
         clock=clock,
     )
     trigger = IntervalTrigger(seconds=export.every_seconds, samples=export.every_samples, clock=clock)
-    return Publishing(exporter, trigger=trigger, metrics=metrics, measure=evaluator.measure)
+    rehearsal = _rehearsal(settings, recipe, core, settings.data_dir / "exports")
+    return Publishing(exporter, trigger=trigger, metrics=metrics, measure=evaluator.measure, rehearsal=rehearsal)
+
+
+def _rehearsal(settings: Settings, recipe: LearningRecipe, core: Learning, directory: Path) -> Rehearsal:
+    return Rehearsal(
+        directory,
+        settings.export,
+        snapshot=lambda: fresh_snapshot(core, settings.features),
+        recipe=recipe.model_dump(mode="json", include=set(LearningRecipe.model_fields)),
+        description=describe(settings),
+    )
 
 
 def check(settings: Settings) -> str:
@@ -201,10 +220,16 @@ def check(settings: Settings) -> str:
     ConfigError
         if a setting is wrong.
     """
-    make_decoder(settings)
     _require_key(settings.export)
     core = make_learning(settings, settings)
-    core.model.learner.prepare()
+    if core.whole is not None:
+        settings = with_whole_inputs(settings, core.whole)
+    make_decoder(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = _rehearsal(settings, settings, core, Path(folder))
+        rehearsal.begin(fresh=True)
+        core.model.learner.prepare()
+        rehearsal.finish(lambda: False)
     weights, trainable = (
         sum(int(tf.size(v)) for v in variables)
         for variables in (core.network.core.weights, core.network.trainable_variables)

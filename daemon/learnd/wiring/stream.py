@@ -53,6 +53,7 @@ def _fields(settings: Settings) -> Fields:
         classify=settings.task.has_classes,
         fills_gaps=settings.fills_gaps,
         upstream=settings.learning.experts.fields,
+        target_limits=settings.task.target_limits,
     )
 
 

@@ -1,8 +1,9 @@
-"""The meaning of a model's outputs, as far as its last operation reveals it."""
+"""The activation of a model's outputs, as far as its last operation reveals it."""
 
 from collections.abc import Mapping
 
 import keras
+import tensorflow as tf
 
 from learnd.core.tensors import KerasModel, Layer, Tensor
 from learnd.models.stored import graph as graphs
@@ -25,12 +26,17 @@ _OPERATIONS = {
     "MatMul": "linear",
     "BatchMatMulV2": "linear",
 }
-_RESHAPING_OPERATIONS = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+_PRODUCTS = frozenset({"MatMul", "BatchMatMulV2", "Einsum"})
+_RESHAPING_OPERATIONS = frozenset({"Reshape", "Squeeze", "ExpandDims", "Cast"})
 _PASSING_LAYERS = (keras.layers.Dropout, keras.layers.Reshape, keras.layers.Flatten, keras.layers.Identity)
 
 
-def output_activation(model: KerasModel) -> str | None:
-    """Return the activation of the outputs by Keras' name, such as ``softmax`` or ``linear``; None if it is unknown."""
+def output_activation(model: KerasModel, row_shape: tuple[int, ...]) -> str | None:
+    """Return the activation of the outputs by Keras' name, such as ``softmax`` or ``linear``; None if it is unknown.
+
+    A model that Keras knows layer by layer is asked. Otherwise, as for a subclassed model, a Lambda layer or
+    `keras.ops`, the model is traced on rows of *row_shape*, and the last operation of its graph counts.
+    """
     layer = _last_layer(model)
     if isinstance(layer, GraphLayer):
         return _activation_of_graph(layer)
@@ -39,10 +45,30 @@ def output_activation(model: KerasModel) -> str | None:
     if isinstance(layer, keras.layers.ReLU):
         return "relu"
     function = getattr(layer, "activation", None)
-    if callable(function):
-        name = keras.activations.serialize(function)
-        return name if isinstance(name, str) else None
-    return None
+    return _name_in_keras(function) or _traced_activation(model, row_shape)
+
+
+def _name_in_keras(function: object) -> str | None:
+    """Return Keras' name of the activation *function*; None if it is not one of Keras'.
+
+    >>> _name_in_keras(keras.activations.softmax), _name_in_keras(lambda x: x)
+    ('softmax', None)
+    """
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) and getattr(keras.activations, name, None) is function else None
+
+
+def _traced_activation(model: KerasModel, row_shape: tuple[int, ...]) -> str | None:
+    """Return the activation by the last operation of the graph that calling *model* makes."""
+    trace = tf.function(lambda rows: model(rows, training=False), autograph=False)
+    graph = trace.get_concrete_function(tf.TensorSpec((None, *row_shape), tf.float32)).graph
+    operation = graph.outputs[0].op
+    while operation.type in graphs.PASSES_ON | _RESHAPING_OPERATIONS and operation.inputs:
+        operation = operation.inputs[0].op
+    if operation.type in ("AddV2", "Add"):
+        makers = {tensor.op.type for tensor in operation.inputs}
+        return "linear" if makers & _PRODUCTS else None
+    return _OPERATIONS.get(operation.type)
 
 
 def _last_layer(model: KerasModel) -> Layer | None:
@@ -83,4 +109,4 @@ def _activation_of_graph(layer: GraphLayer) -> str | None:
 def _activation_of_sum(nodes: Mapping[str, graphs.Node], node: graphs.Node) -> str | None:
     """Return ``linear`` for a matrix product plus a bias, as in a dense layer. Any other sum may mean anything."""
     operations = {nodes[graphs.node_name(name)].op for name in node.input}
-    return "linear" if operations & {"MatMul", "BatchMatMulV2"} else None
+    return "linear" if operations & _PRODUCTS else None

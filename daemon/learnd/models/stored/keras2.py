@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import keras
 
 from learnd.core.tensors import KerasModel, Layer, Tensor
+from learnd.models.stored.inference import infer_always
 from learnd.models.stored.model import refuse
 
 Config: TypeAlias = Mapping[str, Any]
@@ -165,14 +166,37 @@ class _Graph:
         for reference in positional:
             options.update(reference[3] if len(reference) > 3 else {})
         options = {key: self._argument(value) for key, value in options.items() if value is not None}
-        options.pop("training", None)
+        training = options.pop("training", None)
         inputs = tensors[0] if len(tensors) == 1 and not _takes_list(self._layers[name]) else tensors
         self._results[name, call] = self._layers[name](inputs, **options)
+        if training is not None:
+            self._keep_mode(name, bool(training))
+
+    def _keep_mode(self, name: str, training: bool) -> None:
+        """Keep the layer *name* in the mode that the file gives it.
+
+        Raises
+        ------
+        ConfigError
+            for training mode, whose answers are random or depend on the batch; or if other calls have another mode.
+        """
+        if training:
+            refuse(f"the layer {name} is called with training=True, so its answers are not repeatable; call it without")
+        modes = {_modes(node) for node in _calls(self._entries[name])}
+        if len(modes) > 1:
+            refuse(f"the layer {name} is called with training=False in one place and without it in another")
+        infer_always(self._layers[name])
 
     def _argument(self, value: object) -> object:
         if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and value[0] in self._entries:
             return self.tensor(value)
         return value
+
+
+def _modes(node: Sequence[Any]) -> object:
+    """Return the mode in which *node* calls its layer; None: that of the whole model."""
+    options = [reference[3].get("training") for reference in _references(node) if len(reference) > 3]
+    return next((mode for mode in options if mode is not None), None)
 
 
 def _takes_list(layer: Layer) -> bool:

@@ -9,6 +9,8 @@ import keras
 
 from learnd.core.errors import ConfigError, Problem
 from learnd.core.tensors import Array, KerasModel
+from learnd.models.copies import refresh_copies
+from learnd.models.requirements import in_float32
 
 LOAD = "model.load"
 CODE = "model.code"
@@ -58,6 +60,7 @@ class StoredModel:
 
 def stored_model(model: KerasModel, file_format: str, training: Training, *notes: str) -> StoredModel:
     """Return *model*, checked by `as_one_to_one`, with its *training*. *notes* come before those of the training."""
+    refresh_copies(model)
     return StoredModel(
         as_one_to_one(model), file_format, training.optimizer, training.slots, training.loss, (*notes, *training.notes)
     )
@@ -93,25 +96,25 @@ def first_line(error: BaseException) -> str:
 
 
 def as_one_to_one(model: KerasModel) -> KerasModel:
-    """Return *model* with one float32 input of rows and one output of shape (None, n), as a functional model.
+    """Return *model* with one input of rows and one output of shape (None, n), as a functional model in float32.
 
     Raises
     ------
     ConfigError
-        for several inputs or outputs, an input that is not float32, or an output of another rank.
+        for several inputs or outputs, an input that holds no numbers, or an output of another rank.
     """
     if not isinstance(model, keras.Model):
         refuse(f"holds a {type(model).__name__}, not a Keras model")
     # A subclassed model has no symbolic inputs. A Sequential model that never saw data has none yet.
-    built: KerasModel = model if getattr(model, "inputs", None) else _functional(model)
+    built: KerasModel = in_float32(model if getattr(model, "inputs", None) else _functional(model))
     if len(built.inputs) != 1:
         names = ", ".join(tensor.name for tensor in built.inputs)
         refuse(f"the model has {len(built.inputs)} inputs ({names}); it must have one")
     if len(built.outputs) != 1:
         refuse(f"the model has {len(built.outputs)} outputs; it must have one")
     (entry,), (result,) = built.inputs, built.outputs
-    if entry.dtype != "float32":
-        refuse(f"the model takes {entry.dtype}; it must take float32")
+    if entry.dtype != "float32" and not keras.backend.is_int_dtype(entry.dtype):
+        refuse(f"the model takes {entry.dtype}; it must take float32 or whole numbers")
     shape = tuple(result.shape)
     if len(shape) < 2 or None in shape[1:]:
         refuse(f"the model's output has the shape {shape}; it must be (None, n), n numbers per row")

@@ -178,14 +178,30 @@ def _schedule(kind: str, options: Config) -> dict[str, Any]:
     return {"module": "keras.optimizers.schedules", "class_name": kind, "config": config, "registered_name": None}
 
 
-def loss_of(loss: Config | Loss | None) -> tuple[Loss | None, tuple[str, ...]]:
-    """Return the loss that the model was compiled with. If it needs missing code: None, and a note."""
-    if loss is None or isinstance(loss, str):
+def loss_of(loss: Config | Sequence[Any] | Loss | None) -> tuple[Loss | None, tuple[str, ...]]:
+    """Return the loss that the model was compiled with, and notes about what of it is lost.
+
+    *loss* is what `keras.Model.compile` takes: a name, a function, a loss, or its configuration; or a dict or list of
+    one of them for the only output. A loss that needs missing code is lost.
+    """
+    if isinstance(loss, Mapping) and "class_name" not in loss:
+        return _only_loss(list(loss.values()))
+    if isinstance(loss, Sequence) and not isinstance(loss, str):
+        return _only_loss(loss)
+    if not isinstance(loss, Mapping):
         return loss, ()
     try:
-        return keras.losses.get(dict(loss)) if isinstance(loss, Mapping) else loss, ()
+        return keras.losses.get(dict(loss)), ()
     except Exception as error:
         return None, (f"the loss was not restored; name its module in model.code: {first_line(error)}",)
+
+
+def _only_loss(losses: Sequence[Any]) -> tuple[Loss | None, tuple[str, ...]]:
+    """Return the loss of the only output. Keras writes None for outputs without one."""
+    named = [loss for loss in losses if loss is not None]
+    if len(named) > 1:
+        return None, (f"the model was compiled with {len(named)} losses, and has one output: none of them is used",)
+    return loss_of(named[0]) if named else (None, ())
 
 
 def _assign_in_order(optimizer: Optimizer, values: Arrays) -> str:
