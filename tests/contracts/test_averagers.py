@@ -71,3 +71,18 @@ def test_restored_variables_go_on_the_same(kind: str) -> None:
             other.observe(tf.constant(step % 2 == 0))
     for name, variable in one.variables().items():
         np.testing.assert_array_equal(variable.numpy(), other.variables()[name].numpy())
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_restarted_average_forgets_what_was_before(kind: str) -> None:
+    """It is not ready until the next snapshot, and then knows only of later weights."""
+    averager, weight = _make(kind)
+    observe = tf.function(averager.observe, autograph=False, jit_compile=True)
+    for _ in range(4):
+        observe(tf.constant(True))
+    averager.restart()
+    assert not bool(averager.ready())
+    weight.value.assign([5.0, 6.0])
+    observe(tf.constant(True))
+    averages = averager.averages()
+    assert averages is None or np.array_equal(averages[0], [5.0, 6.0])

@@ -7,12 +7,23 @@ import pytest
 from learnd.averaging import AVERAGERS
 from learnd.core.registry import Registration
 from learnd.decoders import DECODERS
+from learnd.drift.detectors import DETECTORS
+from learnd.drift.reactions import REACTIONS
 from learnd.export.formats import EXPORTERS
 from learnd.learners import LEARNERS
 from learnd.models import MODELS
 from learnd.sources import SOURCES
 from learnd.tasks import TASKS
-from tests.contracts import test_averagers, test_decoders, test_exporters, test_learners, test_models, test_sources
+from tests.contracts import (
+    test_averagers,
+    test_decoders,
+    test_detectors,
+    test_exporters,
+    test_learners,
+    test_models,
+    test_reactions,
+    test_sources,
+)
 
 REGISTRIES = {
     "sources": SOURCES,
@@ -21,6 +32,8 @@ REGISTRIES = {
     "models": MODELS,
     "learners": LEARNERS,
     "averaging": AVERAGERS,
+    "drift.detectors": DETECTORS,
+    "drift.reactions": REACTIONS,
     "export.formats": EXPORTERS,
 }
 CASES = {
@@ -30,6 +43,8 @@ CASES = {
     "models": {case[0] for case in test_models.CASES},
     "learners": set(test_learners.CASES),
     "averaging": set(test_averagers.CASES),
+    "drift.detectors": set(test_detectors.CASES),
+    "drift.reactions": set(test_reactions.CASES),
     "export.formats": set(test_exporters.CASES),
 }
 ENTRIES = [

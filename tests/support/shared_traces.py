@@ -32,6 +32,7 @@ _NOT_TRACED = {
     "dead_letter",
     "predictions",
     "intervals",
+    "drift",
     "http",
 }
 

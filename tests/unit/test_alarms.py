@@ -46,7 +46,7 @@ def _result(samples: Samples, losses: Any = None) -> StepResult:
 def _run(monitor: Monitor, samples: Samples, losses: Any = None) -> tuple[Any, list[Alarm]]:
     watched, _ = monitor.watch(samples)
     result, events = monitor.evaluate(_result(watched, losses))
-    return result.alarms, events
+    return result.alarms, [event for _, event in events]
 
 
 def _noise(count: int, *, seed: int = 7, columns: int = 1) -> npt.NDArray[np.float64]:

@@ -51,6 +51,15 @@ def _plain(array: Float64Array) -> Float64Array:
     return np.require(array, np.float64, ["C", "W"])
 
 
+def sound_readings(samples: Samples) -> BoolArray | None:
+    """Return a mask of the readings that are neither in alarm nor faulty, shape (n, columns); None: unknown.
+
+    Only for samples that were watched.
+    """
+    watched = samples.watched
+    return None if watched is None else (watched[:, _ALARM] == 0.0) & (watched[:, _FAULT] == 0.0)
+
+
 def _row(event: tuple[int, Alarm]) -> int:
     return event[0]
 
@@ -198,8 +207,8 @@ class Monitor:
         weights = np.ones(len(samples), np.float32) if samples.weights is None else samples.weights
         return replace(samples, weights=np.where(active, weights * self._weight, weights)), hold
 
-    def evaluate(self, result: StepResult) -> tuple[StepResult, list[Alarm]]:
-        """Return *result* with its alarms, and those that begin or end with it, in the order of its rows."""
+    def evaluate(self, result: StepResult) -> tuple[StepResult, list[tuple[int, Alarm]]]:
+        """Return *result* with its alarms, and those that begin or end with it, each with its row, in their order."""
         samples, count = result.samples, len(result.samples)
         # Samples that wait for their micro-batch since a time without alarms were not watched.
         watched = np.zeros((count, _WATCHED, len(self._columns))) if samples.watched is None else samples.watched
@@ -216,7 +225,8 @@ class Monitor:
         if len(self._faults) or faults.any():
             events += self._faults.observe(samples, faults)
         events.sort(key=_row)
-        return replace(result, alarms=alarms), self._remember([alarm for _, alarm in events])
+        self._remember(events)
+        return replace(result, alarms=alarms), events
 
     def _decide(self, result: StepResult, by_column: Float64Array, together: Float64Array) -> "_Decided":
         """Return the decision of the onset head on the evidence *by_column*, of all *together*, and of the losses."""
@@ -280,13 +290,12 @@ class Monitor:
                     accept_level(level, column)
         return True
 
-    def _remember(self, events: list[Alarm]) -> list[Alarm]:
-        """Keep the newest alarms, which people may talk of; return all *events*."""
-        for event in events:
+    def _remember(self, events: list[tuple[int, Alarm]]) -> None:
+        """Keep the newest alarms, which people may talk of."""
+        for _, event in events:
             self._recent[event.id] = (event.key, event.head)
         while len(self._recent) > RECENT_ALARMS:
             del self._recent[next(iter(self._recent))]
-        return events
 
     def active(self) -> int:
         """Return the number of keys in alarm."""

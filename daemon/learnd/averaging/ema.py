@@ -38,6 +38,10 @@ class EmaAverager:
             mean.assign(decay * mean + (1.0 - decay) * weight.value)
         self._snapshots.assign_add(tf.cast(due, tf.int64))
 
+    def restart(self) -> None:
+        """Forget all snapshots: the next one replaces the mean. Between two compiled calls."""
+        self._snapshots.assign(0)
+
     def ready(self) -> Tensor:
         """Return a boolean scalar: true after the first snapshot."""
         return self._snapshots > 0

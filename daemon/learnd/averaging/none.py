@@ -22,6 +22,9 @@ class NoAverager:
     def observe(self, due: Tensor) -> None:
         """Take no snapshot."""
 
+    def restart(self) -> None:
+        """Do nothing: there is no average."""
+
     def ready(self) -> Tensor:
         """Return False: there is never an average."""
         never: Tensor = tf.constant(False)

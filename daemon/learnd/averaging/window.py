@@ -65,6 +65,13 @@ class WindowAverager:
         self._snapshots.assign(tf.where(due, snapshots, self._snapshots))
         self._length.assign(tf.where(due, length, self._length))
 
+    def restart(self) -> None:
+        """Forget all snapshots. Between two compiled calls."""
+        for total in (*self._sum, *self._since_wrap):
+            total.assign(tf.zeros_like(total))
+        self._snapshots.assign(0)
+        self._length.assign(0)
+
     def ready(self) -> Tensor:
         """Return a boolean scalar: true after the first snapshot."""
         return self._snapshots > 0

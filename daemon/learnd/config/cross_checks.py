@@ -9,6 +9,7 @@ from pathlib import Path
 from learnd.config.error_messages import suggestion
 from learnd.config.settings import Settings
 from learnd.core.arrays import array_of
+from learnd.drift.detectors.settings import FEATURES, LOSS
 
 Check = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong with its value."""
@@ -24,6 +25,7 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     yield from _learning(settings)
     yield from _records(settings)
     yield from _sinks(settings)
+    yield from _drift(settings)
     yield from _export(settings)
     if "intervals" in settings.model_fields_set and settings.intervals != "off" and settings.interval_coverage is None:
         yield ("intervals",), f"has no effect for task.kind {settings.task.kind}; remove it, or use off"
@@ -271,6 +273,24 @@ def _sinks(settings: Settings) -> Iterator[Check]:
             if sink.path is not None and path is not None and sink.path.resolve() == path.resolve():
                 yield (section, "path"), f"{sink.path} is also the path of {other}; use a different file for each"
         paths[section] = sink.path
+
+
+def _drift(settings: Settings) -> Iterator[Check]:
+    learning, drift = settings.learning, settings.drift
+    names = (LOSS, FEATURES, *settings.reading_names, *settings.target)
+    for section, entries in (("detectors", drift.detectors), ("reactions", drift.reactions)):
+        for place, entry in enumerate(entries):
+            for name in entry.on:
+                if name not in names:
+                    yield ("drift", section, place, "on"), f"{name} is no feature{suggestion(name, names)}"
+    for place, reaction in enumerate(drift.reactions):
+        at = ("drift", "reactions", place)
+        if reaction.needs_constant_rate and learning.has_schedule:
+            yield at, f"{reaction.kind} needs a learning rate that is a number; remove it, or the schedule"
+        if reaction.needs_replay and learning.replay is None and not learning.mixes:
+            yield at, f"{reaction.kind} needs learning.replay, or learning.mode auto; remove it"
+        if reaction.needs_averages and not (learning.mixes or settings.averaging.averages):
+            yield at, f"{reaction.kind} needs averaged weights; remove it, or set averaging.kind to window or ema"
 
 
 def _export(settings: Settings) -> Iterator[Check]:

@@ -9,7 +9,8 @@ Schema = Mapping[str, Any]
 
 SECTIONS = (
     *("name", "data_dir", "seed", "source", "decode", "features", "target", "task", "model", "scaling", "learning"),
-    *("averaging", "checkpoint", "export", "dead_letter", "predictions", "intervals", "alarms", "alarm_sink", "http"),
+    *("averaging", "checkpoint", "export", "dead_letter", "predictions", "intervals", "alarms", "alarm_sink"),
+    *("drift", "http"),
 )
 """All sections, in the order in which data flows through them."""
 _SECTION = "section"
@@ -43,7 +44,18 @@ def markdown(schema: Schema) -> str:
         elif row.key == "features":
             parts.append("A list of names, or a mapping of names to these options. Limits apply to each key:\n")
         parts += _table([(_discriminator(kind)[1], list(_rows(kind, definitions))) for kind in kinds])
+        for key, value in kinds[0]["properties"].items():
+            parts += _list_of_kinds(f"{row.key}.{key}", value, definitions)
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _list_of_kinds(path: str, value: Schema, definitions: Schema) -> list[str]:
+    """Return the part of the page for a list whose items have several kinds; nothing for any other key."""
+    kinds = [definitions[name] for name in _sections_in(value.get("items", {}))]
+    if len(kinds) < 2:
+        return []
+    rows = [(_discriminator(kind)[1], list(_rows(kind, definitions))) for kind in kinds]
+    return [f"#### {path}\n", *map(_kind_line, kinds), "", *_table(rows)]
 
 
 def _introduction() -> str:
@@ -91,7 +103,8 @@ def _rows(definition: Schema, definitions: Schema, prefix: str = "") -> Iterator
         yield _row(f"{prefix}{key}", value, required=key in definition.get("required", ()))
         for name in _sections_in(value):
             yield from _rows(definitions[name], definitions, f"{prefix}{key}.")
-        for name in _sections_in(value.get("items", {})):
+        of_items = _sections_in(value.get("items", {}))
+        for name in of_items if len(of_items) == 1 else ():  # several kinds have a table of their own
             yield from _rows(definitions[name], definitions, f"{prefix}{key}[].")
 
 
@@ -100,13 +113,17 @@ def _row(path: str, value: Schema, *, required: bool) -> _Row:
     if required:
         default_cell = "required"
     else:
-        default_cell = "absent" if default is None else "" if isinstance(default, dict) else f"`{json.dumps(default)}`"
+        default_cell = "absent" if default is None else "" if _is_section(default) else f"`{json.dumps(default)}`"
     type_cell = _SECTION if _sections_in(value) else _type(value)
     if _sections_in(value.get("items", {})):
         type_cell = "list of sections"
     if default is None:
         type_cell = type_cell.removesuffix(" or `null`")  # null is the same as leaving the key out
     return _Row(path, type_cell, default_cell, _meaning(value))
+
+
+def _is_section(default: object) -> bool:
+    return isinstance(default, dict) or (isinstance(default, list) and any(isinstance(item, dict) for item in default))
 
 
 def _sections_in(value: Schema) -> list[str]:

@@ -16,6 +16,7 @@ from learnd.core.seasons import DAY_S, WEEK_S, Season, season
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
 from learnd.decoders.settings import Path as ValuePath
+from learnd.drift.settings import DriftSettings
 from learnd.export.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
@@ -313,6 +314,8 @@ class Settings(LearningRecipe):
     alarm_sink: SinkSettings | None = None
     """Sink for alarms: one line when an alarm begins, and one when it ends. Absent: alarms are counted and logged, and
     each prediction tells of them."""
+    drift: DriftSettings = DriftSettings()
+    """Drift: how it is detected, and what is done about it."""
     http: HttpSettings = HttpSettings()
     """HTTP endpoints for Prometheus (`/metrics`) and health checks (`/livez`, `/readyz`)."""
 

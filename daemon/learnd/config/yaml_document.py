@@ -19,6 +19,7 @@ MAX_VALUES = 100_000
 """Limit on values per file. Nested aliases turn ten lines into billions of values; real files hold some hundred."""
 _SECRET = re.compile(r"(password|token)$")
 _ALL_SECRET = ("export", "upload", "options")
+_REACTIONS = ("drift", "reactions")
 """All options of the upload are treated as secrets, because each store has secrets of its own."""
 
 
@@ -68,9 +69,11 @@ def is_secret(path: Sequence[str | int]) -> bool:
 
     >>> is_secret(("source", "sasl_password")), is_secret(("source", "sasl_password_file"))
     (True, False)
-    >>> is_secret(("export", "upload", "options", "key"))
-    True
+    >>> is_secret(("export", "upload", "options", "key")), is_secret(("drift", "reactions", 0, "url"))
+    (True, True)
     """
+    if tuple(path[:2]) == _REACTIONS and path[-1] == "url":
+        return True
     return tuple(path[:3]) == _ALL_SECRET or any(_SECRET.search(str(part)) for part in path)
 
 

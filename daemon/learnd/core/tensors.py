@@ -5,7 +5,7 @@ They name what learnd uses of them and nothing more. TensorFlow is not imported:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, SupportsFloat, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy.typing as npt
 
@@ -128,6 +128,8 @@ class Variable(Protocol):
 
     def numpy(self) -> Array: ...
 
+    def __float__(self) -> float: ...
+
 
 class Layer(Protocol):
     """A Keras layer."""
@@ -226,7 +228,9 @@ class Optimizer(Protocol):
     def iterations(self) -> Variable: ...
 
     @property
-    def learning_rate(self) -> SupportsFloat: ...
+    def learning_rate(self) -> Variable:
+        """The learning rate. If it follows a schedule, this is a tensor, which cannot be assigned."""
+        ...
 
     def build(self, variables: Sequence[Variable], /) -> None: ...
 

@@ -161,6 +161,15 @@ class AveragedModel:
             values[: len(own)] = own
         return tuple(tensor.numpy() for tensor in values)
 
+    def restart(self) -> None:
+        """Let the average begin again. Between two compiled calls."""
+        self._averager.restart()
+
+    def losses_with(self, weights: Sequence[Array], x: Float64Array, y: Float64Array) -> Float32Array:
+        """Return the losses of the network with the state *weights*, shape (n,), on the scale of the current losses."""
+        losses: Float32Array = self._evaluate(x, y, [tf.constant(w) for w in weights])[0].numpy()
+        return losses
+
     def predict(self, x: Float32Array, weights: Sequence[Array]) -> NamedArrays:
         """Return the outputs of the network with the state *weights* for raw x, (n, *row_shape). Thread-safe."""
         answers = self._answer(x, [tf.constant(w) for w in weights])

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.protocols import Network
+from learnd.core.protocols import Network, Reviewer
 from learnd.core.tensors import Tensor
 from learnd.core.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from learnd.learners.actions import Actions
@@ -124,6 +124,8 @@ class CompiledChunk:
         self._compile = compile
         self.actions = actions if actions is not None else Actions()
         self._clock = clock
+        self.reviewer: Reviewer | None = None
+        """Observes the results of each call, which then ends at a review; None: nobody does."""
         self.learned = tf.Variable(0, dtype=tf.int64, trainable=False)
         """Samples learned since the model began."""
         self._calls: list[_Traced] = []
@@ -170,8 +172,14 @@ class CompiledChunk:
         self._concrete = None
 
     def learnable_groups(self) -> int | None:
-        """Return the number of groups to learn before the next action; None if none is pending."""
-        left = self.actions.samples_left(int(self.learned.numpy())) if self.actions.pending else None
+        """Return the number of groups to learn before the next action or review; None if there will be none."""
+        if self.reviewer is None and not self.actions.pending:
+            return None
+        learned = int(self.learned.value().numpy())
+        left = self.actions.samples_left(learned)
+        if self.reviewer is not None:
+            to_review = self.reviewer.every_samples - learned % self.reviewer.every_samples
+            left = to_review if left is None else min(left, to_review)
         return None if left is None else -(-left // self.batch_rows)
 
     def __call__(self, groups: Groups) -> tuple[Outputs, float]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from learnd.core.protocols import Network
 from learnd.core.snapshot import ChosenWeights, MixtureState
-from learnd.core.tensors import Tensor, TfVariable, Variable
+from learnd.core.tensors import Optimizer, Tensor, TfVariable, Variable
 from learnd.learners.linear_member import LinearMember
 from learnd.learners.member import Member
 from learnd.learners.pool import Mixture, Pool
@@ -175,6 +175,29 @@ class EnsembleUpdate:
         refused = sum(int(guard.refused.value().numpy()) for guard in guards)
         return refused, sum(int(guard.rollbacks.value().numpy()) for guard in guards)
 
+    def weigh_replay(self, factor: float) -> bool:
+        """Multiply the weights of the reservoir's samples by *factor*; for 0 the newest samples replace them.
+
+        Return False if there is no reservoir. Between two compiled calls.
+        """
+        recent = self.recent.replay
+        if self.reservoir is None or self.reservoir.replay is None or recent is None:
+            return False
+        if factor > 0.0:
+            self.reservoir.replay.weigh(factor)
+        else:
+            self.reservoir.replay.become(recent)
+        return True
+
+    def restart_averages(self) -> None:
+        """Let all averages begin again. Between two compiled calls."""
+        for member in self._members():
+            member.restart()
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimizers of all networks."""
+        return [member.optimizer for member in self.networks()]
+
     def mixture(self) -> MixtureState | None:
         """Return the weights of the experts, the champion, and the number of drifts."""
         weights = self.pool.weights().numpy().tolist()
@@ -226,6 +249,10 @@ class ChampionAverager:
 
     def observe(self, due: Tensor) -> None:
         """Take no snapshot: the members average at every update."""
+
+    def restart(self) -> None:
+        """Let the members' averages begin again."""
+        self._update.restart_averages()
 
     def ready(self) -> Tensor:
         """Return a boolean scalar: true after the first update."""

@@ -48,8 +48,7 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
     The result has the rows of *index* in order, without padding.
     """
     # A call with one sample takes half a millisecond; each NumPy call here is a hundredth of that.
-    rows = index.ravel()
-    present = None if len(rows) == 0 or rows.min() >= 0 else rows != _ABSENT
+    padded = len(index) > 0 and bool(index.min() < 0)
     group_hold = hold[index[:, 0]]
     parts: list[Outputs] = []
     duration_s = 0.0
@@ -57,10 +56,22 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
     while start < len(index):
         chunk.take_actions()
         stop = _stop(start, group_hold, chunk)
-        outputs, seconds = chunk(_take(samples, index[start:stop], group_hold[start:stop], padded=present is not None))
+        outputs, seconds = chunk(_take(samples, index[start:stop], group_hold[start:stop], padded=padded))
         parts.append(outputs)
         duration_s += seconds
+        if chunk.reviewer is not None:
+            part = index[start:stop]
+            chunk.reviewer.observe(_result(samples, part, group_hold[start:stop], [outputs], seconds))
         start = stop
+    return _result(samples, index, group_hold, parts, duration_s)
+
+
+def _result(
+    samples: Samples, index: Int64Array, group_hold: BoolArray, parts: list[Outputs], duration_s: float
+) -> StepResult:
+    """Return the outputs of the groups of *index*, in *parts*, as one result without padding."""
+    rows = index.ravel()
+    present = None if len(rows) == 0 or rows.min() >= 0 else rows != _ABSENT
     ordered = samples if _is_plain(rows, len(samples)) else samples.take(_only(rows, present))
     if not parts:
         return _nothing(ordered)
@@ -84,7 +95,8 @@ def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:
     limit = chunk.learnable_groups()
     if limit is None:
         return stop
-    # Right behind the last group before the action: held groups that follow come after it, however the stream is cut.
+    # Right behind the last group before the action or review: held groups that follow come after it, wherever the
+    # stream is cut.
     reached = np.flatnonzero(np.cumsum(~group_hold[start:stop]) >= limit)
     return start + int(reached[0]) + 1 if len(reached) else stop
 

@@ -55,6 +55,10 @@ class LinearMember:
         self._updates.assign_add(1)
         return outputs
 
+    def restart(self) -> None:
+        """Let the average begin again from the next weights. Between two compiled calls."""
+        self._updates.assign(0)
+
     def variables(self) -> Mapping[str, TfVariable]:
         """Return the variables for the checkpoint by name."""
         kernel, bias = self._live

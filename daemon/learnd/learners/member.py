@@ -122,6 +122,10 @@ class Member:
             average.assign(average + share * (variable.value - average))
         self._updates.assign_add(1)
 
+    def restart(self) -> None:
+        """Let the average begin again from the next weights. Between two compiled calls."""
+        self._updates.assign(0)
+
     def become(self, other: "Member") -> None:
         """Take over everything that *other* has learned, and its stored rows. Traced."""
         for mine, theirs in zip(self.trainable_variables, other.trainable_variables, strict=True):

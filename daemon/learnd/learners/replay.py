@@ -136,6 +136,15 @@ class ReplayBuffer:
         self._seen.assign(seen + came)
         return tf.where(full, victim, free), replaces
 
+    def weigh(self, factor: float) -> None:
+        """Multiply the weights of all stored samples by *factor*; 0 removes them. Between two compiled calls."""
+        if factor > 0.0:
+            self._weights.assign(factor * self._weights)
+            return
+        self.stored.assign(0)
+        for counts in (self._seen, self._kept):
+            counts.assign(tf.zeros_like(counts))
+
     def become(self, other: "ReplayBuffer") -> None:
         """Replace all samples by those of *other*, which is at most as large. Traced."""
         rows = tf.range(other._settings.size)[:, None]

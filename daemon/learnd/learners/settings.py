@@ -206,6 +206,11 @@ class LearningSettings(Section):
         return 1
 
     @property
+    def has_schedule(self) -> bool:
+        """True if the configured learning rate follows a schedule."""
+        return self.optimizer is not None and isinstance(self.optimizer.learning_rate, dict)
+
+    @property
     def weighted(self) -> bool:
         """True if samples have different weights."""
         return self.sample_weight is not None or self.class_weights is not None

@@ -110,6 +110,12 @@ class Metrics:
             ("head",),
         )
         self._alarms = {head: alarms.labels(head) for head in ("state", "onset", "sensor")}
+        self._drifts = self._counter(
+            "drift_detections_total",
+            "Drifts that were detected: of the loss, or of a feature (a reading).",
+            ("on",),
+        )
+        self._reactions = self._counter("drift_reactions_total", "Reactions to drift, by kind.", ("reaction",))
         self._alarms_active = self._gauge("alarms_active", "Keys that are in alarm now.")
 
     def _declare_quality(self) -> None:
@@ -226,6 +232,12 @@ class Metrics:
         for head in heads_of_new:
             self._alarms[head].inc()
         self._alarms_active.set(active)
+
+    def drift(self, on: str, reactions: Iterable[str]) -> None:
+        """Count a drift of the loss or of a reading, and the *reactions* to it."""
+        self._drifts.labels("loss" if on == "loss" else "feature").inc()
+        for reaction in reactions:
+            self._reactions.labels(reaction).inc()
 
     def quality(self, recent: Figures, fading: Figures, *, export_skill: float) -> None:
         """Set the figures of the recent samples, those that fade, and the skill of the newest export."""

@@ -1,6 +1,8 @@
 """The alarms of the loop: from samples and results to events in the sink, the log and the metrics."""
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
 
 import structlog
 
@@ -60,12 +62,16 @@ class Alarming:
             return samples, None
         return self._monitor.watch(samples)
 
-    def evaluate(self, result: StepResult) -> StepResult:
-        """Return *result* with its alarms."""
-        if self._monitor is None:
-            return result
-        result, events = self._monitor.evaluate(result)
-        self._report(events)
+    def evaluate(self, result: StepResult, drifts: Sequence[tuple[int, dict[str, Any]]] = ()) -> StepResult:
+        """Return *result* with its alarms. Lines of *drifts*, each with its row, go to the sink next to the alarms."""
+        events: list[tuple[int, Alarm]] = []
+        if self._monitor is not None:
+            result, events = self._monitor.evaluate(result)
+        if events or drifts:
+            # In the order of rows: the file is then the same however the stream is cut.
+            lines = sorted([*((row, event.as_line()) for row, event in events), *drifts], key=itemgetter(0))
+            self.sink.put([line for _, line in lines])
+        self._report([event for _, event in events])
         return result
 
     def follow_feedback(self) -> None:
@@ -81,7 +87,6 @@ class Alarming:
 
     def _report(self, events: Sequence[Alarm]) -> None:
         if events:
-            self.sink.put([event.as_line() for event in events])
             begun = [event.head for event in events if event.phase == "began"]
             self._metrics.alarms(begun, active=self._monitor.active() if self._monitor is not None else 0)
             for event in events:

@@ -12,6 +12,7 @@ from learnd.core.snapshot import Snapshot
 from learnd.core.types import Batch, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.drifting import Drifting
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
@@ -40,6 +41,7 @@ class Pipeline:
     transforms: Chain
     model: TrainedModel
     alarming: Alarming
+    drifting: Drifting
     intervals: Intervals
     evaluator: Evaluator
     quality: QualityWatch
@@ -61,7 +63,8 @@ class Pipeline:
         batch = self.transforms(batch)
         samples, hold = self.alarming.watch(batch.samples)
         learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
-        result = self.alarming.evaluate(self.intervals(learned))
+        drifts = self.drifting.observe(learned)
+        result = self.alarming.evaluate(self.intervals(learned), drifts)
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
@@ -142,6 +145,7 @@ class Pipeline:
             if not self._connect(connect, stopping):
                 return False
         if state is not None:
+            self.drifting.begin(self.progress.samples)
             for name, part in self._stateful().items():
                 if name in state:  # a part that is newer than the checkpoint starts fresh
                     part.restore(state[name])
@@ -217,6 +221,7 @@ class Pipeline:
             "intervals": self.intervals,
             "evaluator": self.evaluator,
             "alarms": self.alarming,
+            "drift": self.drifting,
             **self._sinks(),
         }
 
@@ -288,6 +293,7 @@ class Pipeline:
 
     def _release(self) -> None:
         self.reader.close()
+        self.drifting.close()
         for sink in self._sinks().values():
             sink.close()
 

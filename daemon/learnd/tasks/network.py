@@ -272,6 +272,13 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
             if isinstance(part, OnlineStandardizer):
                 part.renew()
 
+    def hasten_scales(self, memory: float) -> bool:
+        """Let all scales follow as if they rested on *memory* values at most; return False if there are none."""
+        scalers = [part for part in self._scalers() if isinstance(part, OnlineStandardizer)]
+        for part in scalers:
+            part.hasten(memory)
+        return bool(scalers)
+
     def _scalers(self) -> list[OnlineStandardizer | Unscaled]:
         return [part for part in vars(self).values() if isinstance(part, OnlineStandardizer | Unscaled)]
 

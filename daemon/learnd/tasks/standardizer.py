@@ -150,6 +150,13 @@ class OnlineStandardizer(_Float64Layer):
             )
         self._assign(state)
 
+    def hasten(self, memory: float) -> None:
+        """Let the moments follow as if they rested on *memory* values at most. Between two compiled calls."""
+        state = self._state()
+        counts = (tf.minimum(count, memory) for count in (state.mean_count, state.spread_count))
+        mean_count, spread_count = counts
+        self._assign(state._replace(mean_count=mean_count, spread_count=spread_count))
+
     def due(self) -> Tensor:
         """Return a boolean scalar: true if `renew` has to run before the next row. Traced."""
         return moments.due(self._state())

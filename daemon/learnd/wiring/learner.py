@@ -16,6 +16,7 @@ from learnd.learners import LEARNERS
 from learnd.learners.actions import Actions
 from learnd.learners.averaged import AveragedModel, as_arrays
 from learnd.learners.chunk import CompiledChunk
+from learnd.learners.controls import LearnerControls
 from learnd.learners.ensemble import ChampionAverager, EnsembleUpdate
 from learnd.learners.replay import ReplayBuffer
 from learnd.learners.settings import AnyLearner
@@ -85,6 +86,8 @@ class Learning:
     labels : the transform that numbers classes; None if there are none
     variables : all variables that belong in a checkpoint, by a name that is the same in every process
     optimizer : the name of the optimizer's class
+    chunk : the compiled update
+    controls : what reactions to drift can change
     whole : the inputs, if the model takes whole numbers only
     """
 
@@ -93,6 +96,8 @@ class Learning:
     labels: Labels | None
     variables: Mapping[str, Variable | TfVariable]
     optimizer: str
+    chunk: CompiledChunk
+    controls: LearnerControls
     whole: WholeNumbers | None = None
 
 
@@ -155,7 +160,10 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         retraces=lambda: chunk.retraces,
     )
     variables = {**named, **owned, "learned": chunk.learned}
-    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, model.whole)
+    averages = learning.mixes or settings.averaging.averages
+    controls = LearnerControls(network, update, averaged, chunk, variables, averages=averages)
+    kind = type(update.optimizer).__name__
+    return Learning(network, trained_model, labels, variables, kind, chunk, controls, model.whole)
 
 
 def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedModel, Mapping[str, _Owner]]:

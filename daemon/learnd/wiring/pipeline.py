@@ -29,6 +29,7 @@ from learnd.export.upload import Uploader
 from learnd.learners.schedule_check import decays_to_zero
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.drifting import Drifting
 from learnd.runtime.feedback import FeedbackFile
 from learnd.runtime.loop import Pipeline
 from learnd.runtime.model_events import ModelEvents
@@ -39,6 +40,7 @@ from learnd.runtime.saving import Saving
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.alarms import make_monitor
+from learnd.wiring.drift import make_drift_monitor
 from learnd.wiring.fresh_snapshot import fresh_snapshot
 from learnd.wiring.learner import Learning, make_learning
 from learnd.wiring.model import with_whole_inputs
@@ -84,6 +86,7 @@ def make_pipeline(
     _require_key(settings.export)
     _warn_of_decay(settings)
     evaluator = _evaluation(settings, labels)
+    publishing = _publishing(settings, recipe, core, metrics, clock, evaluator)
     return Pipeline(
         reader=Reader(
             source if source is not None else make_source(settings, decoder),
@@ -101,6 +104,7 @@ def make_pipeline(
             FeedbackFile(settings.data_dir / FILE, clock=clock),
             clock=clock,
         ),
+        drifting=_drifting(settings, core, metrics, publishing),
         intervals=_intervals(settings),
         evaluator=evaluator,
         quality=QualityWatch(evaluator, metrics, clock=clock, coverage=settings.interval_coverage),
@@ -109,11 +113,19 @@ def make_pipeline(
             settings, lambda: settings.output_names if labels is None else labels.names, collected=collected
         ),
         saving=_saving(settings, core, metrics, clock),
-        publishing=_publishing(settings, recipe, core, metrics, clock, evaluator),
+        publishing=publishing,
         metrics=metrics,
         events=ModelEvents(core.model, metrics),
         wait_for_broker=settings.source.waits_for_broker,
     )
+
+
+def _drifting(settings: Settings, core: Learning, metrics: Metrics, publishing: Publishing) -> Drifting:
+    monitor = make_drift_monitor(settings, core.controls, export=publishing.trigger.hasten)
+    within_learning = settings.drift.changes_model
+    if within_learning:
+        core.chunk.reviewer = monitor
+    return Drifting(monitor, metrics, within_learning=within_learning)
 
 
 def _saving(settings: Settings, core: Learning, metrics: Metrics, clock: Clock) -> Saving:
