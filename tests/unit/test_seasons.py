@@ -55,7 +55,7 @@ def _decoded(sections: dict[str, Any], values: list[bytes]) -> tuple[Samples, li
     return samples, [f"{reject.reason}: {reject.detail}" for reject in rejects]
 
 
-JSON = {"kind": "json", "time": "t"}
+JSON = {"kind": "json", "time": "t", "time_numbers": "any"}
 
 
 def test_seasonal_columns_come_last_and_hold_the_seconds_since_their_period_began() -> None:
@@ -73,7 +73,7 @@ def test_seasonal_columns_come_last_and_hold_the_seconds_since_their_period_bega
 
 
 def test_csv_cells_hold_times_too() -> None:
-    decode = {"kind": "csv", "columns": ["began", "a", "y", "t"], "time": "t", "time_unit": "ms"}
+    decode = {"kind": "csv", "columns": ["began", "a", "y", "t"], "time": "t", "time_numbers": "any", "time_unit": "ms"}
     samples, rejects = _decoded(
         {"features": FEATURES, "decode": decode}, [b"3600000,1,2,1000", b"2025-11-27T08:00:01+00:00,3,4,2000"]
     )

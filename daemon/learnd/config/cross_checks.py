@@ -166,8 +166,31 @@ def _experts(settings: Settings) -> Iterator[Check]:
         yield ("learning", "experts", "upstream"), "names a field more than once; name each field once"
 
 
+def _paths(settings: Settings) -> Iterator[Check]:
+    decode, learning = settings.decode, settings.learning
+    for name, feature in settings.features.items():
+        if feature.path is None:
+            continue
+        if not decode.reads_paths:
+            yield ("features", name, "path"), f"is for nested JSON; {decode.kind} has no nested values: remove it"
+        elif feature.season is not None:
+            yield ("features", name, "path"), "is for readings; give its time a path, in decode.paths"
+        elif name in decode.paths_of_fields:
+            yield ("features", name, "path"), "is also in decode.paths; name it once"
+    times = [decode.time, *(season.time for season in settings.seasons)]
+    known = [*settings.reading_names, *settings.target, *times, decode.key, learning.sample_weight]
+    known += [settings.alarms.planned_stop_field, *learning.experts.fields]
+    for name in decode.paths_of_fields:
+        if name not in known:
+            names = [field for field in known if field is not None]
+            yield ("decode", "paths", name), f"is no field of this configuration{suggestion(name, names)}"
+
+
 def _records(settings: Settings) -> Iterator[Check]:
     source, decode = settings.source, settings.decode
+    yield from _paths(settings)
+    if decode.text_encoding is not None and source.path_read is not None:
+        yield ("decode", "encoding"), "a file source reads the file's encoding itself: set source.encoding instead"
     if decode.is_binary and source.has_lines:
         yield (
             ("decode", "kind"),

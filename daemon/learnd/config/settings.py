@@ -13,6 +13,7 @@ from learnd.averaging.settings import AnyAverager, WindowSettings
 from learnd.core.seasons import DAY_S, WEEK_S, Season, season
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
+from learnd.decoders.settings import Path as ValuePath
 from learnd.export.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
@@ -31,11 +32,16 @@ class FeatureSettings(Section):
     """A reading below this is a fault."""
     max: float | None = None
     """A reading above this is a fault."""
+    path: ValuePath | None = None
+    """Place of the value in a nested JSON record, such as `payload.after.temp`, `values[2]` or
+    `metrics[name=temp].value`; see `decode.paths`. Absent: the field of this name at the top, dots and all."""
+    secret: bool = False
+    """true: no value of this feature is written to the log or quoted in a message. Dead letters hold whole records."""
     missing: float | Literal["mean", "reject"] | None = None
-    """Action on an empty cell or a null. A number is used instead, and counts as a reading. `mean` uses the feature's
-    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a regression or classification with
-    scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
-    number or `mean`, because the name may be wrong."""
+    """Action on an empty cell, a null, NaN, or one of `decode.missing_values`. A number is used instead, and counts as
+    a reading. `mean` uses the feature's running mean, in exports too. `reject` rejects the record. Absent: `mean` for a
+    regression or classification with scaled inputs, otherwise `reject`. A record that lacks the field altogether is
+    rejected unless this option is a number or `mean`, because the name may be wrong."""
     indicator: bool = False
     """Give the model an input that is 1 where this reading is missing, otherwise 0, in exports too. For readings whose
     absence says something about the target. Needs `missing: mean`, or no `missing` where that is the default."""
