@@ -230,6 +230,10 @@ def _sinks(settings: Settings) -> Iterator[Check]:
         paths[section] = sink.path
 
 
+    if settings.serve != "live" and not (settings.averaging.averages or settings.learning.mixes):
+        yield ("predictions", "serve"), f"{settings.serve} needs averaged weights; set averaging.kind, or use live"
+
+
 def _export(settings: Settings) -> Iterator[Check]:
     export = settings.export
     if export.every_seconds is None and export.every_samples is None:

@@ -17,7 +17,7 @@ from learnd.decoders.settings import Path as ValuePath
 from learnd.export.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
-from learnd.sinks.settings import SinkSettings
+from learnd.sinks.settings import PredictionsSettings, SinkSettings
 from learnd.sources.settings import AnySource
 from learnd.tasks.settings import (
     AnyTask,
@@ -269,7 +269,7 @@ class Settings(LearningRecipe):
     """Published formats, and their schedule."""
     dead_letter: SinkSettings | None = None
     """Sink for rejected records, which are written unchanged. Absent: they are only counted and logged."""
-    predictions: SinkSettings | None = None
+    predictions: PredictionsSettings | None = None
     """Sink for predictions: for each sample its origin, key, time, prediction and truth, the scores of the
     live and the averaged weights, and its alarms. Absent: not written."""
     intervals: IntervalSettings | Literal["off"] = IntervalSettings()
@@ -291,6 +291,11 @@ class Settings(LearningRecipe):
         if isinstance(value, bool):
             return {} if value else "off"
         return value
+
+    @property
+    def serve(self) -> Literal["live", "averaged", "best"]:
+        """The weights whose predictions are delivered."""
+        return "live" if self.predictions is None else self.predictions.serve
 
     @property
     def interval_coverage(self) -> float | None:

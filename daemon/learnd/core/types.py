@@ -138,6 +138,7 @@ class Samples:
         watched; None: no sample
     watched : float64, shape (n, 4, readings), what the alarms know of each sample before it is learned; None: nothing
     upstream : float64, shape (n, columns), forecasts of the target that were made upstream; nan: missing; None: none
+    record_keys : object (bytes or None), shape (n,), the Kafka keys of the records; None: there are none
     """
 
     x: Float64Array
@@ -153,6 +154,7 @@ class Samples:
     planned_stop: BoolArray | None = None
     watched: Float64Array | None = None
     upstream: Float64Array | None = None
+    record_keys: ObjectArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -169,7 +171,7 @@ class Samples:
 
         If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
         rows of the other parts have a target; the same holds for `slots` and `watched`, which are then
-        0, and for `planned_stop`, which is then False.
+        0, for `planned_stop`, which is then False, and for `record_keys`, which are then None.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -207,11 +209,16 @@ def _all_false(count: int) -> BoolArray:
     return np.zeros(count, np.bool_)
 
 
+def _all_none(count: int) -> ObjectArray:
+    return np.full(count, None, object)
+
+
 _FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {
     "weights": _ones,
     "has_target": _all_true,
     "slots": _zeros,
     "planned_stop": _all_false,
+    "record_keys": _all_none,
 }
 _COLUMNS = tuple(column.name for column in fields(Samples))
 
@@ -331,6 +338,8 @@ class StepResult:
     averaged_predictions : as `predictions`, of the averaged weights
     bounds : the intervals of the predictions; None: there are none
     alarms : the alarms of the samples; None: there are none yet, or they are switched off
+    versions : int64, shape (n,), the number of samples that the weights behind each prediction had learned; None: not
+        counted yet
     """
 
     samples: Samples
@@ -344,6 +353,7 @@ class StepResult:
     averaged_predictions: Float64Array
     bounds: Bounds | None = None
     alarms: Alarms | None = None
+    versions: Int64Array | None = None
 
     def with_target(self) -> BoolArray:
         """Return a mask of the rows whose losses can be computed, shape (n,)."""

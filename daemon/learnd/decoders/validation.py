@@ -163,7 +163,17 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
         has_target,
         planned_stop=stopped,
         upstream=upstream,
+        record_keys=_record_keys(records, index),
     )
+
+
+def _record_keys(records: Records, index: Int64Array) -> ObjectArray | None:
+    """Return the Kafka keys of the rows; None if no record has one."""
+    if not any(records.keys):
+        return None
+    keys = np.empty(len(index), dtype=object)
+    keys[:] = [records.keys[i] for i in index]
+    return keys
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:

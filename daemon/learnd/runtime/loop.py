@@ -12,12 +12,14 @@ from learnd.core.snapshot import Snapshot
 from learnd.core.types import Batch, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.answering import with_versions
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
 from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
+from learnd.runtime.target_watch import TargetWatch
 from learnd.runtime.trained_model import TrainedModel
 from learnd.transforms.chain import Chain
 
@@ -49,6 +51,7 @@ class Pipeline:
     publishing: Publishing
     metrics: Metrics
     events: ModelEvents
+    targets: TargetWatch = field(default_factory=lambda: TargetWatch(()))
     wait_for_broker: bool = False
     """True: a start without a broker waits for it instead of failing."""
     progress: Progress = field(default_factory=Progress)
@@ -61,6 +64,7 @@ class Pipeline:
         batch = self.transforms(batch)
         samples, hold = self.alarming.watch(batch.samples)
         learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
+        learned = with_versions(learned, learned_before=self.progress.samples, batch_rows=self.model.batch_rows)
         result = self.alarming.evaluate(self.intervals(learned))
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
@@ -68,6 +72,7 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.status.observe(batch, scores)
+        self.targets.observe(batch.samples, model_samples=self.progress.samples)
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
         self.publishing.observe(result, self.evaluator.compared)
         if self.events.note(self.progress.samples):  # a new class is saved and published at once

@@ -153,6 +153,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         chosen=update.chosen,
         refresh=lambda: refresh_copies(network.core),
         retraces=lambda: chunk.retraces,
+        batch_rows=learning.batch_rows,
     )
     variables = {**named, **owned, "learned": chunk.learned}
     return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, model.whole)
@@ -163,7 +164,8 @@ def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedMode
     network, learning = model.network, settings.learning
     averager: Averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())
-    averaged = AveragedModel(network, averager, batch_rows=learning.batch_rows)
+    always = settings.serve == "averaged"
+    averaged = AveragedModel(network, averager, batch_rows=learning.batch_rows, always_average=always)
     replay = None
     if learning.replay is not None:
         replay = ReplayBuffer(

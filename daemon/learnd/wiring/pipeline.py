@@ -36,6 +36,7 @@ from learnd.runtime.publishing import Publishing
 from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
+from learnd.runtime.target_watch import TargetWatch
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.alarms import make_monitor
@@ -112,6 +113,7 @@ def make_pipeline(
         publishing=_publishing(settings, recipe, core, metrics, clock, evaluator),
         metrics=metrics,
         events=ModelEvents(core.model, metrics),
+        targets=TargetWatch(settings.target),
         wait_for_broker=settings.source.waits_for_broker,
     )
 
