@@ -134,6 +134,7 @@ def _log_finish(settings: Settings, pipeline: "Pipeline", exit_code: int) -> Non
         **counts,
         model_samples=progress.samples,
         **_reasons(status),
+        **({"truths": dict(status.truths)} if status.truths else {}),
         exit_code=exit_code,
         **_rounded(loss=scores.loss, averaged_loss=scores.averaged_loss, absolute_error=scores.absolute_error),
         **_rounded(

@@ -19,6 +19,7 @@ from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
 from learnd.sinks.settings import PredictionsSettings, SinkSettings
 from learnd.sources.settings import AnySource
+from learnd.transforms.settings import TruthSettings
 from learnd.tasks.settings import (
     AnyTask,
     RegressionSettings,
@@ -261,6 +262,9 @@ class Settings(LearningRecipe):
     """Source of the records."""
     decode: AnyDecoder
     """Format of the records. Absent: `csv` for a CSV file, else `json`."""
+    truth: TruthSettings | None = None
+    """Truths that come later than the records that they belong to. Absent: each record has its target, or never gets
+    one."""
     averaging: AnyAverager = WindowSettings(kind="window")
     """Averaging of the weights. Exports hold the averaged weights."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -291,6 +295,12 @@ class Settings(LearningRecipe):
         if isinstance(value, bool):
             return {} if value else "off"
         return value
+
+    @property
+    def most_answers(self) -> int:
+        """The largest number of answers that wait for their truth; 0: none does."""
+        # Besides those that wait: those of samples that are in a micro-batch, or of a class that cannot be learned.
+        return 0 if self.truth is None else self.truth.max_pending + 65_536
 
     @property
     def serve(self) -> Literal["live", "averaged", "best"]:

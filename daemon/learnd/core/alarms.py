@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,17 @@ class Alarms:
     evidence: npt.NDArray[np.float64]
     strengths: npt.NDArray[np.float64]
     faults: npt.NDArray[np.int64]
+
+    def spread(self, rows: npt.NDArray[np.bool_]) -> "Alarms":
+        """Return the alarms with further rows where *rows* is false: their probability is nan, and all else 0."""
+
+        def wide(column: npt.NDArray[Any], fill: float = 0.0) -> npt.NDArray[Any]:
+            spread = np.full((len(rows), *column.shape[1:]), fill, column.dtype)
+            spread[rows] = column
+            return spread
+
+        parts = (self.raised, self.active, self.evidence, self.strengths, self.faults)
+        return Alarms(self.names, wide(self.probabilities, np.nan), *map(wide, parts))
 
     def shares(self, row: int) -> dict[str, float]:
         """Return the features that contribute most to the alarm at *row*: to a new onset, else to the state."""

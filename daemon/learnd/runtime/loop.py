@@ -10,6 +10,7 @@ from learnd.core.errors import BrokerUnavailableError
 from learnd.core.protocols import DeadLetters, Evaluator, Intervals, Predictions, Sink, Stateful
 from learnd.core.snapshot import Snapshot
 from learnd.core.types import Batch, State, offsets_of
+from learnd.learners.answers import AnswerBook
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
 from learnd.runtime.answering import with_versions
@@ -51,6 +52,8 @@ class Pipeline:
     publishing: Publishing
     metrics: Metrics
     events: ModelEvents
+    book: AnswerBook | None = None
+    """The answers that wait for their truth; None: each truth comes with its record, or never."""
     targets: TargetWatch = field(default_factory=lambda: TargetWatch(()))
     wait_for_broker: bool = False
     """True: a start without a broker waits for it instead of failing."""
@@ -65,7 +68,10 @@ class Pipeline:
         samples, hold = self.alarming.watch(batch.samples)
         learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
         learned = with_versions(learned, learned_before=self.progress.samples, batch_rows=self.model.batch_rows)
-        result = self.alarming.evaluate(self.intervals(learned))
+        result = self.intervals(learned)
+        if self.book is not None:
+            result = self.book.recall(result)
+        result = self.alarming.evaluate(result)
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
@@ -106,6 +112,8 @@ class Pipeline:
         self.publishing.collect()
         self.alarming.follow_feedback()
         self.metrics.lags(self.reader.lags())
+        if self.book is not None:
+            self.metrics.answers_pending.set(len(self.book))
         self.metrics.retraces.set(self.model.retraces())
         if self.quality.due():
             self.quality.refresh(self.publishing.newest_errors())
@@ -222,6 +230,7 @@ class Pipeline:
             "intervals": self.intervals,
             "evaluator": self.evaluator,
             "alarms": self.alarming,
+            **({} if self.book is None else {"answers": self.book}),
             **self._sinks(),
         }
 

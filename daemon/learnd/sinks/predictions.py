@@ -53,10 +53,11 @@ class Lines:
             result.losses.tolist(),
             result.averaged_losses.tolist(),
             repeat(None, len(samples)) if result.versions is None else result.versions.tolist(),
+            repeat({}, len(samples)) if result.answered is None else ({"answers": at} for at in result.answered),
             _alarms(result),
             strict=True,
         )
-        for origin, offset, time_s, key, answer, score, averaged_score, version, alarms in columns:
+        for origin, offset, time_s, key, answer, score, averaged_score, version, answers, alarms in columns:
             yield {
                 "topic": origin.topic,
                 "partition": origin.partition,
@@ -67,6 +68,7 @@ class Lines:
                 "score": score,
                 "averaged_score": averaged_score,
                 "model_samples": version,
+                **answers,
                 **alarms,
             }
 
@@ -81,11 +83,11 @@ class Lines:
             for prediction, true in zip(predictions, truths, strict=True):
                 yield {"prediction": prediction, "truth": true}
             return
-        lower, upper = bounds.lower, bounds.upper
+        low, high = bounds.lower, bounds.upper
         if self._averaged:
-            lower, upper = bounds.averaged_lower, bounds.averaged_upper
-        unknown = np.isnan(lower[:, 0])
-        ends = (_by_name(names, lower, unknown), _by_name(names, upper, unknown))
+            low, high = bounds.averaged_lower, bounds.averaged_upper
+        unknown = np.isnan(low[:, 0])
+        ends = (_by_name(names, low, unknown), _by_name(names, high, unknown))
         for prediction, lower, upper, true in zip(predictions, *ends, truths, strict=True):
             yield {"prediction": prediction, "lower": lower, "upper": upper, "truth": true}
 
@@ -226,9 +228,11 @@ class TopicPredictions:
 
 
 def _headers(line: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:
-    """Return the position of the input record as Kafka headers."""
+    """Return the position of the input record, and of the record whose answer is evaluated, as Kafka headers."""
+    answers = line.get("answers")
     return (
         ("learnd.topic", line["topic"].encode()),
         ("learnd.partition", str(line["partition"]).encode()),
         ("learnd.offset", str(line["offset"]).encode()),
+        *([("learnd.answers", answers.encode())] if answers is not None else []),
     )

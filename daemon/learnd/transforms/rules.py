@@ -118,7 +118,9 @@ class _Sensor:
         shown, good = ("(secret)",) * 2 if rule.secret else (f"{reading:g}", f"{self.good_reading:g}")
         if fault == RejectReason.OUT_OF_RANGE and rule.whole:
             numbers = f"a whole number from {rule.min:.0f} to {rule.max:.0f}"
-            return f"{rule.name} is {'(secret)' if rule.secret else repr(reading)}; the model knows only {numbers} there"
+            return (
+                f"{rule.name} is {'(secret)' if rule.secret else repr(reading)}; the model knows only {numbers} there"
+            )
         if fault == RejectReason.OUT_OF_RANGE:
             return f"{rule.name} is {shown}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
         if fault == RejectReason.STUCK:

@@ -14,6 +14,7 @@ from learnd.core.protocols import Averager, Learner, Network
 from learnd.core.tensors import TfVariable, Variable
 from learnd.learners import LEARNERS
 from learnd.learners.actions import Actions
+from learnd.learners.answers import AnswerBook
 from learnd.learners.averaged import AveragedModel, as_arrays
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.ensemble import ChampionAverager, EnsembleUpdate
@@ -86,6 +87,7 @@ class Learning:
     variables : all variables that belong in a checkpoint, by a name that is the same in every process
     optimizer : the name of the optimizer's class
     whole : the inputs, if the model takes whole numbers only
+    book : the answers that wait for their truth; None: none does
     """
 
     network: Network
@@ -94,6 +96,7 @@ class Learning:
     variables: Mapping[str, Variable | TfVariable]
     optimizer: str
     whole: WholeNumbers | None = None
+    book: AnswerBook | None = None
 
 
 def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
@@ -114,6 +117,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     actions = Actions({THAW: model.freeze})
     if model.thaw_at is not None:
         actions.schedule(THAW, model.thaw_at)
+    book = AnswerBook(settings.output_count, size=settings.most_answers) if settings.most_answers else None
     chunk = CompiledChunk(
         network,
         update,
@@ -123,6 +127,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         upstream=len(learning.experts.fields),
         compile=learning.compile,
         actions=actions,
+        book=book,
     )
     if not learning.compile:
         log.warning("runs_without_xla", note="learning.compile is false, so updates are many times slower")
@@ -156,7 +161,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         batch_rows=learning.batch_rows,
     )
     variables = {**named, **owned, "learned": chunk.learned}
-    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, model.whole)
+    return Learning(network, trained_model, labels, variables, type(update.optimizer).__name__, model.whole, book)
 
 
 def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedModel, Mapping[str, _Owner]]:

@@ -93,8 +93,9 @@ def make_pipeline(
             once=once,
             keep_records=bool(rules_from(settings.features)),
         ),
-        transforms=make_transforms(settings, labels),
+        transforms=make_transforms(settings, labels, core.book),
         model=core.model,
+        book=core.book,
         alarming=Alarming(
             make_monitor(settings),
             make_alarm_sink(settings),
