@@ -14,6 +14,7 @@ from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
 from learnd.wiring.pipeline import make_pipeline
 from tests.support.helpers import readings, same_arrays, settings
 
+pytestmark = pytest.mark.usefixtures("shared_traces")
 DELAYS = (1, 3, 17, 2, 40, 5)
 """Places after which truths follow their records; they overtake each other."""
 
@@ -157,7 +158,7 @@ def test_the_state_does_not_depend_on_how_the_stream_is_cut(tmp_path: Path) -> N
 
 
 def test_records_with_their_truth_and_later_truths_mix(tmp_path: Path) -> None:
-    """A whole record is learned at once; one that repeats its features with the truth is a truth, and is not learned twice."""
+    """A whole record is learned at once. One that repeats its features with the truth is not learned twice."""
     a, b, c, d = _records(4)
     question = {name: value for name, value in b.items() if name != "y"}
     early = {name: value for name, value in c.items() if name in ("id", "k", "y")}

@@ -237,13 +237,19 @@ class Monitor:
         return replace(result, alarms=alarms), self._remember([alarm for _, alarm in events])
 
     def _evaluate_once(self, result: StepResult, fresh: BoolArray) -> tuple[StepResult, list[Alarm]]:
-        """Return *result* with the alarms of its *fresh* rows; the probability of the others is nan."""
+        """Return *result* with the alarms of its *fresh* rows.
+
+        A row that follows one of the same record has its alarms too; those of other rows are unknown.
+        """
         samples = replace(result.samples.take(fresh), repeated=None)
         part, events = self.evaluate(
             replace(result, samples=samples, losses=result.losses[fresh], learned=result.learned[fresh])
         )
         assert part.alarms is not None
-        return replace(result, alarms=part.alarms.spread(fresh)), events
+        whole = result.samples
+        follows = np.zeros(len(whole), np.bool_)
+        follows[1:] = (whole.offsets[1:] == whole.offsets[:-1]) & (whole.origins[1:] == whole.origins[:-1])
+        return replace(result, alarms=part.alarms.spread(fresh, follows & ~fresh)), events
 
     def _decide(self, result: StepResult, by_column: Float64Array, together: Float64Array) -> "_Decided":
         """Return the decision of the onset head on the evidence *by_column*, of all *together*, and of the losses."""

@@ -19,11 +19,11 @@ from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
 from learnd.sinks.settings import PredictionsSettings, SinkSettings
 from learnd.sources.settings import AnySource
-from learnd.transforms.settings import TruthSettings
 from learnd.tasks.settings import (
     AnyTask,
     RegressionSettings,
 )
+from learnd.transforms.settings import TruthSettings
 
 
 class FeatureSettings(Section):
@@ -297,10 +297,18 @@ class Settings(LearningRecipe):
         return value
 
     @property
+    def forecasts_at_once(self) -> bool:
+        """True if a forecast is delivered before its truth is known."""
+        sink = self.predictions
+        return self.task.steps_ahead > 0 and sink is not None and sink.forecasts == "at_once"
+
+    @property
     def most_answers(self) -> int:
         """The largest number of answers that wait for their truth; 0: none does."""
-        # Besides those that wait: those of samples that are in a micro-batch, or of a class that cannot be learned.
-        return 0 if self.truth is None else self.truth.max_pending + 65_536
+        waiting = self.task.steps_ahead * self.task.max_keys if self.forecasts_at_once else 0
+        waiting += 0 if self.truth is None else self.truth.max_pending
+        # Besides them there are those of samples in a micro-batch, or of a class that cannot be learned.
+        return waiting + 65_536 if waiting else 0
 
     @property
     def serve(self) -> Literal["live", "averaged", "best"]:

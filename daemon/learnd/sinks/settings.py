@@ -29,3 +29,6 @@ class PredictionsSettings(SinkSettings):
     serve: Literal["live", "averaged", "best"] = "live"
     """The weights that answer. `live`: those that learn; in the mode `auto` the mixture of all members and rules.
     `averaged`: the averaged weights. `best`: the weights that an export would publish now, live or averaged."""
+    forecasts: Literal["at_once", "with_truth"] = "at_once"
+    """Moment of a forecast. `at_once`: when its window is full; its evaluation is a line of its own, `horizon` readings
+    later. `with_truth`: only then, in one line, which costs less."""

@@ -2,21 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from learnd.core.protocols import Answers
 from learnd.core.reasons import TruthOutcome
 from learnd.core.types import Batch, Float64Array, Samples, State, Transformed
 from learnd.transforms.truth_matching import Match, TruthMatcher
-
-
-class Answers(Protocol):
-    """The answers that are kept until their truth comes; see `learnd.learners.answers.AnswerBook`."""
-
-    def expect(self, number: int) -> None: ...
-
-    def forget(self, number: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

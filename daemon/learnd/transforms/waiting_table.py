@@ -50,7 +50,7 @@ class WaitingTable(Generic[Value]):
         return None if place is None else self._queues[place][name].value
 
     def add(self, name: str, place: str, time_s: float, value: Value) -> Iterator[Value]:
-        """Add a new entry; yield the values that are dropped for it. A time of minus infinity begins at the next clock."""
+        """Add a new entry; yield the values that are dropped for it. A time of -inf begins at the next clock."""
         self._queues.setdefault(place, OrderedDict())[name] = _Entry(time_s, value)
         self._place_of[name] = place
         while len(self._place_of) > self._size:

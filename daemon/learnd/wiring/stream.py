@@ -95,6 +95,7 @@ def make_transforms(settings: Settings, labels: Labels | None, book: AnswerBook 
             drop_duplicates=drop_duplicates,
             max_keys=task.max_keys,
             upstream=len(settings.learning.experts.fields),
+            answers=book if settings.forecasts_at_once else None,
         )
     if matcher is not None:
         assert book is not None
