@@ -109,6 +109,7 @@ def _late_samples(found: Sequence[tuple[Match, _Row]], like: Samples) -> Samples
         offsets=np.array([match.offset for match in matches], np.int64),
         weights=optional("weight", np.float32),
         labels=labels,
+        has_target=np.ones(count, np.bool_),
         planned_stop=optional("planned_stop", np.bool_),
         upstream=optional("upstream", np.float64),
         record_keys=objects([row.record_key for row in rows]),
