@@ -141,6 +141,10 @@ class CompiledChunk:
         self.row_shape = network.row_shape
         self._compile = compile
         self.book = book
+        self._kind = tf.float64
+        """The type of predictions."""
+        if book is not None and "probabilities" in network.output_specs:
+            self._kind = tf.float32
         self.actions = actions if actions is not None else Actions()
         self._clock = clock
         self.learned = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -326,8 +330,7 @@ class CompiledChunk:
         made_now = tf.stack([tf.gather_nd(columns[0], here), tf.gather_nd(columns[4], here)], axis=1)
         answers = tf.where((places >= 0)[:, None, None], made_now, answers)
         known = ~tf.math.is_nan(answers[:, 0, 0])
-        kind = tf.float32 if "probabilities" in self._network.output_specs else x.dtype
-        sound = tf.cast(tf.where(known[:, None, None], answers, tf.zeros_like(answers)), kind)
+        sound = tf.cast(tf.where(known[:, None, None], answers, tf.zeros_like(answers)), self._kind)
         live, averaged = (sound[:, number] for number in (0, 1))
         losses, averaged_losses = (self._network.losses_of(each, x, y) for each in (live, averaged))
 
