@@ -11,6 +11,10 @@ from learnd.core.types import Position, Records, Reject, Samples
 from learnd.decoders.fields import Fields
 
 
+_REASONS = (RejectReason.MISSING_FIELD, RejectReason.BAD_TIME, RejectReason.WRONG_TYPE, RejectReason.NOT_FINITE)
+"""The reasons for which a record that only brings a truth is no whole record."""
+
+
 def truth_fields(fields: Fields, *, own_topic: bool) -> Fields:
     """Return the fields of a record that only brings a truth.
 
@@ -58,8 +62,10 @@ class LateTruthDecoder:
             return samples, rejects
         bare = [reject for reject in rejects if self._may_be_truth(reject)]
         truths, bad = self._truths.decode(_as_records(records, bare))
-        left = {reject.offset for reject in bare}
-        remaining = [reject for reject in rejects if reject.offset not in left]
+        first = {reject.offset: reject for reject in bare}
+        remaining = [reject for reject in rejects if reject.offset not in first]
+        # One that brings no truth either is what it was.
+        bad = [first[reject.offset] if reject.reason is RejectReason.MISSING_FIELD else reject for reject in bad]
         both = Samples.concat([samples, self._widened(truths)])
         order = np.argsort(both.offsets, kind="stable")
         return both.take(order), sorted([*remaining, *bad], key=lambda reject: reject.offset)
@@ -69,7 +75,7 @@ class LateTruthDecoder:
 
     def _may_be_truth(self, reject: Reject) -> bool:
         """Return whether the record has none of the features; one that lacks some of them has a wrong name."""
-        if reject.reason is not RejectReason.MISSING_FIELD or reject.value is None:
+        if reject.reason not in _REASONS or reject.value is None:
             return False
         present = self._fields_in(reject.value)
         return not any(name in present for name in self._names)
