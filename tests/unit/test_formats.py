@@ -228,6 +228,12 @@ CSV_CASES = {
         decode={"columns": ["ts", "temp", "flow", "power", "old"]},
     ),
     "capitals": Case("ts,Temp,flow,power\n1,2,3,4\n", error="temp is written Temp"),
+    "units": Case(cells("3%", "1 kW"), [], (), [(0, "wrong_type", "a unit or a sign"), (1, "wrong_type", "unit")]),
+    "a line of units": Case(cells("°C"), [], (), [(0, "wrong_type", "source.skip_after_header")]),
+    "a comment for a header": Case("# c\n" + PLAIN, error="set source.skip_lines, or source.comment"),
+    "no header after what is skipped": Case(PLAIN, error="is empty after 9 skipped lines", source={"skip_lines": 9}),
+    "gzipped without its name": Case(gzip.compress(PLAIN.encode()), error="its name must end in .gz"),
+    "a spreadsheet": Case(b"PK\x03\x04" + bytes(99), error="save it as CSV"),
     "old Mac": Case(PLAIN.replace("\n", "\r"), ROWS),
     "Windows": Case(PLAIN.replace("\n", "\r\n"), ROWS),
     "UTF-8 with mark": Case(b"\xef\xbb\xbf" + PLAIN.encode(), ROWS),
@@ -352,6 +358,7 @@ def bad_time(text: str, hint: str, **decode: Any) -> Case:
 TIME_CASES = {
     "German": time_case(["15.01.2024 12:00:00", "15.01.2024 12:01:00"], time_format="%d.%m.%Y %H:%M:%S"),
     "German, not told": bad_time("15.01.2024 12:00:00", 'set decode.time_format: "%d.%m.%Y %H:%M:%S"'),
+    "no space before the noon": bad_time("Jan 15 2024 12:00PM", '"%b %d %Y %I:%M%p"'),
     "day or month first": bad_time("01/02/2024 12:00", '"%d/%m/%Y %H:%M" or "%m/%d/%Y %H:%M"'),
     "American": time_case(["01/15/2024 12:00 PM", "01/15/2024 12:01 PM"], time_format="%m/%d/%Y %I:%M %p"),
     "two patterns": time_case(
@@ -384,6 +391,14 @@ TIME_CASES = {
     ),
     "the second of two": time_case(
         ["2024-10-27 02:30"], times=[1729992600.0], time_zone="Europe/Berlin", ambiguous_time="second"
+    ),
+    "date and time of day": Case(
+        "Date;Time;temp;flow;power\n15/01/2024;12.00.00;24.082;4.114;15.855\n15/01/2024;12.01.00;14.889;4.708;5.472\n",
+        ROWS,
+        decode={"time": "Date", "time_of_day": "Time", "time_format": "%d/%m/%Y %H.%M.%S"},
+    ),
+    "date and time of day, ISO": Case(
+        "temp,d,flow,h,power\n24.082,2024-01-15,4.114,12:00,15.855\n", ONE, decode={"time": "d", "time_of_day": "h"}
     ),
     "no time": bad_time("soon", "set decode.time_format"),
 }
@@ -499,6 +514,18 @@ JSON_CASES = {
         (),
         [(0, "not_finite", "temp is nan")],
         sections={"features": NO_NAN},
+    ),
+    "date and time of day": Case(
+        json_lines({"d": "2024-01-15", "h": "12:00:00", "temp": 1, "flow": 2, "power": 3}),
+        [(1, 2, 3)],
+        [T0],
+        decode={"time": "d", "time_of_day": "h"},
+    ),
+    "lines of an array": Case(
+        "[\n" + '{"ts": 1705320000, "temp": 1, "flow": 2, "power": 3},\n',
+        [],
+        (),
+        [(0, "wrong_type", "object"), (1, "unparsable", "jq -c")],
     ),
     "epoch as text": Case(
         json_lines({"ts": "1705320000000", "temp": 1, "flow": 2, "power": 3}),

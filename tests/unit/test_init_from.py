@@ -74,6 +74,12 @@ CASES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {"decode": {"time_unit": "ms", "key": "machine"}},
         "key: machine has 3 values",
     ),
+    "a date and a time of day": (
+        "q.csv",
+        _csv("Date;Time;CO;y\n", lambda i: f"15/01/2024;12.{i:02}.00;{i},5;{i}"),
+        {"decode": {"time": "Date", "time_of_day": "Time", "time_format": "%d/%m/%Y %H.%M.%S"}, "features": ["CO"]},
+        "",
+    ),
     "one column": (
         "o.csv",
         _csv("ts,a\n", lambda i: f"{MINUTES[i]},{i}"),

@@ -83,6 +83,10 @@ def report(settings: Settings) -> Report:
         "",
         *table(["field", "is", "found", "present", "missing", "range", "examples"], _rows(settings, columns, samples)),
     ]
+    if settings.decode.long is not None:
+        seen = {str(name) for good, _ in decoded if good.labels is not None for name in good.labels}
+        if never := [name for name in (*settings.reading_names, *settings.target) if name not in seen]:
+            lines += ["", f"no record is named {', '.join(never)}; the names are {', '.join(sorted(seen)[:20])}"]
     if counts:
         lines += [
             "",
@@ -150,13 +154,22 @@ def _roles(settings: Settings) -> dict[str, str]:
     """Return the configured fields of a record, each with its role."""
     decode = settings.decode
     roles = dict.fromkeys(settings.reading_names, "feature") | dict.fromkeys(settings.target, "target")
-    extra = {decode.time: "time", decode.key: "key", settings.learning.sample_weight: "weight"}
+    if decode.long is not None:
+        roles = {decode.long.name: "name", decode.long.value: "value"}
+    extra = {
+        decode.time: "time",
+        decode.time_of_day: "time of day",
+        decode.key: "key",
+        settings.learning.sample_weight: "weight",
+    }
     return roles | {name: role for name, role in extra.items() if name is not None and not name.startswith("__")}
 
 
 def _rows(settings: Settings, columns: Mapping[str, _Column], samples: Samples) -> list[list[str]]:
     ranges = dict(zip(settings.reading_names, map(_range, samples.x.T), strict=False))
-    if samples.labels is None:
+    if settings.decode.long is not None:
+        ranges = {settings.decode.long.value: _range(samples.x[:, 0])}
+    elif samples.labels is None:
         ranges |= dict(zip(settings.target, map(_range, samples.y.T), strict=False))
     elif len(samples):
         ranges[settings.target[0]] = f"{len({*samples.labels.tolist()})} classes"

@@ -21,6 +21,7 @@ _KEY_NAMES = ("id", "key", "machine", "device", "sensor", "unit", "name", "asset
 _TARGET_NAMES = ("target", "label", "y", "class")
 _MOST_ELEMENTS = 32
 _ZONE = re.compile(r"(Z|UTC|[+-]\d\d:?\d\d)$")
+_CLOCK = re.compile(r"\d{1,2}[:.]\d\d([:.]\d\d)?( [AaPp][Mm])?")
 _NAMED_VALUE = re.compile(r"\[name=([^=\[\]]+)\]\.value$")
 
 
@@ -146,7 +147,7 @@ def _choose(guess: Guess, columns: Mapping[str, Sequence[object]]) -> None:
     filled = {name: [v for v in values if not _is_missing(v)] for name, values in columns.items()}
     filled = {name: values for name, values in filled.items() if values}
     time = _time(guess, filled)
-    rest = {name: values for name, values in filled.items() if name != time}
+    rest = {n: values for n, values in filled.items() if n not in (time, guess.decode.get("time_of_day"))}
     numeric = _number_format(guess, rest)
     flags = [name for name, values in rest.items() if name not in numeric and all(map(_is_flag, values))]
     if flags:
@@ -181,12 +182,17 @@ def _time(guess: Guess, columns: Mapping[str, Sequence[object]]) -> str | None:
     named = sorted(columns, key=lambda name: not any(part in name.lower() for part in _TIME_NAMES))
     for name in named:
         values = columns[name]
-        if all(isinstance(value, str) and not _is_number(value) for value in values):
+        if all(isinstance(value, str) and not _is_number(value) and not _CLOCK.fullmatch(value) for value in values):
             texts = [str(value) for value in values]
             patterns: list[str] = []
+            clock = next((other for other in named if other != name and _is_clock(columns[other], len(texts))), None)
+            if clock is not None and not any(":" in text for text in texts):
+                texts = [f"{text} {time}" for text, time in zip(texts, map(str, columns[clock]), strict=True)]
+                guess.decode["time_of_day"] = clock
             if not _reads(TimeReader().seconds, texts):
                 patterns = [p for p in fitting_patterns(texts[0]) if _reads(TimeReader(formats=(p,)).seconds, texts)]
                 if not patterns:
+                    guess.decode.pop("time_of_day", None)
                     continue
                 guess.decode["time_format"] = patterns[0]
                 if len(patterns) > 1:
@@ -212,6 +218,11 @@ def _time(guess: Guess, columns: Mapping[str, Sequence[object]]) -> str | None:
             guess.notes.append(f"time: {name} is no date, so it is taken for a number of seconds since a start")
             return name
     return None
+
+
+def _is_clock(values: Sequence[object], count: int) -> bool:
+    """Return whether all of *count* values are times of day."""
+    return len(values) == count and all(isinstance(value, str) and _CLOCK.fullmatch(value) for value in values)
 
 
 def _number_format(guess: Guess, columns: Mapping[str, Sequence[object]]) -> set[str]:

@@ -62,6 +62,9 @@ class FeatureOptions(Protocol):
     def path(self) -> str | None: ...
 
     @property
+    def shape(self) -> Sequence[int] | None: ...
+
+    @property
     def secret(self) -> bool: ...
 
 

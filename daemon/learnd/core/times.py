@@ -29,8 +29,30 @@ _DATES: tuple[str, ...] = (
     "%d.%m.%y",
     "%d/%m/%y",
 )
-_DATES += ("%m/%d/%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%d %B %Y", "%d/%b/%Y", "%Y%m%d")
-_CLOCKS = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%H:%M:%S,%f", "%I:%M:%S %p", "%I:%M %p", "%H.%M.%S", "%H.%M", "%H%M%S")
+_DATES += (
+    "%m/%d/%y",
+    "%y-%m-%d",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%d-%b-%y",
+    "%b %d %Y",
+    "%b %d, %Y",
+    "%d %B %Y",
+    "%d/%b/%Y",
+    "%Y%m%d",
+)
+_CLOCKS: tuple[str, ...] = (
+    "%H:%M:%S",
+    "%H:%M",
+    "%H:%M:%S.%f",
+    "%H:%M:%S,%f",
+    "%I:%M:%S %p",
+    "%I:%M %p",
+    "%H.%M.%S",
+    "%H.%M",
+    "%H%M%S",
+)
+_CLOCKS += ("%I:%M:%S%p", "%I:%M%p")
 _ZONES = ("", " UTC", " %z", "%z")
 _SHOWN = 64
 

@@ -61,6 +61,7 @@ class CsvDecoder:
             np.nan if fields.targets_optional and field in fields.targets else field.missing for field in fields.numbers
         ]
         self._time = position[fields.time] if fields.time is not None else None
+        self._time_of_day = position[fields.time_of_day] if fields.time_of_day is not None else None
         self._clocks = [position[name] for name in fields.clocks]
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
         self._label = position[fields.label] if fields.label is not None else None
@@ -120,7 +121,11 @@ class CsvDecoder:
         return [[self._number(cells[i], field, missing) for i, field, missing in fields] for cells in lines]
 
     def _rows(self, lines: Sequence[list[str]], numbers: list[list[float]]) -> Rows:
-        times = [self._time_cell(cells[self._time]) for cells in lines] if self._time is not None else None
+        times: list[float | str] | None = None
+        if self._time is not None and self._time_of_day is not None:
+            times = [f"{cells[self._time].strip()} {cells[self._time_of_day].strip()}" for cells in lines]
+        elif self._time is not None:
+            times = [self._time_cell(cells[self._time]) for cells in lines]
         clocks = [[self._time_cell(cells[i]) for cells in lines] for i in self._clocks]
         keys = [cells[self._key].strip() for cells in lines] if self._key is not None else None
         labels = [self._class_label(cells) for cells in lines] if self._label is not None else None
@@ -166,7 +171,11 @@ class CsvDecoder:
             return f"; set decode.delimiter: {json.dumps(other)}, if that stands between two cells"
         if text.strip().lower() in FLAGS:
             return "; set decode.booleans: numbers"
-        return "; a word for a missing value belongs into decode.missing_values"
+        if any(character.isdigit() for character in text):
+            return "; a unit or a sign around a number is not read: leave it out where the records are written"
+        return "; a word for a missing value belongs into decode.missing_values, a line of units is left out by " + (
+            "source.skip_after_header"
+        )
 
     def _width_problem(self, text: str, cells: Sequence[str]) -> str:
         problem = f"{len(cells)} columns, expected {self._width}"
@@ -219,6 +228,8 @@ def _check_columns(
         for other, cells in other_delimiters(header or "", delimiter).items():
             if sum(name in cells for name in names) > sum(name in columns for name in names):
                 message += f'; with source.delimiter: "{other}" they are {", ".join(cells)}'
+        if header is not None and len(missing) == len(names) and "they are" not in message:
+            message += "; if the names stand on another line, set source.skip_lines, or source.comment"
         alike = {name.casefold(): name for name in columns}
         if found := [f"{name} is written {alike[name.casefold()]}" for name in missing if name.casefold() in alike]:
             message += f"; {', '.join(found)}"

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from learnd.core.arrays import array_of
 from learnd.core.numbers import plain_number
 from learnd.core.protocols import FeatureOptions
 from learnd.core.seasons import Season, season
@@ -84,6 +85,10 @@ class Fields:
     """The name of the field by which a truth finds its record."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """The places of fields inside nested records."""
+    time_of_day: str | None = None
+    """The field with the time of day, if `time` is only the date."""
+    arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of arrays by the names of their fields. Their elements are features: ``image[0]`` and so on."""
     times: TimeReader | None = None
     """The way to read a time; None: ISO 8601, or a number in `time_unit`."""
 
@@ -116,7 +121,7 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The names of all fields of a record's value."""
-        others = (self.time, self.key, self.label, self.id, *self.clocks)
+        others = (self.time, self.time_of_day, self.key, self.label, self.id, *self.clocks)
         return [
             *(field.name for field in self.numbers),
             *(name for name in others if name is not None and not name.startswith("__")),
@@ -151,6 +156,25 @@ def _numbers_among(words: Sequence[str]) -> tuple[float, ...]:
         if math.isfinite(number):
             numbers.append(number)
     return tuple(numbers)
+
+
+def long_fields(fields: Fields, name: str, value: str) -> Fields:
+    """Return the fields of a record with one value: the value as the only feature, its name as the label."""
+    return replace(
+        fields,
+        features=(Field(value, secret=any(field.secret for field in fields.features)),),
+        targets=(),
+        label=name,
+        labels=None,
+        targets_optional=False,
+    )
+
+
+def _paths_of(readings: Mapping[str, FeatureOptions]) -> dict[str, str]:
+    """Return the places of features inside nested records; of an array, that of the whole."""
+    array = array_of(readings) if readings else None
+    named = {array[0]: next(iter(readings.values()))} if array is not None else readings
+    return {name: options.path for name, options in named.items() if options.path}
 
 
 def fields_from(
@@ -196,6 +220,8 @@ def fields_from(
         frozenset(word.strip().lower() for word in settings.missing_values),
         _numbers_among(settings.missing_values),
         id,
-        {**{name: options.path for name, options in features.items() if options.path}, **settings.paths_of_fields},
+        {**_paths_of(readings), **settings.paths_of_fields},
+        settings.time_of_day,
+        dict([array] if (array := array_of(readings)) is not None else []),
         settings.time_reader(),
     )

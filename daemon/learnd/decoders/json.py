@@ -63,6 +63,9 @@ class JsonDecoder:
         if fields.time is not None:
             renamed["t"] = fields.time
             definitions.append(("t", float | int | str))
+        if fields.time_of_day is not None:
+            renamed["d"] = fields.time_of_day
+            definitions.append(("d", int | str))
         for i, name in enumerate(fields.clocks):
             renamed[f"c{i}"] = name
             definitions.append((f"c{i}", float | int | str))
@@ -128,6 +131,8 @@ class JsonDecoder:
             # None became nan above. JSON itself has no nan.
             numbers = np.where(np.isnan(numbers), self._fill, numbers)
         times = [reading.t for reading in readings] if self._fields.time is not None else None
+        if times is not None and self._fields.time_of_day is not None:
+            times = [f"{reading.t} {reading.d}" for reading in readings]
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
         ids = [str(reading.i) for reading in readings] if self._fields.id is not None else None
         clocks = [[getattr(reading, f"c{i}") for reading in readings] for i in range(len(self._fields.clocks))]
@@ -170,6 +175,8 @@ class JsonDecoder:
             self._adapter.explain(record, flat)
         detail = str(error) or type(error).__name__
         if not isinstance(error, msgspec.ValidationError):
+            if text.strip()[:1] == "[" or text.strip()[-1:] in ("[", "{", ","):
+                detail += "; a record is one object on one line: `jq -c '.[]' FILE` makes such lines of an array"
             raise BadRecord(RejectReason.UNPARSABLE, detail + bad_text_hint(text.encode())) from None
         reason = RejectReason.MISSING_FIELD if "missing required field" in detail else RejectReason.WRONG_TYPE
         raise BadRecord(reason, detail) from None

@@ -10,7 +10,6 @@ from learnd.core.reasons import RejectReason
 from learnd.core.types import Position, Records, Reject, Samples
 from learnd.decoders.fields import Fields
 
-
 _REASONS = (RejectReason.MISSING_FIELD, RejectReason.BAD_TIME, RejectReason.WRONG_TYPE, RejectReason.NOT_FINITE)
 """The reasons for which a record that only brings a truth is no whole record."""
 
@@ -31,6 +30,8 @@ def truth_fields(fields: Fields, *, own_topic: bool) -> Fields:
         upstream=(),
         targets_optional=False,
         time=fields.time if timed else None,
+        time_of_day=fields.time_of_day if timed else None,
+        arrays={},
         max_ahead_s=fields.max_ahead_s if timed else None,
     )
 

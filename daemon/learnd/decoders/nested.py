@@ -36,7 +36,10 @@ class Adapter:
         self._fields = fields
         self._parse = parse
         self._booleans = booleans
-        self._names = tuple(dict.fromkeys(fields.names))
+        self._arrays = fields.arrays
+        elements = {f"{name}[{i}]" for name, shape in fields.arrays.items() for i in range(math.prod(shape))}
+        self._names = tuple(name for name in dict.fromkeys(fields.names) if name not in elements)
+        self._names += tuple(fields.arrays)
         self._numbers = {field.name: field for field in fields.numbers}
         self._steps = {name: parse_path(fields.paths[name]) for name in self._names if name in fields.paths}
         all_steps = {name: self._steps.get(name, (name,)) for name in self._names}
@@ -44,7 +47,7 @@ class Adapter:
         self._plain = {
             name: steps if all(isinstance(s, str) for s in steps) else () for name, steps in all_steps.items()
         }
-        self.always = bool(self._steps) or parse is not None or booleans
+        self.always = bool(self._steps) or parse is not None or booleans or bool(fields.arrays)
         """True if an option needs it for every record."""
 
     def flat(self, record: object) -> dict[str, object]:
@@ -58,7 +61,7 @@ class Adapter:
         if not isinstance(record, dict | list):
             raise BadRecord(RejectReason.WRONG_TYPE, f"the record is {_kind(record)}, not an object")
         flat: dict[str, object] = {}
-        for name, value in self._values(record):
+        for name, value in self._elements(record):
             field = self._numbers.get(name)
             if field is not None:
                 if type(value) is not float or math.isnan(value):
@@ -76,13 +79,15 @@ class Adapter:
         """Return whether a text or NaN stands for a missing value that the options accept."""
         return any(
             name in self._numbers and self._may_lack(self._numbers[name]) and self._is_missing(value)
-            for name, value in self._values(record)
+            for name, value in self._elements(record)
         )
 
     def explain(self, record: object, flat: Mapping[str, object]) -> None:
         """Raise `BadRecord` for the first field that is wrong, if one is."""
         for name in self._names:
-            if name not in flat:
+            if name in self._arrays:
+                self._explain_array(record, flat, name)
+            elif name not in flat:
                 self._explain_absent(record, flat, name)
             elif name in self._numbers:
                 self._explain_number(self._numbers[name], flat[name])
@@ -103,6 +108,25 @@ class Adapter:
             except ValueError as error:
                 raise BadRecord(RejectReason.UNPARSABLE, f"{name}: {error}") from None
             yield name, value
+
+    def _elements(self, record: object) -> Iterator[tuple[str, object]]:
+        """Yield the values of the configured fields; of an array, those of its elements."""
+        for name, value in self._values(record):
+            shape = self._arrays.get(name)
+            if shape is None:
+                yield name, value
+                continue
+            for i, element in enumerate(flat_elements(name, value, shape)):
+                yield f"{name}[{i}]", element
+
+    def _explain_array(self, record: object, flat: Mapping[str, object], name: str) -> None:
+        """Raise `BadRecord` for an array that is absent, or for its first element that is no number."""
+        for i in range(math.prod(self._arrays[name])):
+            element = f"{name}[{i}]"
+            if element not in flat:
+                self._explain_absent(record, flat, name)
+            else:
+                self._explain_number(self._numbers[element], flat[element])
 
     def _may_lack(self, field: Field) -> bool:
         """Return whether null is accepted for this field."""
@@ -237,3 +261,27 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def flat_elements(name: str, value: object, shape: tuple[int, ...]) -> list[object]:
+    """Return the elements of an array in a record, which is a nested list of its *shape*, or a flat list.
+
+    Raises
+    ------
+    BadRecord
+        for another shape.
+
+    >>> flat_elements("image", [[1, 2], [3, 4]], (2, 2))
+    [1, 2, 3, 4]
+    """
+    count = math.prod(shape)
+    if isinstance(value, list) and len(value) == count and not any(isinstance(part, list) for part in value):
+        return value
+    parts: list[object] = [value]
+    for size in shape:
+        if not all(isinstance(part, list) and len(part) == size for part in parts):
+            found = f"a list of {len(value)}" if isinstance(value, list) else _kind(value)
+            message = f"{name} is {found}, not a list of {count} numbers or a nested list of the shape {list(shape)}"
+            raise BadRecord(RejectReason.WRONG_TYPE, message)
+        parts = [element for part in parts if isinstance(part, list) for element in part]
+    return parts

@@ -35,6 +35,25 @@ Path = Annotated[str, AfterValidator(_path)]
 """The place of a value inside a JSON record; see `learnd.core.paths`."""
 
 
+class LongSettings(Section):
+    """Records with one value each: a name and a value. Those of one key and time are gathered into a row.
+
+    A row is complete once all features and targets have a value, or once a record of the key has a later time. Records
+    with other names are counted and left out."""
+
+    name: str
+    """Field with the name of the feature or target."""
+    value: str
+    """Field with its value."""
+    every_s: Positive | None = None
+    """Length in seconds of the intervals whose values belong together; within one, the last value of a name counts.
+    Absent: only values of the same time belong together."""
+    gaps: Literal["missing", "hold"] = "missing"
+    """What stands for a value that a row lacks: `missing` treats it as `features.<name>.missing` says; `hold` takes the
+    key's last value of that name. Without either, the row is counted and left out. A row without its target is treated
+    as `missing_target` says."""
+
+
 class DecoderSettings(Section):
     """The options of all decoders, and their properties for the wiring."""
 
@@ -46,6 +65,8 @@ class DecoderSettings(Section):
     time: str | None = None
     """Field with the event time: ISO 8601 text (UTC unless it names a zone, or `time_zone` is set), a number in
     `time_unit` (also as text), or what `time_format` says. Absent: the time of the Kafka record."""
+    time_of_day: str | None = None
+    """Field with the time of day, if `time` is only the date. Both are read as one text, with a space between."""
     time_unit: TimeUnit = "s"
     """Unit of a numeric `time`, which counts from 1970-01-01 UTC."""
     time_format: str | list[str] | None = None
@@ -64,6 +85,9 @@ class DecoderSettings(Section):
     A number, such as `-999`, is compared as a number. NaN is always one of them."""
     max_rejected: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of rejected records, from 0 to 1, above which a run that ends by itself has the exit code 65."""
+    long: LongSettings | None = None
+    """Names the two fields of records that hold one value each (long format): `{name: tag, value: v}`. Absent: a record
+    holds all values of its time."""
     key: str | None = None
     """Field with the name of the machine; `__key__`: the key of the Kafka record. Windows and limits apply per key.
     Absent: all records of a partition belong to one machine."""
@@ -208,6 +232,10 @@ class Float32Settings(DecoderSettings):
     is_binary: ClassVar[bool] = True
     time: None = None
     """Cannot be set: such records have no time field, so the time of the Kafka record is used."""
+    time_of_day: None = None
+    """Cannot be set: such records have no time field."""
+    long: None = None
+    """Cannot be set: such records have no names."""
     max_ahead_s: None = None
     """Cannot be set: there is no event time to check."""
     key: Literal["__key__"] | None = None

@@ -23,6 +23,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_FOREIGN = (
+    (b"\x1f\x8b", "a gzipped file; its name must end in .gz"),
+    (b"PK\x03\x04", "a spreadsheet or another archive; save it as CSV"),
+    (b"PAR1", "a Parquet file; write it as CSV or JSON Lines"),
+    (b"SQLi", "a database; write it as CSV or JSON Lines"),
+)
+"""First bytes of files that hold no lines, each with what the file is and the way out."""
 _BLOCK_BYTES = 1 << 16
 _SEARCHED_BYTES = 1 << 20
 """The first line end is looked for in so many bytes."""
@@ -137,8 +144,9 @@ class Lines:
     def _text(self, line: bytes | None, number: int) -> str:
         path = self._settings.path
         if line is None:
+            after = f" after {self._settings.skip_lines} skipped lines" if self._settings.skip_lines else ""
             raise ConfigError(
-                f"source.path: {path} is empty; its first line must name the columns, or set header: false"
+                f"source.path: {path} is empty{after}; a line must name the columns, or set source.header: false"
             )
         if b"\0" in line:
             raise ConfigError(
@@ -206,6 +214,9 @@ def _decoded(settings: FileSettings) -> IO[bytes]:
     except UNREADABLE:
         file.seek(0)
         return file
+    for first, what in _FOREIGN:
+        if start.startswith(first):
+            raise ConfigError(f"source.path: {settings.path} is {what}")
     marked = marked_encoding(start)
     mark = b"" if marked is None else next(mark for mark, name in _MARKS if name == marked)
     named = None if settings.encoding is None else codecs.lookup(settings.encoding).name

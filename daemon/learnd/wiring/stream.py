@@ -5,12 +5,13 @@ from learnd.core.layout import TextLayout
 from learnd.core.protocols import Decoder, Source, Transform
 from learnd.core.types import KEY_SLOTS, Position, Records, TopicPartition
 from learnd.decoders import DECODERS
-from learnd.decoders.fields import Fields, fields_from
+from learnd.decoders.fields import Fields, fields_from, long_fields
 from learnd.decoders.late_truth import LateTruthDecoder, truth_fields
 from learnd.learners.answers import AnswerBook
 from learnd.sources import SOURCES
 from learnd.sources.settings import SourceContext
 from learnd.transforms.chain import Chain
+from learnd.transforms.gather import Gather
 from learnd.transforms.key_slots import KeySlots
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import Rules, rules_from
@@ -42,7 +43,10 @@ def make_decoder(settings: Settings) -> Decoder:
     """
     decode = settings.decode
     layout = SOURCES[settings.source.kind].load().layout(settings.source) if decode.needs_lines else TextLayout()
-    make, fields = DECODERS[decode.kind].load().from_settings, _fields(settings)
+    fields = _fields(settings)
+    if decode.long is not None:
+        fields = long_fields(fields, decode.long.name, decode.long.value)
+    make = DECODERS[decode.kind].load().from_settings
     decoder: Decoder = make(fields, decode, layout)
     if settings.truth is None:
         return decoder
@@ -82,6 +86,16 @@ def make_transforms(settings: Settings, labels: Labels | None, book: AnswerBook 
     matcher = _matcher(settings)
     if matcher is not None:
         parts["truth_matcher"] = matcher
+    if (long := settings.decode.long) is not None:
+        fields = _fields(settings)
+        parts["gather"] = Gather(
+            fields.features,
+            fields.targets,
+            gaps=long.gaps,
+            every_s=long.every_s,
+            targets_optional=fields.targets_optional,
+            max_keys=task.max_keys,
+        )
     if rules := rules_from(settings.features):
         parts["rules"] = Rules(rules, drop_duplicates=drop_duplicates, max_keys=task.max_keys)
     if task.window is not None:
