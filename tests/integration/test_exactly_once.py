@@ -206,8 +206,14 @@ def _compare_with_an_uninterrupted_run(
     assert state_codec.encode(state) == state_codec.encode(state_again)
     predictions = (folder / "whole" / "predictions.jsonl").read_bytes()
     assert predictions == (folder / "broken" / "predictions.jsonl").read_bytes()
-    offsets = [json.loads(line)["offset"] for line in predictions.splitlines()]
-    held = sum(json.loads(line)["alarm"] for line in predictions.splitlines()) if "task" in sections else 0
+    lines = [json.loads(line) for line in predictions.splitlines()]
+    if "task" in sections:  # besides, each full window has been answered before its truth was known
+        answered = [f"{line['topic']}/{line['partition']}/{line['offset']}" for line in lines if line["truth"] is None]
+        lines = [line for line in lines if line["truth"] is not None]
+        assert {line["answers"] for line in lines} < set(answered)
+        assert len(set(answered)) == len(answered)
+    offsets = [line["offset"] for line in lines]
+    held = sum(line["alarm"] for line in lines) if "task" in sections else 0
     assert len(offsets) == state["progress"]["samples"] + held
     if held:  # a held record does not wait for its micro-batch to fill, so it may overtake some
         offsets.sort()

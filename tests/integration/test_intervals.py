@@ -34,7 +34,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 def _run(folder: Path, values: list[bytes], **sections: Any) -> Pipeline:
     learning = {"mode": "per_sample", "compile": False, **sections.pop("learning", {})}
-    predictions = {"path": str(folder / "lines.jsonl")}
+    predictions = {"path": str(folder / "lines.jsonl"), "forecasts": "with_truth"}
     chosen = settings(folder / "data", learning=learning, predictions=predictions, **sections)
     pipeline = make_pipeline(chosen, source=MemorySource(values))
     run(pipeline, stopping=lambda: False)

@@ -68,7 +68,8 @@ def run(kafka_broker: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) ->
     with Daemon(config, "--once", environ=environ) as daemon:
         daemon.finish()
     with (folder / "data" / "predictions.jsonl").open() as file:
-        predictions = [json.loads(line) for line in file]
+        lines = [json.loads(line) for line in file]
+        predictions = [line for line in lines if line["truth"] is not None]  # the others come before their truth
     yield Run(folder / "data", np.array([value["value"] for value in values]), predictions, environ)
 
 

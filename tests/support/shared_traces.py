@@ -31,8 +31,10 @@ _NOT_TRACED = {
     "export",
     "dead_letter",
     "predictions",
+    "truth",
     "intervals",
     "drift",
+    "alarms",
     "http",
 }
 
@@ -84,8 +86,8 @@ def sharing() -> Iterator[None]:
     def remember(settings: Settings, recipe: Any) -> Any:
         if not _shareable(settings):
             return make_learning(settings, recipe)
-        maker = _Maker(settings.model_dump_json(exclude=_NOT_TRACED), [])
-
+        parts = (settings.model_dump_json(exclude=_NOT_TRACED), str(settings.most_answers > 0), settings.serve)
+        maker = _Maker(" ".join(parts), [])
         makers.append(maker)
         try:
             return make_learning(settings, recipe)

@@ -125,7 +125,7 @@ TASKS: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize("mode", ["per_sample", "micro_batch"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_record_without_a_target_is_answered_and_not_learned(task: str, mode: str, tmp_path: Path) -> None:
-    """With ``missing_target: predict``: absent or null. The model equals one that never saw those records."""
+    """The target is absent or null. The model equals one that never saw those records."""
     sections, label = TASKS[task]
     learning: dict[str, Any] = {"mode": mode, "compile": False}
     if mode == "micro_batch":
@@ -141,7 +141,6 @@ def test_a_record_without_a_target_is_answered_and_not_learned(task: str, mode: 
         text = settings(
             folder,
             **sections,
-            decode={"kind": "json", "missing_target": "predict"},
             learning=learning,
             predictions={"path": str(folder / "predictions.jsonl")},
         )
@@ -161,11 +160,24 @@ def test_a_record_without_a_target_is_answered_and_not_learned(task: str, mode: 
     assert sorted(line["offset"] for line in without) == [i for i in range(40) if i % 5 in (0, 1)]
     assert all(line["score"] is None and line["averaged_score"] is None for line in without)
     assert all(line["score"] is not None for line in lines if line["truth"] is not None)
+    complete_before = [sum(g.get("y") is not None for g in gaps[: line["offset"]]) for line in without]
+    size = learning.get("batch_size", 1)
+    assert [line["model_samples"] for line in without] == [count - count % size for count in complete_before]
     assert pipeline.metrics.registry.get_sample_value("learnd_samples_predicted_only_total") == 16
 
 
-def test_without_the_option_a_record_without_a_target_is_rejected(tmp_path: Path) -> None:
-    """The default: whoever forgets the target hears of it."""
-    pipeline = make_pipeline(settings(tmp_path), source=MemorySource([b'{"a": 1, "b": 2, "c": 3}']))
+def test_a_record_without_a_target_is_rejected_if_that_is_configured(tmp_path: Path) -> None:
+    """With ``missing_target: reject``."""
+    text = settings(tmp_path, decode={"kind": "json", "missing_target": "reject"}, learning={"compile": False})
+    pipeline = make_pipeline(text, source=MemorySource([b'{"a": 1, "b": 2, "c": 3}']))
     run(pipeline, stopping=lambda: False)
     assert dict(pipeline.status.rejected) == {"missing_field": 1}
+
+
+def test_a_target_that_is_no_number_is_rejected_and_not_taken_for_missing(tmp_path: Path) -> None:
+    """By default too: only an absent or empty target is a question. The run says that there was no target."""
+    values = [b'{"a": 1, "b": 2, "c": 3, "y": "high"}', b'{"a": 1, "b": 2, "c": 3}']
+    pipeline = make_pipeline(settings(tmp_path, learning={"compile": False}), source=MemorySource(values))
+    run(pipeline, stopping=lambda: False)
+    assert dict(pipeline.status.rejected) == {"wrong_type": 1}
+    assert pipeline.targets.never_seen

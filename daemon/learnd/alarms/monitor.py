@@ -141,6 +141,8 @@ class Monitor:
 
         Returns the samples with what `evaluate` needs of them, and a mask of the rows to hold (None: none).
         """
+        if samples.repeated is not None and samples.repeated.any():
+            return self._watch_once(samples, ~samples.repeated)
         count, columns = len(samples), len(self._columns)
         watched = np.zeros((count, _WATCHED, columns))
         if not count:
@@ -181,6 +183,20 @@ class Monitor:
         watched[:, _TOGETHER] = together
         return self._treated(replace(samples, watched=watched), _any(alarms), stopped)
 
+    def _watch_once(self, samples: Samples, fresh: BoolArray) -> tuple[Samples, BoolArray | None]:
+        """Observe the *fresh* rows only. The readings of the others are those of another row."""
+        part, part_hold = self.watch(replace(samples.take(fresh), repeated=None))
+        watched = np.zeros((len(samples), _WATCHED, len(self._columns)))
+        watched[fresh] = part.watched
+        hold = self._stopped(samples)
+        if part_hold is not None:
+            hold[fresh] |= part_hold
+        weights = samples.weights
+        if part.weights is not None:
+            weights = np.ones(len(samples), np.float32) if weights is None else weights.copy()
+            weights[fresh] = part.weights
+        return replace(samples, watched=watched, weights=weights), hold if hold.any() else None
+
     def _rows(self, samples: Samples) -> Float64Array:
         """Return the readings of *samples*, without the suppressed ones, shape (n, columns)."""
         rows = _plain(self._readings(samples))
@@ -209,6 +225,8 @@ class Monitor:
 
     def evaluate(self, result: StepResult) -> tuple[StepResult, list[tuple[int, Alarm]]]:
         """Return *result* with its alarms, and those that begin or end with it, each with its row, in their order."""
+        if result.samples.repeated is not None and result.samples.repeated.any():
+            return self._evaluate_once(result, ~result.samples.repeated)
         samples, count = result.samples, len(result.samples)
         # Samples that wait for their micro-batch since a time without alarms were not watched.
         watched = np.zeros((count, _WATCHED, len(self._columns))) if samples.watched is None else samples.watched
@@ -227,6 +245,23 @@ class Monitor:
         events.sort(key=_row)
         self._remember(events)
         return replace(result, alarms=alarms), events
+
+    def _evaluate_once(self, result: StepResult, fresh: BoolArray) -> tuple[StepResult, list[tuple[int, Alarm]]]:
+        """Return *result* with the alarms of its *fresh* rows.
+
+        A row that follows one of the same record has its alarms too; those of other rows are unknown.
+        """
+        samples = replace(result.samples.take(fresh), repeated=None)
+        part, events = self.evaluate(
+            replace(result, samples=samples, losses=result.losses[fresh], learned=result.learned[fresh])
+        )
+        assert part.alarms is not None
+        whole = result.samples
+        follows = np.zeros(len(whole), np.bool_)
+        follows[1:] = (whole.offsets[1:] == whole.offsets[:-1]) & (whole.origins[1:] == whole.origins[:-1])
+        places = np.flatnonzero(fresh)
+        events = [(int(places[row]), alarm) for row, alarm in events]
+        return replace(result, alarms=part.alarms.spread(fresh, follows & ~fresh)), events
 
     def _decide(self, result: StepResult, by_column: Float64Array, together: Float64Array) -> "_Decided":
         """Return the decision of the onset head on the evidence *by_column*, of all *together*, and of the losses."""

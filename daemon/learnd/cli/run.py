@@ -67,6 +67,9 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
     finally:
         server.close()
     exit_code = 0 if stop.received() else verdict(pipeline.progress, pipeline.status, settings.decode.max_rejected)
+    if pipeline.targets.never_seen:  # after a stop too: a stream of Kafka does not end by itself
+        exit_code = BadDataError.exit_code
+        pipeline.targets.report(exit_code=exit_code)
     _log_finish(settings, pipeline, exit_code)
     return exit_code
 
@@ -131,6 +134,7 @@ def _log_finish(settings: Settings, pipeline: "Pipeline", exit_code: int) -> Non
         **counts,
         model_samples=progress.samples,
         **_reasons(status),
+        **({"truths": dict(status.truths)} if status.truths else {}),
         exit_code=exit_code,
         **_rounded(loss=scores.loss, averaged_loss=scores.averaged_loss, absolute_error=scores.absolute_error),
         **_rounded(

@@ -24,6 +24,7 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     yield from _model(settings)
     yield from _learning(settings)
     yield from _records(settings)
+    yield from _truth(settings)
     yield from _sinks(settings)
     yield from _drift(settings)
     yield from _export(settings)
@@ -251,10 +252,41 @@ def _records(settings: Settings) -> Iterator[Check]:
     if decode.long is not None:
         values = [decode.long.name, decode.long.value]
     fields = [*values, *times, decode.key]
-    fields += [learning.sample_weight, settings.alarms.planned_stop_field, *learning.experts.fields]
+    fields += [
+        None if settings.truth is None else settings.truth.id,
+        learning.sample_weight,
+        settings.alarms.planned_stop_field,
+        *learning.experts.fields,
+    ]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):
             yield ("decode", "columns"), f"lacks {name}{suggestion(name, columns)}"
+
+
+def _truth(settings: Settings) -> Iterator[Check]:
+    truth, decode = settings.truth, settings.decode
+    if truth is None:
+        return
+    if not settings.target:
+        yield ("truth",), f"has no effect for task.kind {settings.task.kind}, whose targets are readings; remove it"
+    if decode.is_binary:
+        yield ("truth",), f"needs named fields, which {decode.kind} rows do not have; use json or csv"
+    if decode.long is not None:
+        yield ("truth",), "cannot be combined with decode.long, whose records hold one reading each"
+    if decode.missing_target == "reject":
+        yield ("decode", "missing_target"), "reject leaves nothing that waits for a truth; remove it, or truth"
+    roles = (*settings.features, *settings.target, decode.time, decode.key)
+    if truth.id is not None and truth.id in roles:
+        yield ("truth", "id"), f"{truth.id} has another role already; a field can have only one role"
+    if truth.id is None and decode.time is None:
+        yield ("truth", "id"), "is required without decode.time: a truth needs something by which it finds its record"
+    if truth.topic is not None:
+        if truth.topic not in settings.source.topics_read:
+            yield ("truth", "topic"), f"{truth.topic} is not read; add it to source.topics"
+        if decode.time is None:
+            yield ("truth", "topic"), "needs decode.time: event times tell how far the topic of truths has come"
+    if settings.alarms.enabled and settings.alarms.learning in ("hold", "weigh"):
+        yield ("alarms", "learning"), f"{settings.alarms.learning} cannot be combined with truth; use learn"
 
 
 def _sinks(settings: Settings) -> Iterator[Check]:
@@ -273,6 +305,9 @@ def _sinks(settings: Settings) -> Iterator[Check]:
             if sink.path is not None and path is not None and sink.path.resolve() == path.resolve():
                 yield (section, "path"), f"{sink.path} is also the path of {other}; use a different file for each"
         paths[section] = sink.path
+
+    if settings.serve != "live" and not (settings.averaging.averages or settings.learning.mixes):
+        yield ("predictions", "serve"), f"{settings.serve} needs averaged weights; set averaging.kind, or use live"
 
 
 def _drift(settings: Settings) -> Iterator[Check]:

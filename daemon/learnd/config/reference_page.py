@@ -9,7 +9,7 @@ Schema = Mapping[str, Any]
 
 SECTIONS = (
     *("name", "data_dir", "seed", "source", "decode", "features", "target", "task", "model", "scaling", "learning"),
-    *("averaging", "checkpoint", "export", "dead_letter", "predictions", "intervals", "alarms", "alarm_sink"),
+    *("truth", "averaging", "checkpoint", "export", "dead_letter", "predictions", "intervals", "alarms", "alarm_sink"),
     *("drift", "http"),
 )
 """All sections, in the order in which data flows through them."""

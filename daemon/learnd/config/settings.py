@@ -20,12 +20,13 @@ from learnd.drift.settings import DriftSettings
 from learnd.export.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, PerSampleSettings
 from learnd.models.settings import AnyModel
-from learnd.sinks.settings import SinkSettings
+from learnd.sinks.settings import PredictionsSettings, SinkSettings
 from learnd.sources.settings import AnySource
 from learnd.tasks.settings import (
     AnyTask,
     RegressionSettings,
 )
+from learnd.transforms.settings import TruthSettings
 
 
 class FeatureSettings(Section):
@@ -294,6 +295,9 @@ class Settings(LearningRecipe):
     """Source of the records."""
     decode: AnyDecoder
     """Format of the records. Absent: `csv` for a CSV file, else `json`."""
+    truth: TruthSettings | None = None
+    """Truths that come later than the records that they belong to. Absent: each record has its target, or never gets
+    one."""
     averaging: AnyAverager = WindowSettings(kind="window")
     """Averaging of the weights. Exports hold the averaged weights."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -302,7 +306,7 @@ class Settings(LearningRecipe):
     """Published formats, and their schedule."""
     dead_letter: SinkSettings | None = None
     """Sink for rejected records, which are written unchanged. Absent: they are only counted and logged."""
-    predictions: SinkSettings | None = None
+    predictions: PredictionsSettings | None = None
     """Sink for predictions: for each sample its origin, key, time, prediction and truth, the scores of the
     live and the averaged weights, and its alarms. Absent: not written."""
     intervals: IntervalSettings | Literal["off"] = IntervalSettings()
@@ -326,6 +330,25 @@ class Settings(LearningRecipe):
         if isinstance(value, bool):
             return {} if value else "off"
         return value
+
+    @property
+    def forecasts_at_once(self) -> bool:
+        """True if a forecast is delivered before its truth is known."""
+        sink = self.predictions
+        return self.task.steps_ahead > 0 and sink is not None and sink.forecasts == "at_once"
+
+    @property
+    def most_answers(self) -> int:
+        """The largest number of answers that wait for their truth; 0: none does."""
+        waiting = self.task.steps_ahead * self.task.max_keys if self.forecasts_at_once else 0
+        waiting += 0 if self.truth is None else self.truth.max_pending
+        # Besides them there are those of samples in a micro-batch, or of a class that cannot be learned.
+        return waiting + 65_536 if waiting else 0
+
+    @property
+    def serve(self) -> Literal["live", "averaged", "best"]:
+        """The weights whose predictions are delivered."""
+        return "live" if self.predictions is None else self.predictions.serve
 
     @property
     def interval_coverage(self) -> float | None:

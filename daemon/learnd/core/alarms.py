@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,25 @@ class Alarms:
     evidence: npt.NDArray[np.float64]
     strengths: npt.NDArray[np.float64]
     faults: npt.NDArray[np.int64]
+
+    def spread(self, rows: npt.NDArray[np.bool_], follows: npt.NDArray[np.bool_]) -> "Alarms":
+        """Return the alarms with further rows where *rows* is false.
+
+        Where *follows* is true, a row has the alarms of the row before it, but raises none. The probability of the
+        others is nan, and all else 0.
+        """
+        after = np.flatnonzero(follows)
+
+        def wide(column: npt.NDArray[Any], fill: float = 0.0) -> npt.NDArray[Any]:
+            spread = np.full((len(rows), *column.shape[1:]), fill, column.dtype)
+            spread[rows] = column
+            spread[after] = spread[after - 1]
+            return spread
+
+        raised = wide(self.raised)
+        raised[after] = False
+        others = (self.active, self.evidence, self.strengths, self.faults)
+        return Alarms(self.names, wide(self.probabilities, np.nan), raised, *map(wide, others))
 
     def shares(self, row: int) -> dict[str, float]:
         """Return the features that contribute most to the alarm at *row*: to a new onset, else to the state."""

@@ -168,6 +168,18 @@ class Transform(Stateful, Protocol):
     def __call__(self, batch: Batch) -> Transformed: ...
 
 
+class Answers(Protocol):
+    """The answers that are kept until their truth comes, by number; see `learnd.learners.answers.AnswerBook`."""
+
+    def expect(self, number: int) -> None:
+        """Keep the answer *number* once it is made."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """Drop the answer *number*: its truth does not come."""
+        ...
+
+
 class Learner(Stateful, Protocol):
     """Predicts each sample, then trains on it, in the order of arrival."""
 

@@ -44,3 +44,20 @@ class SkipReason(StrEnum):
     """A record with one value whose name is not configured."""
     TOO_MANY_KEYS = "too_many_keys"
     TOO_MANY_CLASSES = "too_many_classes"
+
+
+class TruthOutcome(StrEnum):
+    """What became of a truth that came later than its record, or of a record that waited for one."""
+
+    MATCHED = "matched"
+    """The record is learned with it."""
+    EXPIRED = "expired"
+    """The record has waited too long for its truth."""
+    UNMATCHED = "unmatched"
+    """The truth has waited too long for its record, or its record was rejected or skipped."""
+    EVICTED = "evicted"
+    """Too many records, or too many truths, were waiting."""
+    DUPLICATE = "duplicate"
+    """The same truth had come before."""
+    CORRECTED = "corrected"
+    """Another truth had come before. What was learned of it stays learned."""

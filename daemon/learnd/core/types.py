@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learnd.core.alarms import Alarms
-from learnd.core.reasons import RejectReason, SkipReason
+from learnd.core.reasons import RejectReason, SkipReason, TruthOutcome
 
 Float32Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
@@ -138,6 +138,11 @@ class Samples:
         watched; None: no sample
     watched : float64, shape (n, 4, readings), what the alarms know of each sample before it is learned; None: nothing
     upstream : float64, shape (n, columns), forecasts of the target that were made upstream; nan: missing; None: none
+    record_keys : object (bytes or None), shape (n,), the Kafka keys of the records; None: there are none
+    ids : object (str), shape (n,), the identifiers by which truths find their records; None: truths do not come later
+    answers : int64, shape (n,), the numbers of answers whose truth comes later. A sample without a target is the answer
+        of that number; one with a target evaluates it. 0: neither; None: all are 0
+    repeated : bool, shape (n,); True: another sample stands for the same readings, so alarms do not watch this one
     """
 
     x: Float64Array
@@ -153,6 +158,10 @@ class Samples:
     planned_stop: BoolArray | None = None
     watched: Float64Array | None = None
     upstream: Float64Array | None = None
+    record_keys: ObjectArray | None = None
+    ids: ObjectArray | None = None
+    answers: Int64Array | None = None
+    repeated: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -169,7 +178,7 @@ class Samples:
 
         If only some parts have weights, the rows of the other parts weigh 1. If only some parts have `has_target`, the
         rows of the other parts have a target; the same holds for `slots` and `watched`, which are then
-        0, and for `planned_stop`, which is then False.
+        0, and for the other optional columns, which are then 0, False or None.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -207,11 +216,23 @@ def _all_false(count: int) -> BoolArray:
     return np.zeros(count, np.bool_)
 
 
+def _no_numbers(count: int) -> Int64Array:
+    return np.zeros(count, np.int64)
+
+
+def _all_none(count: int) -> ObjectArray:
+    return np.full(count, None, object)
+
+
 _FILLS: Mapping[str, Callable[[int], npt.NDArray[Any]]] = {
     "weights": _ones,
     "has_target": _all_true,
     "slots": _zeros,
     "planned_stop": _all_false,
+    "record_keys": _all_none,
+    "ids": _all_none,
+    "answers": _no_numbers,
+    "repeated": _all_false,
 }
 _COLUMNS = tuple(column.name for column in fields(Samples))
 
@@ -226,6 +247,8 @@ class Transformed:
     """Number of good records that make no sample, by reason."""
     replaced: Mapping[RejectReason, int] = field(default_factory=dict)
     """Number of faulty readings that another value replaces, by fault."""
+    truths: Mapping[TruthOutcome, int] = field(default_factory=dict)
+    """Number of truths that came later than their records, by what became of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +266,8 @@ class Batch:
     """Number of good records that make no sample, by reason (the first readings of a window, a repeated time)."""
     replaced: Mapping[RejectReason, int] = field(default_factory=dict)
     """Number of faulty readings that another value replaces, by fault."""
+    truths: Mapping[TruthOutcome, int] = field(default_factory=dict)
+    """Number of truths that came later than their records, by what became of them."""
     unreadable: int = 0
     """Number of offsets that the source could not read."""
     lost: int = 0
@@ -264,6 +289,7 @@ class Batch:
             rejects=rejects,
             skipped=_sum(self.skipped, result.skipped),
             replaced=_sum(self.replaced, result.replaced),
+            truths=_sum(self.truths, result.truths) if result.truths else self.truths,
         )
 
 
@@ -331,6 +357,10 @@ class StepResult:
     averaged_predictions : as `predictions`, of the averaged weights
     bounds : the intervals of the predictions; None: there are none
     alarms : the alarms of the samples; None: there are none yet, or they are switched off
+    versions : int64, shape (n,), the number of samples that the weights behind each prediction had learned; None: not
+        counted yet
+    answered : object (str), shape (n,), the position of the record whose answer a row evaluates, None for other rows;
+        None: all truths come with their records
     """
 
     samples: Samples
@@ -344,6 +374,8 @@ class StepResult:
     averaged_predictions: Float64Array
     bounds: Bounds | None = None
     alarms: Alarms | None = None
+    versions: Int64Array | None = None
+    answered: ObjectArray | None = None
 
     def with_target(self) -> BoolArray:
         """Return a mask of the rows whose losses can be computed, shape (n,)."""

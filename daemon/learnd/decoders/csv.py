@@ -65,6 +65,7 @@ class CsvDecoder:
         self._clocks = [position[name] for name in fields.clocks]
         self._key = position[fields.key] if fields.key not in (None, RECORD_KEY) else None
         self._label = position[fields.label] if fields.label is not None else None
+        self._id = position[fields.id] if fields.id is not None else None
 
     @classmethod
     def from_settings(cls, fields: Fields, settings: CsvSettings, layout: TextLayout) -> "CsvDecoder":
@@ -128,8 +129,9 @@ class CsvDecoder:
         clocks = [[self._time_cell(cells[i]) for cells in lines] for i in self._clocks]
         keys = [cells[self._key].strip() for cells in lines] if self._key is not None else None
         labels = [self._class_label(cells) for cells in lines] if self._label is not None else None
+        ids = [self._identifier(cells) for cells in lines] if self._id is not None else None
         stacked = np.array(numbers, dtype=np.float64).reshape(len(lines), len(self._numbers))
-        return Rows(stacked, times, keys, range(len(lines)), clocks, labels)
+        return Rows(stacked, times, keys, range(len(lines)), clocks, labels, ids)
 
     def _slow(self, value: bytes) -> Rows:
         try:
@@ -192,6 +194,12 @@ class CsvDecoder:
             return float(text) if self._parse is None else self._parse(text)
         except ValueError:
             return text.strip()
+
+    def _identifier(self, cells: list[str]) -> str:
+        identifier = cells[self._id or 0].strip()
+        if not identifier:
+            raise BadRecord(RejectReason.MISSING_FIELD, f"{self._fields.id} is empty")
+        return identifier
 
     def _class_label(self, cells: list[str]) -> str | None:
         label = cells[self._label or 0].strip()

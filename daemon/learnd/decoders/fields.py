@@ -81,6 +81,8 @@ class Fields:
     """The texts that stand for a missing value, in lower case."""
     missing_numbers: tuple[float, ...] = ()
     """The numbers that stand for a missing value."""
+    id: str | None = None
+    """The name of the field by which a truth finds its record."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """The places of fields inside nested records."""
     time_of_day: str | None = None
@@ -119,7 +121,7 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The names of all fields of a record's value."""
-        others = (self.time, self.time_of_day, self.key, self.label, *self.clocks)
+        others = (self.time, self.time_of_day, self.key, self.label, self.id, *self.clocks)
         return [
             *(field.name for field in self.numbers),
             *(name for name in others if name is not None and not name.startswith("__")),
@@ -187,6 +189,7 @@ def fields_from(
     fills_gaps: bool = False,
     upstream: Sequence[str] = (),
     target_limits: tuple[float, float] | None = None,
+    id: str | None = None,
 ) -> Fields:
     """Return the configured fields. With *classify*, the only target is a class, one of *classes*.
 
@@ -216,6 +219,7 @@ def fields_from(
         settings.missing_target == "predict",
         frozenset(word.strip().lower() for word in settings.missing_values),
         _numbers_among(settings.missing_values),
+        id,
         {**_paths_of(readings), **settings.paths_of_fields},
         settings.time_of_day,
         dict([array] if (array := array_of(readings)) is not None else []),

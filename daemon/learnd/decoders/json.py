@@ -73,6 +73,9 @@ class JsonDecoder:
         if self._field_key is not None:
             renamed["k"] = self._field_key
             definitions.append(("k", str | int))
+        if fields.id is not None:
+            renamed["i"] = fields.id
+            definitions.append(("i", str | int))
         if fields.label is not None:
             renamed["l"] = fields.label
             kinds = str | bool | int | float
@@ -86,8 +89,10 @@ class JsonDecoder:
         self._struct = struct
         self._decode = self._adapted if self._adapter.always else decode
         # With a single name, attrgetter returns the value itself rather than a tuple.
-        single = attrgetter(attributes[0])
-        self._numbers = attrgetter(*attributes) if len(attributes) > 1 else lambda reading: (single(reading),)
+        getters = [attrgetter(attribute) for attribute in attributes]
+        self._numbers = (
+            attrgetter(*attributes) if len(attributes) > 1 else lambda reading: [get(reading) for get in getters]
+        )
         self._fill = np.array([np.nan if f.missing is None else f.missing for f in fields.numbers])
         self._has_fill = any(f.missing is not None for f in fields.numbers)
 
@@ -129,9 +134,10 @@ class JsonDecoder:
         if times is not None and self._fields.time_of_day is not None:
             times = [f"{reading.t} {reading.d}" for reading in readings]
         keys = [str(reading.k) for reading in readings] if self._field_key is not None else None
+        ids = [str(reading.i) for reading in readings] if self._fields.id is not None else None
         clocks = [[getattr(reading, f"c{i}") for reading in readings] for i in range(len(self._fields.clocks))]
         labels = [_label(reading.l) for reading in readings] if self._fields.label is not None else None
-        return Rows(numbers, times, keys, range(len(readings)), clocks, labels)
+        return Rows(numbers, times, keys, range(len(readings)), clocks, labels, ids)
 
     def _adapted(self, value: bytes) -> object:
         """Return the reading of one record by way of a dict, as the options say."""

@@ -50,7 +50,8 @@ class LongSettings(Section):
     Absent: only values of the same time belong together."""
     gaps: Literal["missing", "hold"] = "missing"
     """What stands for a value that a row lacks: `missing` treats it as `features.<name>.missing` says; `hold` takes the
-    key's last value of that name. Without either, and without a target, the row is counted and left out."""
+    key's last value of that name. Without either, the row is counted and left out. A row without its target is treated
+    as `missing_target` says."""
 
 
 class DecoderSettings(Section):
@@ -90,9 +91,10 @@ class DecoderSettings(Section):
     key: str | None = None
     """Field with the name of the machine; `__key__`: the key of the Kafka record. Windows and limits apply per key.
     Absent: all records of a partition belong to one machine."""
-    missing_target: Literal["reject", "predict"] = "reject"
-    """Action on a record without its target or label: reject it, or predict it without learning from it. The target is
-    missing if the JSON field is absent or null, the CSV cell is empty, or the number in a float32 row is NaN."""
+    missing_target: Literal["predict", "reject"] = "predict"
+    """Action on a record without its target or label: predict it without learning from it, or reject it. The target is
+    missing if the JSON field is absent or null, the CSV cell is empty, or the number in a float32 row is NaN. A target
+    that is no number is rejected in any case. A run that never sees a target ends with the exit code 65."""
     max_bytes: Count = 1_048_576
     """Maximum size of a record in bytes, by default 1 MiB. A longer record is rejected without being decoded."""
     max_ahead_s: Positive | None = 86_400.0

@@ -58,6 +58,8 @@ class Rows:
     """For each of `Fields.clocks`, the times of all rows."""
     labels: Sequence[str | None] | None = None
     """Class labels. None stands for a missing label, if `Fields.targets_optional` allows it."""
+    ids: Sequence[str] | None = None
+    """The identifiers by which truths find their records."""
 
 
 def decode_records(
@@ -94,6 +96,7 @@ def _decode_one_by_one(records: Records, fields: Fields, slow: Callable[[bytes],
     times: list[float | str] = []
     keys: list[str] = []
     labels: list[str | None] = []
+    ids: list[str] = []
     clocks: list[list[float | str]] = [[] for _ in fields.clocks]
     index: list[int] = []
     for i, value in enumerate(records.values):
@@ -111,12 +114,19 @@ def _decode_one_by_one(records: Records, fields: Fields, slow: Callable[[bytes],
         times.extend(row.times or ())
         keys.extend(row.keys or ())
         labels.extend(row.labels or ())
+        ids.extend(row.ids or ())
         for column, values in zip(clocks, row.clocks, strict=True):
             column.extend(values)
         index.extend([i] * len(row.numbers))
     stacked = np.concatenate(numbers) if numbers else np.empty((0, len(fields.numbers)))
     return Rows(
-        stacked, times if fields.time else None, keys if keys else None, index, clocks, labels if fields.label else None
+        stacked,
+        times if fields.time else None,
+        keys if keys else None,
+        index,
+        clocks,
+        labels if fields.label else None,
+        ids if fields.id else None,
     )
 
 
@@ -133,6 +143,7 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     keys = _keys(records, rows, index, fields, bad)
     labels = _labels(rows, index, fields, bad)
     elapsed = _elapsed(rows, times, index, fields, bad)
+    ids = _ids(rows, index, fields, bad)
     if bad:
         rejects.extend(records.reject(i, *bad[i]) for i in sorted(bad))
         rejects.sort(key=lambda r: r.offset)
@@ -140,6 +151,7 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
         numbers, times, keys, index = numbers[good], times[good], keys[good], index[good]
         labels = None if labels is None else labels[good]
         elapsed = elapsed[good]
+        ids = None if ids is None else ids[good]
         has_target = None if has_target is None else has_target[good]
     origins = np.empty(len(index), dtype=object)
     origins.fill(records.origin)
@@ -163,7 +175,18 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
         has_target,
         planned_stop=stopped,
         upstream=upstream,
+        record_keys=_record_keys(records, index),
+        ids=ids,
     )
+
+
+def _record_keys(records: Records, index: Int64Array) -> ObjectArray | None:
+    """Return the Kafka keys of the rows; None if no record has one."""
+    if not any(records.keys):
+        return None
+    keys = np.empty(len(index), dtype=object)
+    keys[:] = [records.keys[i] for i in index]
+    return keys
 
 
 def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray | None:
@@ -342,6 +365,19 @@ def _keys(records: Records, rows: Rows, index: Int64Array, fields: Fields, bad: 
                 detail = f"{fields.key} has {len(key)} characters; a key has at most {_KEY_CHARACTERS}"
                 bad.setdefault(int(index[row]), (RejectReason.OVERSIZED, detail))
     return keys
+
+
+def _ids(rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectArray | None:
+    """Return the identifiers; add records with a very long one to *bad*: identifiers stay in memory."""
+    if rows.ids is None:
+        return None
+    for row, text in enumerate(rows.ids):
+        if len(text) > _KEY_CHARACTERS:
+            detail = f"{fields.id} has {len(text)} characters; an identifier has at most {_KEY_CHARACTERS}"
+            bad.setdefault(int(index[row]), (RejectReason.OVERSIZED, detail))
+    ids = np.empty(len(rows.ids), dtype=object)
+    ids[:] = rows.ids
+    return ids
 
 
 def _labels(rows: Rows, index: Int64Array, fields: Fields, bad: Bad) -> ObjectArray | None:

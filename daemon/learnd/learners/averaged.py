@@ -40,9 +40,13 @@ class AveragedModel:
     network : see `learnd.core.protocols.Network`
     averager : see `learnd.core.protocols.Averager`, built for the network's averaged weights
     batch_rows : number of rows per update
+    always_average : predict with the average next to each update, even where the live weights are chosen
     """
 
-    def __init__(self, network: Network, averager: Averager, *, batch_rows: int = 1) -> None:
+    def __init__(
+        self, network: Network, averager: Averager, *, batch_rows: int = 1, always_average: bool = False
+    ) -> None:
+        self._always_average = always_average
         self._network = network
         self._averager = averager
         self._averages = averager.averages() is not None
@@ -70,7 +74,7 @@ class AveragedModel:
             return live.losses, live.predictions
         with keras.StatelessScope(state_mapping=self._mapping()):
             predictions = self._network.predict_and_loss(x, y, training=False).predictions
-        ready = self._serves_average()
+        ready = self._averager.ready() if self._always_average else self._serves_average()
         losses: Tensor = tf.where(ready, self._network.losses_of(predictions, x, y), live.losses)
         return losses, tf.where(ready, predictions, live.predictions)
 

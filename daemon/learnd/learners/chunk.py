@@ -9,7 +9,7 @@ would copy the state at every row.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from learnd.core.protocols import Network, Reviewer
 from learnd.core.tensors import Tensor
 from learnd.core.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from learnd.learners.actions import Actions
+from learnd.learners.answers import AnswerBook
 from learnd.learners.averaged import AveragedModel
 from learnd.learners.update import ChunkUpdate, UpdateResult
 
@@ -29,6 +30,19 @@ CHUNK_ROWS = 2048
 the cost of a single row does not depend on this number. With 2048 instead of 1024, the throughput of the whole path
 rose from 0.8 to 0.9 of that of reading alone (`tests/bench/kafka_path.py`)."""
 _NEVER = 2**62
+
+
+class Recalled(NamedTuple):
+    """The answers that rows evaluate, instead of a prediction that is made just before they are learned.
+
+    Attributes
+    ----------
+    answers : float64, shape (g, batch_rows, 2, outputs), by live and by averaged weights; nan: none
+    places : int32, shape (g, batch_rows), the group of the same call that makes the answer; -1: none does
+    """
+
+    answers: Float64Array
+    places: Int32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Groups:
     slots : int32, shape (g, batch_rows), the places of the keys; see `learnd.core.types.Samples`
     hold : bool, shape (g,); True: the group is predicted and changes nothing
     upstream : float64, shape (g, batch_rows, columns), forecasts made upstream, nan: missing; None: all are
+    recalled : the answers that rows evaluate; None: there are none
     """
 
     x: Float64Array
@@ -51,6 +66,7 @@ class Groups:
     slots: Int32Array
     hold: BoolArray
     upstream: Float64Array | None = None
+    recalled: Recalled | None = None
 
     @staticmethod
     def of_single_rows(x: Float64Array, y: Float64Array) -> "Groups":
@@ -97,6 +113,7 @@ class CompiledChunk:
     upstream : number of columns of forecasts made upstream
     compile : use XLA
     actions : take effect between two calls, at their sample counts
+    book : the answers whose truths come later; None: there are none
     """
 
     def __init__(
@@ -110,6 +127,7 @@ class CompiledChunk:
         upstream: int = 0,
         compile: bool = True,
         actions: Actions | None = None,
+        book: AnswerBook | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._network = network
@@ -122,6 +140,11 @@ class CompiledChunk:
         self._upstream = upstream
         self.row_shape = network.row_shape
         self._compile = compile
+        self.book = book
+        self._kind = tf.float64
+        """The type of predictions."""
+        if book is not None and "probabilities" in network.output_specs:
+            self._kind = tf.float32
         self.actions = actions if actions is not None else Actions()
         self._clock = clock
         self.reviewer: Reviewer | None = None
@@ -187,6 +210,7 @@ class CompiledChunk:
         started_s = self._clock()
         if self._concrete is None:
             self._concrete = self._trace()
+        recalled = () if self.book is None else groups.recalled or no_recalled(len(groups), self.batch_rows, self.book)
         tensors = self._concrete(
             tf.constant(self._padded(groups.x)),
             tf.constant(self._padded(groups.y)),
@@ -196,6 +220,7 @@ class CompiledChunk:
             tf.constant(self._padded(groups.hold)),
             tf.constant(self._padded(run_ends(groups.hold)).astype(np.int32)),
             tf.constant(len(groups)),
+            *(tf.constant(self._padded(column)) for column in recalled),
         )
         outputs = Outputs(*(tensor.numpy()[: len(groups)] for tensor in tensors))
         return outputs, self._clock() - started_s
@@ -230,6 +255,9 @@ class CompiledChunk:
             tf.TensorSpec((self.groups,), tf.int32),
             tf.TensorSpec((), tf.int32),
         ]
+        if self.book is not None:
+            outputs = self._network.outputs_per_row
+            specs += [tf.TensorSpec((*rows, 2, outputs), tf.float64), tf.TensorSpec(rows, tf.int32)]
         call: _Traced = tf.function(self._chunk, autograph=False, jit_compile=self._compile, input_signature=specs)
         self._calls.append(call)
         return call.get_concrete_function()
@@ -244,6 +272,7 @@ class CompiledChunk:
         hold: Tensor,
         run_end: Tensor,
         count: Tensor,
+        *recalled: Tensor,
     ) -> tuple[Tensor, ...]:
         every = tf.constant(self._averaged.every_samples or _NEVER, tf.int64)
         size = tf.constant(self.batch_rows, tf.int64)
@@ -258,14 +287,14 @@ class CompiledChunk:
             snapshot = tf.cast(tf.minimum(tf.cast(end, tf.int64), tf.cast(i, tf.int64) + updates), tf.int32)
             i, _, *learned = tf.while_loop(
                 lambda j, due, *_: (j < tf.where(on_hold, 0, snapshot)) & ~due,
-                lambda j, _, *columns: self._learn(j, (x, y, weights, slots, upstream), columns),
+                lambda j, _, *columns: self._learn(j, (x, y, weights, slots, upstream), recalled, columns),
                 (i, tf.constant(False), *columns),
             )
             self._update_rows.settle()
             self._averaged.snapshot(self.learned // every > before // every)
             i, *predicted = tf.while_loop(
                 lambda j, *_: j < tf.where(on_hold, end, 0),
-                lambda j, *columns: self._predict(j, (x, y, slots, upstream), columns),
+                lambda j, *columns: self._predict(j, (x, y, slots, upstream), recalled, columns),
                 (i, *learned),
             )
             return (i, *predicted)
@@ -273,17 +302,61 @@ class CompiledChunk:
         _, *columns = tf.while_loop(lambda i, *_: i < count, to_next_stop, (tf.constant(0), *columns))
         return tuple(columns)
 
-    def _learn(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _learn(
+        self, i: Tensor, chunk: tuple[Tensor, ...], recalled: tuple[Tensor, ...], columns: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
         """Run the update of group *i*."""
         # tf.gather, never x[i:i+1]: that slice has a dynamic bound, and XLA would pad it to the whole chunk.
-        result = self._update_rows(*(tf.gather(rows, i) for rows in chunk))
+        rows = [tf.gather(column, i) for column in chunk]
+        evaluate = self._recall(i, rows, recalled, columns)
+        result = evaluate(self._update_rows(*rows))
         self.learned.assign_add(self.batch_rows)
         i, *written = _write_outputs(i, result, columns)
         return (i, self._update_rows.settle_due(), *written)
 
-    def _predict(self, i: Tensor, chunk: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _predict(
+        self, i: Tensor, chunk: tuple[Tensor, ...], recalled: tuple[Tensor, ...], columns: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
         """Predict and evaluate group *i*, without changing a variable."""
-        return _write_outputs(i, self._update_rows.test(*(tf.gather(rows, i) for rows in chunk)), columns)
+        rows = [tf.gather(column, i) for column in chunk]
+        evaluate = self._recall(i, rows, recalled, columns)
+        return _write_outputs(i, evaluate(self._update_rows.test(*rows)), columns)
+
+    def _recall(
+        self, i: Tensor, rows: Sequence[Tensor], recalled: tuple[Tensor, ...], columns: tuple[Tensor, ...]
+    ) -> Callable[[UpdateResult], UpdateResult]:
+        """Return the function that puts the answers that group *i* evaluates in the place of its predictions.
+
+        Their losses are on the scale before the update, as those of predictions are. Residuals stay those of the
+        predictions.
+        """
+        if not recalled:
+            return lambda result: result
+        x, y = rows[0], rows[1]
+        answers, places = (tf.gather(column, i) for column in recalled)
+        here = tf.stack([tf.maximum(places, 0), tf.zeros_like(places)], axis=1)
+        made_now = tf.stack([tf.gather_nd(columns[0], here), tf.gather_nd(columns[4], here)], axis=1)
+        answers = tf.where((places >= 0)[:, None, None], made_now, answers)
+        known = ~tf.math.is_nan(answers[:, 0, 0])
+        sound = tf.cast(tf.where(known[:, None, None], answers, tf.zeros_like(answers)), self._kind)
+        live, averaged = (sound[:, number] for number in (0, 1))
+        losses, averaged_losses = (self._network.losses_of(each, x, y) for each in (live, averaged))
+
+        def evaluate(result: UpdateResult) -> UpdateResult:
+            return UpdateResult(
+                tf.where(known[:, None], tf.cast(live, result.predictions.dtype), result.predictions),
+                tf.where(known, losses, result.losses),
+                tf.where(known, averaged_losses, result.averaged_losses),
+                result.residuals,
+                tf.where(known[:, None], tf.cast(averaged, result.predictions.dtype), result.averaged_predictions),
+            )
+
+        return evaluate
+
+
+def no_recalled(groups: int, rows: int, book: AnswerBook) -> Recalled:
+    """Return the columns for rows that evaluate no answer."""
+    return Recalled(np.full((groups, rows, 2, book.outputs), np.nan), np.full((groups, rows), -1, np.int32))
 
 
 def _write_outputs(i: Tensor, result: UpdateResult, columns: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

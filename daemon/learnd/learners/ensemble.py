@@ -37,6 +37,7 @@ class EnsembleUpdate:
     recent : the network's own core
     reservoir : a second core; None for a model that is too expensive to learn twice
     newest : the newest rows, for a model without replay, whose recent member stores none
+    always_average : predict with the average of the chosen network, even where its live weights are chosen
     """
 
     def __init__(
@@ -47,7 +48,10 @@ class EnsembleUpdate:
         linear: LinearMember,
         pool: Pool,
         newest: ReplayBuffer | None = None,
+        *,
+        always_average: bool = False,
     ) -> None:
+        self._always_average = always_average
         self._network = network
         self.recent = recent
         self.reservoir = reservoir
@@ -129,7 +133,10 @@ class EnsembleUpdate:
         networks = len(self.networks())
         # The members' answers are those of the networks, of the linear one, and again of their averages.
         of_members = [*range(networks), *range(networks + 1, 2 * networks + 1)]
-        chosen = tf.gather(tf.constant(of_members), self.choice())[None]
+        choice = self.choice()
+        if self._always_average:
+            choice = choice % networks + networks
+        chosen = tf.gather(tf.constant(of_members), choice)[None]
         losses, predictions = (tf.gather(v, chosen) for v in (mixture.member_losses, mixture.member_predictions))
         return UpdateResult(mixture.predictions, mixture.losses, losses, mixture.residuals, predictions)
 

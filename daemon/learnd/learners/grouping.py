@@ -1,11 +1,14 @@
 """Learning and predicting samples in groups: the common part of both learners."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from learnd.core.tensors import Array
 from learnd.core.types import BoolArray, Float32Array, Int64Array, Samples, StepResult
-from learnd.learners.chunk import CompiledChunk, Groups, Outputs
+from learnd.learners.answers import AnswerBook
+from learnd.learners.chunk import CompiledChunk, Groups, Outputs, Recalled, no_recalled
 
 _ABSENT = -1
 """The row number of padding in a group with fewer rows."""
@@ -56,7 +59,13 @@ def learn_in_groups(chunk: CompiledChunk, samples: Samples, index: Int64Array, h
     while start < len(index):
         chunk.take_actions()
         stop = _stop(start, group_hold, chunk)
-        outputs, seconds = chunk(_take(samples, index[start:stop], group_hold[start:stop], padded=padded))
+        groups = _take(samples, index[start:stop], group_hold[start:stop], padded=padded)
+        book, numbers = chunk.book, samples.answers
+        if book is not None and numbers is not None and numbers.any():
+            groups = replace(groups, recalled=_recalled(samples, index[start:stop], book))
+        outputs, seconds = chunk(groups)
+        if groups.recalled is not None and book is not None:
+            _note_answers(samples, index[start:stop], outputs, book)
         parts.append(outputs)
         duration_s += seconds
         if chunk.reviewer is not None:
@@ -87,6 +96,38 @@ def _result(
     return StepResult(
         ordered, predictions, losses, averaged, residuals, learned, updates, duration_s, averaged_predictions
     )
+
+
+def _recalled(samples: Samples, index: Int64Array, book: AnswerBook) -> Recalled:
+    """Return the answers that the rows of *index* evaluate: those in the *book*, and the places of those made now."""
+    recalled = no_recalled(len(index), index.shape[1], book)
+    made_here: dict[int, int] = {}
+    numbers, known = _answers_of(samples, index)
+    for group, row in zip(*np.nonzero(numbers), strict=True):
+        number = int(numbers[group, row])
+        if not known[group, row]:
+            made_here[number] = int(group)
+        elif number in made_here:
+            recalled.places[group, row] = made_here[number]
+        elif (answer := book.predictions(number)) is not None:
+            recalled.answers[group, row] = answer
+    return recalled
+
+
+def _note_answers(samples: Samples, index: Int64Array, outputs: Outputs, book: AnswerBook) -> None:
+    """Write the answers that a call has made into the *book*."""
+    numbers, known = _answers_of(samples, index)
+    for group, row in zip(*np.nonzero((numbers > 0) & ~known), strict=True):
+        both = (outputs.predictions[group, row], outputs.averaged_predictions[group, row])
+        book.put(int(numbers[group, row]), np.array(both, np.float64))
+
+
+def _answers_of(samples: Samples, index: Int64Array) -> tuple[Int64Array, BoolArray]:
+    """Return the numbers of the answers of all rows, 0 for none, and a mask of those with a target."""
+    assert samples.answers is not None
+    numbers = np.where(index == _ABSENT, 0, samples.answers[index])
+    known = np.ones(index.shape, np.bool_) if samples.has_target is None else samples.has_target[index]
+    return numbers, known
 
 
 def _stop(start: int, group_hold: BoolArray, chunk: CompiledChunk) -> int:

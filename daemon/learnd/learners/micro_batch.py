@@ -56,6 +56,8 @@ class MicroBatchLearner:
             return
         origins = np.empty(len(columns["origins"]), dtype=object)
         origins[:] = [TopicPartition(*origin) for origin in columns["origins"]]
-        keys = np.empty(len(columns["keys"]), dtype=object)
-        keys[:] = columns["keys"]
-        self._waiting = Samples(**{**columns, "keys": keys, "origins": origins})
+        texts = {}
+        for name in columns.keys() & {"keys", "record_keys", "ids"}:
+            texts[name] = np.empty(len(columns[name]), dtype=object)
+            texts[name][:] = columns[name]
+        self._waiting = Samples(**{**columns, **texts, "origins": origins})

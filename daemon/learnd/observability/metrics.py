@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from learnd.core.quality import Figures
-from learnd.core.reasons import FAULTS, RejectReason, SkipReason
+from learnd.core.reasons import FAULTS, RejectReason, SkipReason, TruthOutcome
 from learnd.core.snapshot import ChosenWeights, MixtureState
 from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
 
@@ -45,6 +45,11 @@ class Metrics:
         self._rejected = {reason: rejected.labels(reason) for reason in RejectReason}
         self._skipped = {reason: skipped.labels(reason) for reason in SkipReason}
         self._replaced = {reason: replaced.labels(reason) for reason in FAULTS}
+        truths = self._counter(
+            "truths_total", "Truths that came later than their records, by what became of them.", ("outcome",)
+        )
+        self._truths = {outcome: truths.labels(outcome) for outcome in TruthOutcome}
+        self.answers_pending = self._gauge("answers_pending", "Answered records that wait for their truth.")
         self.unreadable = self._counter(
             "records_unreadable_total", "Offsets skipped because their record batch could not be read."
         )
@@ -216,6 +221,8 @@ class Metrics:
             self._skipped[reason].inc(count)
         for fault, count in batch.replaced.items():
             self._replaced[fault].inc(count)
+        for outcome, count in batch.truths.items():
+            self._truths[outcome].inc(count)
         learned = int(result.learned.sum())
         self.samples.inc(learned)
         self.held.inc(len(result.samples) - learned)

@@ -10,8 +10,10 @@ from learnd.core.errors import BrokerUnavailableError
 from learnd.core.protocols import DeadLetters, Evaluator, Intervals, Predictions, Sink, Stateful
 from learnd.core.snapshot import Snapshot
 from learnd.core.types import Batch, State, offsets_of
+from learnd.learners.answers import AnswerBook
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.answering import with_versions
 from learnd.runtime.drifting import Drifting
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
@@ -19,6 +21,7 @@ from learnd.runtime.publishing import Publishing
 from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
+from learnd.runtime.target_watch import TargetWatch
 from learnd.runtime.trained_model import TrainedModel
 from learnd.transforms.chain import Chain
 
@@ -51,6 +54,9 @@ class Pipeline:
     publishing: Publishing
     metrics: Metrics
     events: ModelEvents
+    book: AnswerBook | None = None
+    """The answers that wait for their truth; None: each truth comes with its record, or never."""
+    targets: TargetWatch = field(default_factory=lambda: TargetWatch(()))
     wait_for_broker: bool = False
     """True: a start without a broker waits for it instead of failing."""
     progress: Progress = field(default_factory=Progress)
@@ -64,13 +70,18 @@ class Pipeline:
         samples, hold = self.alarming.watch(batch.samples)
         learned = self.model.learner.learn(samples, hold)  # test, then train; averages inside the compiled call
         drifts = self.drifting.observe(learned)
-        result = self.alarming.evaluate(self.intervals(learned), drifts)
+        learned = with_versions(learned, learned_before=self.progress.samples, batch_rows=self.model.batch_rows)
+        result = self.intervals(learned)
+        if self.book is not None:
+            result = self.book.recall(result)
+        result = self.alarming.evaluate(result, drifts)
         scores = self.evaluator.observe(result)
         self.progress.advance(batch, result)
         self.probe.observe(result)
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.status.observe(batch, scores)
+        self.targets.observe(batch.samples, model_samples=self.progress.samples)
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
         self.publishing.observe(result, self.evaluator.compared)
         if self.events.note(self.progress.samples):  # a new class is saved and published at once
@@ -104,6 +115,8 @@ class Pipeline:
         self.publishing.collect()
         self.alarming.follow_feedback()
         self.metrics.lags(self.reader.lags())
+        if self.book is not None:
+            self.metrics.answers_pending.set(len(self.book))
         self.metrics.retraces.set(self.model.retraces())
         if self.quality.due():
             self.quality.refresh(self.publishing.newest_errors())
@@ -222,6 +235,7 @@ class Pipeline:
             "evaluator": self.evaluator,
             "alarms": self.alarming,
             "drift": self.drifting,
+            **({} if self.book is None else {"answers": self.book}),
             **self._sinks(),
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from learnd.core.reasons import RejectReason, SkipReason
+from learnd.core.reasons import RejectReason, SkipReason, TruthOutcome
 from learnd.core.types import (
     Batch,
     Float32Array,
@@ -123,6 +123,7 @@ class RunStatus:
     scores: PrequentialScores = field(default_factory=PrequentialScores)
     rejected: Counter[RejectReason] = field(default_factory=Counter)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
+    truths: Counter[TruthOutcome] = field(default_factory=Counter)
     first_rejects: dict[RejectReason, str] = field(default_factory=dict)
     """What was wrong with the first reject of each reason."""
     ready: bool = False
@@ -137,6 +138,7 @@ class RunStatus:
         for reject in batch.rejects:
             self.first_rejects.setdefault(reject.reason, reject.detail)
         self.skipped.update(batch.skipped)
+        self.truths.update(batch.truths)
 
 
 def readable(offsets: Offsets) -> dict[str, int]:

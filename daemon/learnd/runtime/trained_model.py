@@ -23,6 +23,7 @@ class TrainedModel:
     chosen : returns which weights are published; None if there is no choice
     refresh : renews what layers have copied from their variables, after a restore and before tracing
     retraces : returns the number of unexpected compilations of the update
+    batch_rows : rows per update
     """
 
     learner: Learner
@@ -35,3 +36,4 @@ class TrainedModel:
     chosen: Callable[[], ChosenWeights | None]
     refresh: Callable[[], None]
     retraces: Callable[[], int]
+    batch_rows: int = 1

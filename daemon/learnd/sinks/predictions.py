@@ -1,6 +1,6 @@
 """Sinks for the prediction that was made for each sample before it was learned."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from learnd.core.types import BoolArray, Float64Array, State, StepResult
 from learnd.sinks.files import LinesFile, log_dropped
 from learnd.sinks.topics import TopicSink
 
+NAMED_CLASSES = 10
+"""Number of classes whose probabilities are in a line."""
 _NO_DETAILS: dict[str, Any] = {"alarm_features": None, "sensor_faults": None}
 
 
 class Lines:
     """Conversion of results to one object per sample: its origin, the prediction, the truth and the scores.
 
-    Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability.
+    Numbers are labelled with the names of the outputs. A class is given by its label and its predicted probability;
+    ``probabilities`` has those of the likeliest classes. ``model_samples`` is the version of the model.
     ``score`` is the loss of the live weights, ``averaged_score`` that of the averaged weights. With alarms,
     ``anomaly_probability`` and ``onset`` are of the onset head, ``alarm`` is of the state head, and ``alarm_features``
     are the shares of the features in either. ``sensor_faults`` names sensors that are stuck or missing.
@@ -31,11 +34,13 @@ class Lines:
     ----------
     of : what predictions are compared with: the targets, the inputs, or the number of a class
     names : returns the names of the outputs; called for every result, because new classes may appear
+    averaged : deliver the predictions of the averaged weights, instead of those of the live ones
     """
 
-    def __init__(self, of: EvaluatedOn, names: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, of: EvaluatedOn, names: Callable[[], Sequence[str]], *, averaged: bool = False) -> None:
         self._of = of
         self._names = names
+        self._averaged = averaged
 
     def __call__(self, result: StepResult) -> Iterator[dict[str, Any]]:
         samples = result.samples
@@ -47,10 +52,12 @@ class Lines:
             self._classes(result) if self._of == "classes" else self._numbers(result),
             result.losses.tolist(),
             result.averaged_losses.tolist(),
+            repeat(None, len(samples)) if result.versions is None else result.versions.tolist(),
+            repeat({}, len(samples)) if result.answered is None else ({"answers": at} for at in result.answered),
             _alarms(result),
             strict=True,
         )
-        for origin, offset, time_s, key, answer, score, averaged_score, alarms in columns:
+        for origin, offset, time_s, key, answer, score, averaged_score, version, answers, alarms in columns:
             yield {
                 "topic": origin.topic,
                 "partition": origin.partition,
@@ -60,6 +67,8 @@ class Lines:
                 **answer,
                 "score": score,
                 "averaged_score": averaged_score,
+                "model_samples": version,
+                **answers,
                 **alarms,
             }
 
@@ -67,28 +76,41 @@ class Lines:
         names, samples = self._names(), result.samples
         width = len(names)
         truth = samples.x.reshape(len(samples), -1)[:, -width:] if self._of == "inputs" else samples.y
-        predictions = _by_name(names, result.predictions[:, -width:])
+        predictions = _by_name(names, self._served(result)[:, -width:])
         truths = _by_name(names, truth, ~result.with_target())
         bounds = result.bounds
         if bounds is None:
             for prediction, true in zip(predictions, truths, strict=True):
                 yield {"prediction": prediction, "truth": true}
             return
-        unknown = np.isnan(bounds.lower[:, 0])
-        ends = (_by_name(names, bounds.lower, unknown), _by_name(names, bounds.upper, unknown))
+        low, high = bounds.lower, bounds.upper
+        if self._averaged:
+            low, high = bounds.averaged_lower, bounds.averaged_upper
+        unknown = np.isnan(low[:, 0])
+        ends = (_by_name(names, low, unknown), _by_name(names, high, unknown))
         for prediction, lower, upper, true in zip(predictions, *ends, truths, strict=True):
             yield {"prediction": prediction, "lower": lower, "upper": upper, "truth": true}
 
+    def _served(self, result: StepResult) -> Float64Array:
+        return result.averaged_predictions if self._averaged else result.predictions
+
     def _classes(self, result: StepResult) -> Iterator[dict[str, Any]]:
-        names = self._names()
-        classes = result.predictions.argmax(axis=1)
-        probabilities = result.predictions.max(axis=1) if len(classes) else result.losses
+        names, predictions = self._names(), self._served(result)
+        classes = predictions.argmax(axis=1)
+        probabilities = predictions.max(axis=1) if len(classes) else result.losses
         truth = result.samples.y[:, 0].astype(int)
-        columns = (classes, probabilities, truth, result.with_target())
-        for number, probability, true, known in zip(*(column.tolist() for column in columns), strict=True):
+        # A new class has no probability before its first sample is learned.
+        likeliest = np.argsort(-predictions[:, : len(names)], axis=1, kind="stable")[:, :NAMED_CLASSES]
+        columns = (classes, probabilities, truth, result.with_target(), predictions, likeliest)
+        for number, probability, true, known, row, order in zip(*(c.tolist() for c in columns), strict=True):
             # Before the first class is known there is no prediction.
             label = names[number] if probability > 0.0 and number < len(names) else None
-            yield {"prediction": label, "probability": probability, "truth": names[true] if known else None}
+            yield {
+                "prediction": label,
+                "probability": probability,
+                "probabilities": {names[i]: row[i] for i in order if row[i] > 0.0},
+                "truth": names[true] if known else None,
+            }
 
 
 def _alarms(result: StepResult) -> Iterable[dict[str, Any]]:
@@ -179,7 +201,11 @@ class FilePredictions:
 
 
 class TopicPredictions:
-    """A topic with one record per sample; the key of the record is that of the sample."""
+    """A topic with one record per sample.
+
+    Its key is the Kafka key of the input; without one, the sample's key. Headers hold the input's topic, partition and
+    offset, so that a reader can drop what a crash repeated.
+    """
 
     def __init__(self, sink: TopicSink, lines: Lines) -> None:
         self._sink = sink
@@ -189,5 +215,24 @@ class TopicPredictions:
         self.state, self.restore = sink.state, sink.restore
 
     def put(self, result: StepResult) -> None:
-        lines = self._describe(result) if len(result.samples) else ()
-        self._sink.send([(self._encode(line), str(line["key"]).encode(), ()) for line in lines])
+        if not len(result.samples):
+            return
+        keys = result.samples.record_keys
+        own_keys: Iterable[bytes | None] = repeat(None, len(result.samples)) if keys is None else keys.tolist()
+        self._sink.send(
+            [
+                (self._encode(line), str(line["key"]).encode() if key is None else key, _headers(line))
+                for line, key in zip(self._describe(result), own_keys, strict=True)
+            ]
+        )
+
+
+def _headers(line: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:
+    """Return the position of the input record, and of the record whose answer is evaluated, as Kafka headers."""
+    answers = line.get("answers")
+    return (
+        ("learnd.topic", line["topic"].encode()),
+        ("learnd.partition", str(line["partition"]).encode()),
+        ("learnd.offset", str(line["offset"]).encode()),
+        *([("learnd.answers", answers.encode())] if answers is not None else []),
+    )

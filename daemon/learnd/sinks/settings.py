@@ -1,6 +1,7 @@
 """Settings of the sinks: a Kafka topic or a file."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -20,3 +21,14 @@ class SinkSettings(Section):
         if (self.topic is None) == (self.path is None):
             raise ValueError("set either topic or path")
         return self
+
+
+class PredictionsSettings(SinkSettings):
+    """The sink for predictions, and whose predictions it gets."""
+
+    serve: Literal["live", "averaged", "best"] = "live"
+    """The weights that answer. `live`: those that learn; in the mode `auto` the mixture of all members and rules.
+    `averaged`: the averaged weights. `best`: the weights that an export would publish now, live or averaged."""
+    forecasts: Literal["at_once", "with_truth"] = "at_once"
+    """Moment of a forecast. `at_once`: when its window is full; its evaluation is a line of its own, `horizon` readings
+    later. `with_truth`: only then, in one line, which costs less."""

@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from learnd.core.protocols import Answers
 from learnd.core.reasons import SkipReason
-from learnd.core.types import Batch, Float64Array, State, Transformed
+from learnd.core.types import Batch, BoolArray, Float64Array, Samples, State, Transformed
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class _Series:
     run: int = 0
     """Number of consecutive readings without a gap, at most the length of a window."""
     last_s: float = -np.inf
+    answers: list[int] = field(default_factory=list)
+    """The numbers of the answers of the last *horizon* readings, 0 for none."""
 
 
 class Windows:
@@ -35,6 +38,10 @@ class Windows:
     - readings of keys beyond the first *max_keys* are skipped.
 
     *upstream* forecasts are those of the window's newest reading, which were made before the readings after it.
+
+    With *answers*, each reading whose window is full also makes a sample without a target, whose window ends with it.
+    It comes after the sample of the readings before. The number of its answer is that of the sample, a *horizon* later,
+    that evaluates it.
 
     The result does not depend on how the stream was cut into batches.
     """
@@ -51,7 +58,11 @@ class Windows:
         drop_duplicates: bool,
         max_keys: int,
         upstream: int = 0,
+        answers: Answers | None = None,
     ) -> None:
+        self._answers = answers
+        self._next = 1
+        """The number of the next answer."""
         self._window = window
         self._features = features
         # With a horizon, a window's forecasts arrive before its sample, so they wait next to the readings.
@@ -77,7 +88,7 @@ class Windows:
         if self._columns > self._features and samples.upstream is not None:
             readings = np.concatenate([samples.x, samples.upstream], axis=1)
         spans = np.empty((len(samples), self._span, self._columns), np.float64)
-        ready = np.zeros(len(samples), bool)
+        used, ready, full = np.zeros((3, len(samples)), bool)
         skipped: Counter[SkipReason] = Counter()
         for key, rows in _rows_by_key(samples.keys).items():
             series = self._series.get(key)
@@ -90,19 +101,73 @@ class Windows:
             skipped[SkipReason.DUPLICATE_TIME] += len(rows) - int(fresh.sum())
             rows = rows[fresh]
             if len(rows):
-                filled = self._cut(series, readings[rows], samples.times_s[rows], rows, spans)
+                runs = self._cut(series, readings[rows], samples.times_s[rows], rows, spans)
+                filled = runs > self._depth
                 ready[rows[filled]] = True
+                used[rows], full[rows] = True, runs >= self._window
                 skipped[SkipReason.WINDOW_FILLING] += len(rows) - int(filled.sum())
-        samples = samples.take(ready)
         whole = spans[ready]
-        learned = replace(samples, x=whole)
-        if self._horizon:
-            features = self._features
-            ahead = whole[:, self._window :, : self._readings].reshape(len(whole), self._targets)
-            x = np.ascontiguousarray(whole[:, : self._window, :features])
-            upstream = whole[:, self._window - 1, features:].copy() if self._columns > features else None
-            learned = replace(samples, x=x, y=ahead, upstream=upstream)
+        if not self._horizon:
+            return Transformed(replace(samples.take(ready), x=whole), skipped=+skipped)
+        features = self._features
+        ahead = whole[:, self._window :, : self._readings].reshape(len(whole), self._targets)
+        x = np.ascontiguousarray(whole[:, : self._window, :features])
+        upstream = whole[:, self._window - 1, features:].copy() if self._columns > features else None
+        learned = replace(samples.take(ready), x=x, y=ahead, upstream=upstream)
+        if self._answers is not None:
+            learned = self._with_answers(samples, learned, spans, used, ready, full)
         return Transformed(learned, skipped=+skipped)
+
+    def _with_answers(
+        self,
+        samples: Samples,
+        learned: Samples,
+        spans: Float64Array,
+        used: BoolArray,
+        ready: BoolArray,
+        full: BoolArray,
+    ) -> Samples:
+        """Return the *learned* rows with an answer after each reading of a full window.
+
+        *used*, *ready* and *full* mark the readings of *samples*: that were not skipped, that complete a target, and
+        that complete a window.
+        """
+        numbers, evaluated = np.zeros(len(samples), np.int64), np.zeros(len(samples), np.int64)
+        for row, key in enumerate(samples.keys.tolist()):
+            if used[row]:
+                series = self._series[key]
+                numbers[row], evaluated[row] = self._number(series, ready=bool(ready[row]), full=bool(full[row]))
+        learned = replace(
+            learned,
+            has_target=np.ones(len(learned), np.bool_),
+            answers=evaluated[ready],
+            repeated=np.zeros(len(learned), np.bool_),
+        )
+        count = int(full.sum())
+        answers = replace(
+            samples.take(full),
+            x=np.ascontiguousarray(spans[full][:, self._horizon :, : self._features]),
+            y=np.zeros((count, self._targets)),
+            has_target=np.zeros(count, np.bool_),
+            answers=numbers[full],
+            repeated=np.ones(count, np.bool_),
+        )
+        order = np.argsort(np.concatenate([np.flatnonzero(ready), np.flatnonzero(full)]), kind="stable")
+        return Samples.concat([learned, answers]).take(order) if count else learned
+
+    def _number(self, series: _Series, *, ready: bool, full: bool) -> tuple[int, int]:
+        """Return the numbers of the answer to a reading and of the answer that it completes, 0 for none."""
+        assert self._answers is not None
+        evaluated = series.answers.pop(0) if len(series.answers) == self._horizon else 0
+        if evaluated and not ready:  # a gap came after it
+            self._answers.forget(evaluated)
+            evaluated = 0
+        number = 0
+        if full:
+            number, self._next = self._next, self._next + 1
+            self._answers.expect(number)
+        series.answers.append(number)
+        return number, evaluated
 
     def _in_time(self, series: _Series, times_s: Float64Array) -> npt.NDArray[np.bool_]:
         """Return a mask of the readings that are newer than all before them; all without *drop_duplicates*."""
@@ -118,8 +183,8 @@ class Windows:
         times_s: Float64Array,
         rows: npt.NDArray[np.int64],
         spans: Float64Array,
-    ) -> npt.NDArray[np.bool_]:
-        """Write the window that ends at each of *readings* into *spans*; return a mask of the complete windows."""
+    ) -> npt.NDArray[np.int64]:
+        """Write what ends at each of *readings* into *spans*; return how many readings without a gap end there."""
         count = len(readings)
         gaps_s = np.diff(times_s, prepend=series.last_s)
         broken = gaps_s > self._max_gap_s
@@ -132,7 +197,7 @@ class Windows:
         series.history = recent[len(recent) - self._depth :].copy()
         series.run = min(int(runs[-1]), self._depth + 1)
         series.last_s = float(times_s[-1] if not self._drop_duplicates else times_s.max())
-        return runs > self._depth
+        return runs
 
     def state(self) -> State:
         """Return the state of all series, as columns."""
@@ -143,6 +208,7 @@ class Windows:
             "history": np.array([s.history for s in series], np.float64).reshape(shape),
             "run": np.array([s.run for s in series], np.int64),
             "last_s": np.array([s.last_s for s in series], np.float64),
+            **({} if self._answers is None else {"answers": [s.answers for s in series], "next": self._next}),
         }
 
     def restore(self, state: State) -> None:
@@ -150,6 +216,9 @@ class Windows:
         self._series = {
             key: _Series(np.array(history), int(run), float(last_s)) for key, history, run, last_s in columns
         }
+        self._next = int(state.get("next", 1))
+        for series, answers in zip(self._series.values(), state.get("answers", ()), strict=False):
+            series.answers = [int(number) for number in answers]
 
 
 def _rows_by_key(keys: Sequence[Any] | npt.NDArray[Any]) -> dict[str, npt.NDArray[np.int64]]:

@@ -69,7 +69,10 @@ def make_ensemble(model: Model, settings: Settings) -> EnsembleUpdate:
     newest = None
     if not replays:
         newest = newest_rows(tuple(inputs), settings.target_count, rows=1, dtype="float32")
-    return EnsembleUpdate(network, recent, reservoir, linear, _pool(model, settings, names), newest)
+    always = settings.serve == "averaged"
+    return EnsembleUpdate(
+        network, recent, reservoir, linear, _pool(model, settings, names), newest, always_average=always
+    )
 
 
 def _pool(model: Model, settings: Settings, names: list[str]) -> Pool:

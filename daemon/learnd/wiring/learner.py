@@ -14,6 +14,7 @@ from learnd.core.protocols import Averager, Learner, Network
 from learnd.core.tensors import TfVariable, Variable
 from learnd.learners import LEARNERS
 from learnd.learners.actions import Actions
+from learnd.learners.answers import AnswerBook
 from learnd.learners.averaged import AveragedModel, as_arrays
 from learnd.learners.chunk import CompiledChunk
 from learnd.learners.controls import LearnerControls
@@ -89,6 +90,7 @@ class Learning:
     chunk : the compiled update
     controls : what reactions to drift can change
     whole : the inputs, if the model takes whole numbers only
+    book : the answers that wait for their truth; None: none does
     """
 
     network: Network
@@ -99,6 +101,7 @@ class Learning:
     chunk: CompiledChunk
     controls: LearnerControls
     whole: WholeNumbers | None = None
+    book: AnswerBook | None = None
 
 
 def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
@@ -119,6 +122,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
     actions = Actions({THAW: model.freeze})
     if model.thaw_at is not None:
         actions.schedule(THAW, model.thaw_at)
+    book = AnswerBook(settings.output_count, size=settings.most_answers) if settings.most_answers else None
     chunk = CompiledChunk(
         network,
         update,
@@ -128,6 +132,7 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         upstream=len(learning.experts.fields),
         compile=learning.compile,
         actions=actions,
+        book=book,
     )
     if not learning.compile:
         log.warning("runs_without_xla", note="learning.compile is false, so updates are many times slower")
@@ -158,12 +163,13 @@ def make_learning(settings: Settings, recipe: ModelRecipe) -> Learning:
         chosen=update.chosen,
         refresh=lambda: refresh_copies(network.core),
         retraces=lambda: chunk.retraces,
+        batch_rows=learning.batch_rows,
     )
     variables = {**named, **owned, "learned": chunk.learned}
     averages = learning.mixes or settings.averaging.averages
     controls = LearnerControls(network, update, averaged, chunk, variables, averages=averages)
     kind = type(update.optimizer).__name__
-    return Learning(network, trained_model, labels, variables, kind, chunk, controls, model.whole)
+    return Learning(network, trained_model, labels, variables, kind, chunk, controls, model.whole, book)
 
 
 def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedModel, Mapping[str, _Owner]]:
@@ -171,7 +177,8 @@ def _make_single(model: Model, settings: Settings) -> tuple[Update, AveragedMode
     network, learning = model.network, settings.learning
     averager: Averager = AVERAGERS[settings.averaging.kind].load()(settings.averaging)
     averager.build(network.averaged_weights())
-    averaged = AveragedModel(network, averager, batch_rows=learning.batch_rows)
+    always = settings.serve == "averaged"
+    averaged = AveragedModel(network, averager, batch_rows=learning.batch_rows, always_average=always)
     replay = None
     if learning.replay is not None:
         replay = ReplayBuffer(

@@ -37,6 +37,7 @@ from learnd.runtime.publishing import Publishing
 from learnd.runtime.quality_watch import QualityWatch
 from learnd.runtime.reader import Reader
 from learnd.runtime.saving import Saving
+from learnd.runtime.target_watch import TargetWatch
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import rules_from
 from learnd.wiring.alarms import make_monitor
@@ -95,8 +96,9 @@ def make_pipeline(
             once=once,
             keep_records=bool(rules_from(settings.features)) or settings.decode.long is not None,
         ),
-        transforms=make_transforms(settings, labels),
+        transforms=make_transforms(settings, labels, core.book),
         model=core.model,
+        book=core.book,
         alarming=Alarming(
             make_monitor(settings),
             make_alarm_sink(settings),
@@ -116,6 +118,7 @@ def make_pipeline(
         publishing=publishing,
         metrics=metrics,
         events=ModelEvents(core.model, metrics),
+        targets=TargetWatch(settings.target),
         wait_for_broker=settings.source.waits_for_broker,
     )
 

@@ -48,7 +48,7 @@ def make_predictions(
     names : returns the names of the outputs so far
     collected : if given, each prediction is also appended to this list
     """
-    lines = Lines(settings.task.evaluated_on, names)
+    lines = Lines(settings.task.evaluated_on, names, averaged=settings.serve != "live")
     sink = _configured_predictions(settings, lines)
     return sink if collected is None else CollectedPredictions(sink, lines, collected)
 

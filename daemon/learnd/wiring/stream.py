@@ -6,6 +6,8 @@ from learnd.core.protocols import Decoder, Source, Transform
 from learnd.core.types import KEY_SLOTS, Position, Records, TopicPartition
 from learnd.decoders import DECODERS
 from learnd.decoders.fields import Fields, fields_from, long_fields
+from learnd.decoders.late_truth import LateTruthDecoder, truth_fields
+from learnd.learners.answers import AnswerBook
 from learnd.sources import SOURCES
 from learnd.sources.settings import SourceContext
 from learnd.transforms.chain import Chain
@@ -13,6 +15,8 @@ from learnd.transforms.gather import Gather
 from learnd.transforms.key_slots import KeySlots
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import Rules, rules_from
+from learnd.transforms.truth_join import TruthJoin
+from learnd.transforms.truth_matching import TruthMatcher
 from learnd.transforms.windows import Windows
 
 
@@ -42,8 +46,14 @@ def make_decoder(settings: Settings) -> Decoder:
     fields = _fields(settings)
     if decode.long is not None:
         fields = long_fields(fields, decode.long.name, decode.long.value)
-    decoder: Decoder = DECODERS[decode.kind].load().from_settings(fields, decode, layout)
-    return decoder
+    make = DECODERS[decode.kind].load().from_settings
+    decoder: Decoder = make(fields, decode, layout)
+    if settings.truth is None:
+        return decoder
+    topic = settings.truth.topic
+    return LateTruthDecoder(
+        decoder, make(truth_fields(fields, own_topic=topic is not None), decode, layout), fields, topic=topic
+    )
 
 
 def _fields(settings: Settings) -> Fields:
@@ -58,15 +68,24 @@ def _fields(settings: Settings) -> Fields:
         fills_gaps=settings.fills_gaps,
         upstream=settings.learning.experts.fields,
         target_limits=settings.task.target_limits,
+        id=None if settings.truth is None else settings.truth.id,
     )
 
 
-def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
-    """Return the configured transforms: rules of the features, windows per key, class numbers."""
+def make_transforms(settings: Settings, labels: Labels | None, book: AnswerBook | None = None) -> Chain:
+    """Return the configured transforms: late truths, rules of the features, windows per key, class numbers.
+
+    Parameters
+    ----------
+    book : the answers that wait for their truth; None: none does
+    """
     task = settings.task
     # Without event times there are only the broker's times, which do not reveal repeated readings.
     drop_duplicates = task.duplicates == "drop" and settings.decode.time is not None
     parts: dict[str, Transform] = {}
+    matcher = _matcher(settings)
+    if matcher is not None:
+        parts["truth_matcher"] = matcher
     if (long := settings.decode.long) is not None:
         fields = _fields(settings)
         parts["gather"] = Gather(
@@ -90,9 +109,26 @@ def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
             drop_duplicates=drop_duplicates,
             max_keys=task.max_keys,
             upstream=len(settings.learning.experts.fields),
+            answers=book if settings.forecasts_at_once else None,
         )
+    if matcher is not None:
+        assert book is not None
+        parts["truth_join"] = TruthJoin(matcher, book)
     if labels is not None:
         parts["labels"] = labels
     if settings.learning.mixes and settings.decode.key is not None:
         parts["slots"] = KeySlots(size=KEY_SLOTS)
     return Chain(parts)
+
+
+def _matcher(settings: Settings) -> TruthMatcher | None:
+    truth = settings.truth
+    if truth is None:
+        return None
+    return TruthMatcher(
+        by_time=truth.id is None,
+        within_s=truth.within_s,
+        size=truth.max_pending,
+        topic=truth.topic,
+        has_keys=settings.decode.key is not None,
+    )
