@@ -85,8 +85,8 @@ def test_what_is_learned_in_alarm_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_without_alarms_the_lines_say_nothing_of_them(tmp_path: Path) -> None:
-    """The option switches everything off."""
-    pipeline = _pipeline(tmp_path, _records(), alarms={"enabled": False})
+    """The option switches everything off, but for what `drift` finds."""
+    pipeline = _pipeline(tmp_path, _records(), alarms={"enabled": False}, drift={"enabled": False})
     run(pipeline, stopping=lambda: False)
     assert "alarm" not in _lines(tmp_path / "predictions.jsonl")[0]
     assert (tmp_path / "alarms.jsonl").read_text() == ""
