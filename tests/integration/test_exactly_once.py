@@ -37,6 +37,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "averaging": None,
         "decode": {"kind": "json", "key": "k"},
         "export": SAVED_MODEL,
+        "drift": {  # of detectors so sensitive that there are always reactions
+            "detectors": [{"kind": "page_hinkley", "block": 4, "threshold": 4, "minimum_blocks": 5}],
+            "reactions": [
+                {"kind": "raise_rate", "samples": 900, "cool_down_samples": 2000},
+                {"kind": "challenger", "cool_down_samples": 9000, "passes": 2},
+                {"kind": "hasten_scales", "cool_down_samples": 3000},
+            ],
+        },
     },  # the default learner
     "micro_batch_of_windows": {
         "decode": {"kind": "json", "key": "k", "time": "t", "time_numbers": "any"},
@@ -204,6 +212,7 @@ def _compare_with_an_uninterrupted_run(
     for one in (state, state_again):
         del one["predictions"]["path"]
     assert state_codec.encode(state) == state_codec.encode(state_again)
+    assert all(link["made"] for link in state["drift"]["chain"]["links"] if "drift" in sections)
     predictions = (folder / "whole" / "predictions.jsonl").read_bytes()
     assert predictions == (folder / "broken" / "predictions.jsonl").read_bytes()
     lines = [json.loads(line) for line in predictions.splitlines()]

@@ -125,7 +125,7 @@ class ChallengerSettings(ReactionSettings):
     The next ones come after twice as many samples each."""
     last_samples: Annotated[int, Field(ge=8)] = 2048
     """Number of samples that the last challenger may learn. They are in memory and in the checkpoint."""
-    passes: Annotated[int, Field(ge=1, le=100)] = 16
+    passes: Annotated[int, Field(ge=1, le=100)] = 32
     """Number of times that a challenger learns the older half, within one review."""
     better_by: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share by which its loss must be smaller than that of the present learner."""
