@@ -325,7 +325,7 @@ CSV_CASES = {
         PLAIN.replace("5.472", "-999"),
         ONE,
         rejects=[(1, "missing_field", "power is -999")],
-        decode={"missing_values": ["-999"]},
+        decode={"missing_values": ["-999"], "missing_target": "reject"},
     ),
     "infinity is not nothing": Case(
         cells("inf"), [], (), [(0, "not_finite", "temp is inf")], sections={"features": TWENTY}

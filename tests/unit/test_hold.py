@@ -11,11 +11,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from learnd.alarms.monitor import Monitor
+from learnd.alarms.readings import readings_of
+from learnd.alarms.settings import AlarmSettings
 from learnd.core.types import Samples, StepResult
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import MemorySource
 from learnd.wiring.pipeline import make_pipeline
-from tests.support.helpers import make_samples, readings, same_arrays, settings
+from tests.support.helpers import make_samples, readings, same_arrays, settings, step_result
 
 ROWS = 60
 
@@ -181,3 +184,23 @@ def test_a_target_that_is_no_number_is_rejected_and_not_taken_for_missing(tmp_pa
     run(pipeline, stopping=lambda: False)
     assert dict(pipeline.status.rejected) == {"wrong_type": 1}
     assert pipeline.targets.never_seen
+
+
+def test_records_without_a_target_have_no_faulty_sensor() -> None:
+    """Although the target was there before, and alarms watch it too: nobody has to send it."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(400, 1)), random.normal(size=(400, 1))
+    known = np.arange(400) < 200
+    samples = make_samples(x, np.where(known[:, None], y, np.nan), has_target=known)
+
+    def faults(targets: int) -> int:
+        readings_of_both = readings_of("both", 1)
+        monitor = Monitor(AlarmSettings(), columns=["a", "y"], readings=readings_of_both, hold="learn", targets=targets)
+        watched, _ = monitor.watch(samples)
+        result = step_result(watched, x.astype(np.float32), np.ones(400, np.float32))
+        alarms = monitor.evaluate(result)[0].alarms
+        assert alarms is not None
+        return int((alarms.faults > 0).sum())
+
+    assert faults(0) > 0
+    assert faults(1) == 0

@@ -12,7 +12,7 @@ from learnd.core.types import State
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
 from learnd.wiring.pipeline import make_pipeline
-from tests.support.helpers import readings, same_arrays, settings
+from tests.support.helpers import make_samples, readings, same_arrays, settings
 
 pytestmark = pytest.mark.usefixtures("shared_traces")
 DELAYS = (1, 3, 17, 2, 40, 5)
@@ -208,3 +208,22 @@ def test_windows_are_those_of_the_record(tmp_path: Path) -> None:
     pipeline, lines = _learned(tmp_path, _bytes(stream), task={"kind": "regression", "window": 5})
     assert dict(pipeline.status.truths) == {"matched": 36, "unmatched": 4}
     assert pipeline.progress.samples == 36 == sum(line["answers"] is not None for line in lines)
+
+
+@pytest.mark.parametrize(("mode", "average"), [("per_sample", 1), ("auto", 2)])
+def test_averaged_weights_answer_although_live_ones_are_chosen_for_exports(
+    mode: str, average: int, tmp_path: Path
+) -> None:
+    """With ``serve: averaged``; the numbers are those of the candidates for an export."""
+    predictions = {"path": str(tmp_path / "predictions.jsonl"), "serve": "averaged"}
+    pipeline, _ = _learned(tmp_path, _bytes(_records(60)), mode=mode, predictions=predictions)
+    variables = pipeline.saving.checkpoints._live
+    (name,) = [name for name in variables if name.endswith("standing/choice")]
+    x = np.ones((1, 3), np.float32)
+    samples = make_samples(x, x[:, :1], has_target=np.zeros(1, np.bool_), slots=np.zeros(1, np.int32))
+    answers = []
+    for choice in (0, average):
+        variables[name].assign(choice)
+        answers.append(pipeline.model.learner.learn(samples))
+    np.testing.assert_array_equal(answers[0].averaged_predictions, answers[1].averaged_predictions)
+    assert abs(answers[0].averaged_predictions - answers[0].predictions).max() > 0.0

@@ -84,9 +84,13 @@ class Monitor:
     columns : the names of the readings
     readings : returns them
     hold : what happens to a row in alarm: ``hold``, ``learn`` or ``weigh``
+    targets : number of the last columns that are targets; a record without its target has no faulty sensor
     """
 
-    def __init__(self, settings: AlarmSettings, *, columns: Sequence[str], readings: Readings, hold: str) -> None:
+    def __init__(
+        self, settings: AlarmSettings, *, columns: Sequence[str], readings: Readings, hold: str, targets: int = 0
+    ) -> None:
+        self._targets = targets
         self._columns = tuple(columns)
         self._readings = readings
         self._hold = hold
@@ -177,6 +181,8 @@ class Monitor:
                 alarms[part],
                 accepted[part],
             )
+        if self._targets and samples.has_target is not None:
+            faults[~samples.has_target, -self._targets :] = 0
         evidence[faults > 0] = 0.0  # a faulty sensor says nothing about the machine
         watched[:, _EVIDENCE], watched[:, _STRENGTH] = evidence, strengths
         watched[:, _ALARM], watched[:, _ACCEPTED], watched[:, _FAULT] = alarms, accepted, faults

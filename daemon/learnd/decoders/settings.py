@@ -130,6 +130,11 @@ class DecoderSettings(Section):
         return ["null" if v is None else str(v) if isinstance(v, int | float) else v for v in value]
 
     @property
+    def quotes_names(self) -> bool:
+        """True if a record holds the names of its fields in double quotes."""
+        return False
+
+    @property
     def named_columns(self) -> list[str] | None:
         """The configured column names; None if there are none."""
         return None
@@ -206,6 +211,10 @@ class JsonSettings(TextSettings):
     @property
     def reads_paths(self) -> bool:
         return True
+
+    @property
+    def quotes_names(self) -> bool:
+        return self.encoding is None
 
 
 class CsvSettings(TextSettings):

@@ -129,7 +129,7 @@ class TruthMatcher:
         return number
 
     def _take_truth(self, name: str, place: str, time_s: float, match: Match, *, bare: bool) -> bool:
-        """Use a truth; return whether its record stays, to be learned as a whole."""
+        """Find the record of a truth; return whether the row stays, to be learned as a whole."""
         truth = match.truth
         number = self._asked.pop(name)
         if number is not None:

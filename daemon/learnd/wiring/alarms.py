@@ -16,5 +16,6 @@ def make_monitor(settings: Settings) -> Monitor | None:
         options,
         columns=watched_names(task.watched, features, settings.target),
         readings=readings_of(task.watched, len(features)),
+        targets=len(settings.target) if task.watched == "both" else 0,
         hold=options.learning or ("hold" if task.holds_alarms else "learn"),
     )

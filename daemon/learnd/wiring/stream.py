@@ -51,9 +51,8 @@ def make_decoder(settings: Settings) -> Decoder:
     if settings.truth is None:
         return decoder
     topic = settings.truth.topic
-    return LateTruthDecoder(
-        decoder, make(truth_fields(fields, own_topic=topic is not None), decode, layout), fields, topic=topic
-    )
+    truths: Decoder = make(truth_fields(fields, own_topic=topic is not None), decode, layout)
+    return LateTruthDecoder(decoder, truths, fields, topic=topic, quotes_names=decode.quotes_names)
 
 
 def _fields(settings: Settings) -> Fields:
