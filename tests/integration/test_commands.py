@@ -170,6 +170,32 @@ def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:
     assert "model: the checkpoints under" in done.stderr
 
 
+def test_a_stop_says_what_it_does_and_other_signals_change_nothing(tmp_path: Path) -> None:
+    """SIGHUP and SIGUSR1 do not end it; SIGTERM is answered at once, saves, and each step is a line of JSON."""
+    config = tmp_path / "config.yaml"
+    source = {"kind": "simulator", "rate_per_s": 500}
+    config.write_text(config_text(tmp_path / "data", features=["temperature"], target="wear", source=source))
+    with Daemon(config) as daemon:
+        daemon.wait_for("checkpoint_saved", count=2)
+        for number, event in ((signal.SIGUSR1, "signal_ignored"), (signal.SIGHUP, "reload_ignored")):
+            daemon.process.send_signal(number)
+            assert daemon.wait_for(event)[0]["signal"] == number.name
+        saved = len(daemon.events("checkpoint_saved"))
+        daemon.wait_for("checkpoint_saved", count=saved + 1)
+        daemon.terminate()
+        (stopping,) = daemon.events("stopping")
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+    assert stopping["signal"] == "SIGTERM"
+    assert "A second SIGTERM or Ctrl-C ends it at once" in stopping["note"]
+    steps = [line["event"] for line in lines[lines.index(stopping) :]]
+    assert [step for step in steps if step in ("stopping", "finishing", "finished")] == [
+        "stopping",
+        "finishing",
+        "finished",
+    ]
+    assert steps.index("finishing") < steps.index("checkpoint_saved") < steps.index("finished")
+
+
 def test_a_terminal_shows_the_live_line(tmp_path: Path) -> None:
     """Rate, lag, loss, checkpoint and export in one line; Ctrl-C ends cleanly."""
     config = tmp_path / "config.yaml"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from learnd.observability.http import HttpServer
     from learnd.runtime.loop import Pipeline
 
-INTERNAL_ERROR = 70
 STALLED_S = 60.0
 """`/livez` returns 503 when the main loop has not completed a round for this long."""
 
@@ -32,9 +31,10 @@ def execute(options: argparse.Namespace) -> int:
     stop = StopSignals()
     with DataDirLock(settings.data_dir), stop:
         # Heavy imports come after the lock, because a second daemon has to end within 2 s.
-        from learnd.observability.logs import configure_logs
+        from learnd.observability.logs import capture_python_messages, configure_logs
 
         configure_logs(terminal=terminal, name=settings.name)
+        capture_python_messages()
         return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
 
 
@@ -42,6 +42,7 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
     import structlog
 
     log = structlog.get_logger()
+    stop.log_to(log.info)
     log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
     with silence_native_logs():
         from learnd.wiring.learner import configure_tensorflow
@@ -61,8 +62,8 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
         log.error("stopped", error=str(error), exit_code=error.exit_code)
         return error.exit_code
     except Exception:
-        log.exception("crashed", exit_code=INTERNAL_ERROR)
-        return INTERNAL_ERROR
+        log.exception("crashed", exit_code=LearndError.exit_code)
+        return LearndError.exit_code
     finally:
         server.close()
     _log_finish(settings, pipeline)

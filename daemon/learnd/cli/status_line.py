@@ -1,5 +1,6 @@
 """The status line of ``learnd run`` on a terminal."""
 
+import contextlib
 import time
 
 from rich.console import Console
@@ -35,7 +36,8 @@ class StatusLine:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def update(self) -> None:
         """Show the current state. Calls within `_REFRESH_S` of the last refresh do nothing."""
@@ -43,7 +45,8 @@ class StatusLine:
         if self._live is None or now_s - self._last_s < _REFRESH_S:
             return
         self._observe(now_s)
-        self._live.update(Text(self._text(now_s), no_wrap=True, overflow="ellipsis"), refresh=True)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._live.update(Text(self._text(now_s), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _observe(self, now_s: float) -> None:
         """Update the rate, and the times of the last checkpoint and export."""

@@ -177,6 +177,7 @@ class Pipeline:
         ExportError
             if the stream ended by itself and the last export failed, because nothing else would report it.
         """
+        log.info("finishing", always=True, doing="saving")
         exporter = self.publishing.exporter
         exporter.abandon()  # a running export is older than the one that starts now
         self.quality.refresh(self.publishing.published())
@@ -187,12 +188,12 @@ class Pipeline:
         self.save(flush=not flushed)
         self.saving.checkpoints.wait()
         self.collect_outcomes()
+        if exporter.busy():
+            log.info("finishing", always=True, doing="exporting", note="the state is saved; a stop waits up to 18 s")
         self._release()  # while the export runs, because a broker that hangs delays it
         while exporter.busy() and not _passed(stopped_s(), STOP_S):
             exporter.wait(POLL_S)
             self.status.beat_s = time.monotonic()
-        if exporter.busy():
-            log.warning("last_export_unfinished", note="the stop did not wait for it; the next start exports again")
         since_s = stopped_s() or time.monotonic()
         if not exporter.wait(max(0.0, since_s + STOP_S - time.monotonic())):
             exporter.abandon()

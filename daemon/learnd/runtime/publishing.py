@@ -45,6 +45,8 @@ class Publishing:
         self.refused: Refusal | None = None
         """The last refusal of the gate since the newest export of this process."""
         self._held = False
+        self._last_began = False
+        """True once the last export of this process was started."""
         self._exports_before = 0
         """Exports up to this number belong to another model."""
         self._started_samples = 0
@@ -129,6 +131,7 @@ class Publishing:
                 return
             log.warning("export_worse_than_naive", always=True, **refusal.fields())
         self._started_samples = samples
+        self._last_began = urgent
         self.exporter.begin(challenger, urgent=urgent)
 
     def _with_champion(self, challenger: Snapshot) -> Snapshot:
@@ -161,7 +164,7 @@ class Publishing:
             # A failed export is repeated, even if no further sample arrives.
             self._started_samples = self._published_samples
         if exported.given_up:
-            log.info("export_given_up", number=exported.number, note="superseded by the export made at shutdown")
+            self._note_given_up(exported.number)
             return
         self._error = exported.error
         if exported.error:
@@ -176,6 +179,14 @@ class Publishing:
         self._metrics.exported(exported.number, exported.duration_s)
         fields = {"number": exported.number, "samples": exported.samples, "duration_s": round(exported.duration_s, 3)}
         log.info("export_published", always=True, **fields)
+
+    def _note_given_up(self, number: int) -> None:
+        if self._last_began:
+            note = "the stop did not wait for it; the state is saved, and the next start exports it"
+            log.warning("last_export_abandoned", number=number, note=note)
+        else:
+            note = "a newer export, with everything that was learned, is made now in its place"
+            log.info("export_superseded", number=number, note=note)
 
     def _note_uploaded(self, uploaded: Uploaded) -> None:
         if uploaded.error:
