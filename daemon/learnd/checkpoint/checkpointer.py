@@ -4,6 +4,7 @@ A save costs the learner one reference per variable: to its current value, a ten
 afterwards. Copying, writing and flushing to disk happen on a thread.
 """
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -124,7 +125,7 @@ class Checkpoints:
             except ConfigError:
                 raise
             except Exception as error:
-                log.error("checkpoint_damaged", path=str(path), error=_first_line(error))
+                log.error("checkpoint_damaged", path=str(path), error=plain_reason(error))
                 damaged.append(number)
                 continue
             self._require_same_fingerprint(host["fingerprint"])
@@ -231,7 +232,7 @@ class Checkpoints:
         except FileLostError as failure:
             error = failure
         except Exception as failure:
-            error = SaveFailedError(f"{files.prefix(self._directory, number)}: {_first_line(failure)}")
+            error = SaveFailedError(f"{files.prefix(self._directory, number)}: {plain_reason(failure)}")
         self._outcomes.append(Saved(offsets, number, self._clock() - started_s, size_bytes, error))
 
     def _write_arrays(self, path: Path) -> None:
@@ -247,7 +248,7 @@ class Checkpoints:
             for number in numbers[: -self._keep]:
                 files.remove(self._directory, number)
         except (OSError, tf.errors.OpError) as error:
-            log.warning("checkpoint_not_tidied", error=_first_line(error))
+            log.warning("checkpoint_not_tidied", error=plain_reason(error))
 
 
 def _summary(state: State, offsets: Offsets) -> dict[str, Any]:
@@ -279,5 +280,19 @@ def _tf_variable(variable: TfVariable | Variable) -> TfVariable:
     return tf_variable
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def plain_reason(error: BaseException) -> str:
+    """Return the reason of a failure in one line, without the names of TensorFlow's operations and temporary files.
+
+    >>> plain_reason(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> text = "{{function_node __wrapped__SaveV2 }} /d/part-0.tempstate15; No space left on device [Op:SaveV2]"
+    >>> plain_reason(tf.errors.ResourceExhaustedError(None, None, text))
+    'No space left on device'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, tf.errors.OpError):
+        line = re.sub(r"\s*\[Op:\w+\]|\{\{.*?\}\}\s*", "", line)
+        line = re.sub(r"^\S+\.?(tempstate|partial)\S*; ", "", line)
+    return line
