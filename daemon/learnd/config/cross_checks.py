@@ -63,10 +63,10 @@ def _features(settings: Settings) -> Iterator[Check]:
         if feature.min is not None and feature.max is not None and feature.min >= feature.max:
             yield ("features", name), f"min {feature.min} must be below max {feature.max}"
         if feature.missing == "mean" and not settings.fills_gaps:
-            message = "mean needs a regression or classification with scaled inputs; use a number or reject"
+            message = "mean needs a task with a target field and scaled inputs; use a number or reject"
             yield ("features", name, "missing"), message
         if feature.indicator and not (settings.fills_gaps and feature.missing in (None, "mean")):
-            message = "needs missing: mean, and a regression or classification with scaled inputs; remove it"
+            message = "needs missing: mean, and a task with a target field and scaled inputs; remove it"
             yield ("features", name, "indicator"), message
         if feature.stuck_after is not None and feature.on_fault == "hold":
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"

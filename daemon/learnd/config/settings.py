@@ -33,7 +33,7 @@ class FeatureSettings(Section):
     """A reading above this is a fault."""
     missing: float | Literal["mean", "reject"] | None = None
     """Action on an empty cell or a null. A number is used instead, and counts as a reading. `mean` uses the feature's
-    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a regression or classification with
+    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a task with a target field and
     scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
     number or `mean`, because the name may be wrong."""
     indicator: bool = False

@@ -76,7 +76,8 @@ class Publishing:
         unavailable = self._rehearsal.finish(stopping)
         if unavailable is None:
             return False
-        self.exporter.leave_out(unavailable)
+        if unavailable:
+            self.exporter.leave_out(unavailable)
         return True
 
     def resume(self, exports_before: int) -> None:
