@@ -38,10 +38,7 @@ def report_error(error: Exception, exit_code: int, *, as_json: bool) -> None:
         else:
             traceback.print_exception(error)
             words = "a file could not be read or written" if isinstance(error, OSError) else "an internal error"
-            print(
-                f"learnd: {words}, exit code {exit_code}; report it with these lines if that is a defect",
-                file=sys.stderr,
-            )
+            print(f"learnd: {words} (exit code {exit_code}); report a defect with these lines", file=sys.stderr)
         return
     if isinstance(error, ConfigError):
         for problem in error.problems:

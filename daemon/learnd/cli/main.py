@@ -96,6 +96,8 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--once", action="store_true", help="stop at the offsets that are the end of the stream now")
     run.add_argument("--max-records", type=_positive, metavar="N", help="stop after N records")
     log_help = "log format (default: auto, which is text on a terminal and else json)"
+    final_help = "exit with N in place of 64, 65, 66 and 78, for supervisors that restart after any error (Docker: 0)"
+    run.add_argument("--final-exit-code", type=int, metavar="N", help=final_help)
     run.add_argument("--log", choices=("auto", "json", "text"), default="auto", help=log_help)
 
 

@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 import learnd
+from learnd.cli.error_report import report_error
 from learnd.cli.native_logs import silence_native_logs
 from learnd.cli.signals import StopSignals
 from learnd.config.loader import load
 from learnd.config.settings import Settings
-from learnd.core.errors import LearndError, UsageError
+from learnd.core.errors import FINAL_EXIT_CODES, LearndError, UsageError
 from learnd.runtime.data_dir_lock import DataDirLock
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ STALLED_S = 60.0
 
 def execute(options: argparse.Namespace) -> int:
     """Learn from the stream as *options* say; return the exit code."""
+    if options.final_exit_code is None:
+        return _run(options)
+    try:
+        code = _run(options)
+    except LearndError as error:
+        code = error.exit_code
+        terminal = options.log == "text" or (options.log == "auto" and sys.stderr.isatty())
+        report_error(error, code, as_json=not terminal)
+    return int(options.final_exit_code) if code in FINAL_EXIT_CODES else code
+
+
+def _run(options: argparse.Namespace) -> int:
     settings = load(options.config)
     if options.once and settings.source.kind == "simulator" and settings.source.records is None:
         raise UsageError("--once needs a stream with an end: set source.records, or use --max-records instead")

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+FINAL_EXIT_CODES = frozenset({64, 65, 66, 78})
+"""Exit codes after which a restart does not help: a person must change the command, the configuration or the data."""
+
 
 class LearndError(Exception):
     """Base class of the errors that learnd raises on purpose. Messages name the value, the place and the way out."""

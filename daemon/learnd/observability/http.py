@@ -66,10 +66,10 @@ class HttpServer:
         try:
             listener = socket.create_server(self._address, family=family)
         except OSError as error:
-            kind = PortTakenError if error.errno == errno.EADDRINUSE else ConfigError
-            raise kind(
-                f"http: cannot listen on {host}:{port} ({error.strerror}); choose another port, or 0 for any"
-            ) from error
+            message = f"http: cannot listen on {host}:{port} ({error.strerror}); choose another port, or 0 for any"
+            if error.errno == errno.EADDRINUSE:
+                raise PortTakenError(message) from error
+            raise ConfigError(message) from error
         loop = asyncio.new_event_loop()
         # asyncio accepts up to `backlog` connections in a row before it reads from any of them. With a large backlog, a
         # scrape could become the oldest connection, and be closed, before its request is read.
