@@ -5,6 +5,7 @@ Each command is a module of this package with a function ``execute``. It is impo
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def _execute(arguments: Sequence[str], on_imported: Callable[[], object]) -> int
 
 def _silence(stream: TextIO) -> None:
     """Drop what is written to *stream* from now on, and what it could not write."""
-    with Path(os.devnull).open("w") as nothing:
+    with Path(os.devnull).open("w") as nothing, contextlib.suppress(OSError):  # a stream of a test has no descriptor
         os.dup2(nothing.fileno(), stream.fileno())
 
 
