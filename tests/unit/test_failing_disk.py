@@ -227,9 +227,12 @@ def test_a_full_disk_under_the_lines_loses_and_repeats_none(tmp_path: Path) -> N
         with pytest.raises(OSError, match="No space left"):
             lines.flush()
         state = lines.state()
+        written = (disk / "lines.jsonl").read_text().count("\n")
+        assert lines.pending() == 5000 - written > 0
         filler.unlink()
         lines.append(range(5000, 5100))
         lines.flush()
+        assert lines.pending() == 0
         text = (disk / "lines.jsonl").read_text()
         assert text == "".join(f"{number}\n" for number in range(5100))
         assert state["bytes"] == len("".join(f"{number}\n" for number in range(5000)))

@@ -85,6 +85,8 @@ class Checkpoints:
         self._number = 0
         self.damaged: tuple[int, ...] = ()
         """Numbers of the newer checkpoints that `restore` passed over because they are damaged."""
+        self.restored: tuple[float, int] | None = None
+        """Time (seconds since 1970) and size in bytes of the checkpoint that was restored; None if there was none."""
 
     def open(self) -> None:
         """Create the directory, and remove what a crash left incomplete in it."""
@@ -134,6 +136,7 @@ class Checkpoints:
             for damaged_number in damaged:
                 files.set_aside(self._directory, damaged_number)
             self.damaged = tuple(damaged)
+            self.restored = files.saved_at_s(self._directory, number), files.size_bytes(self._directory, number)
             state: State = host["state"]
             return state
         if damaged:

@@ -180,6 +180,14 @@ def read_summary(directory: Path, number: int) -> dict[str, Any] | None:
     return checkpoint
 
 
+def saved_at_s(directory: Path, number: int) -> float:
+    """Return when checkpoint *number* was saved, in seconds since 1970; without a summary, by its file's time."""
+    summary = read_summary(directory, number)
+    if summary is None or "saved_at" not in summary:
+        return _index(directory, number).stat().st_mtime
+    return datetime.fromisoformat(summary["saved_at"]).timestamp()
+
+
 def require_sound(directory: Path, number: int) -> None:
     """Compare every file of checkpoint *number* with its checksum. Without a summary, only the index is required.
 

@@ -1,5 +1,6 @@
 """The main loop: read, decode, transform, watch, predict, learn, evaluate, deliver, save, publish."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from learnd.core.snapshot import Snapshot
 from learnd.core.types import Batch, State, offsets_of
 from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
+from learnd.runtime.intake import Intake
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
@@ -54,6 +56,7 @@ class Pipeline:
     progress: Progress = field(default_factory=Progress)
     probe: ProbeRows = field(default_factory=ProbeRows)
     status: RunStatus = field(default_factory=RunStatus)
+    intake: Intake = field(default_factory=Intake)
 
     def learn(self, batch: Batch) -> None:
         """Process one batch: transform, watch, predict, learn, evaluate, deliver."""
@@ -68,6 +71,7 @@ class Pipeline:
         self.dead_letters.put(batch.rejects)
         self.predictions.put(result)
         self.status.observe(batch, scores)
+        self.intake.observe(batch.record_count, len(batch.rejects))
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
         self.publishing.observe(result, self.evaluator.compared)
         if self.events.note(self.progress.samples):  # a new class is saved and published at once
@@ -100,7 +104,10 @@ class Pipeline:
             self.reader.acknowledge(saved.offsets)
         self.publishing.collect()
         self.alarming.follow_feedback()
-        self.metrics.lags(self.reader.lags())
+        lags = self.reader.lags()
+        self.metrics.lags(lags)
+        if lags:
+            self.intake.observe_lag(sum(lags.values()))
         self.metrics.retraces.set(self.model.retraces())
         if self.quality.due():
             self.quality.refresh(self.publishing.newest_errors())
@@ -126,6 +133,14 @@ class Pipeline:
         ConfigError
             if the model cannot be compiled, or exported in any of the configured formats.
         """
+        self.metrics.health.follow(
+            ready=lambda: self.readiness()[0],
+            connected=self._connected,
+            accepted_age_s=self.intake.accepted_age_s,
+            rejected_share=self.intake.rejected_share,
+            catch_up_s=self.intake.catch_up_s,
+            pending={name: sink.pending for name, sink in self._sinks().items()},
+        )
         self.saving.open()
         self.publishing.open()
         state = self.saving.restore()
@@ -150,6 +165,7 @@ class Pipeline:
         else:
             self.progress.exports_before = max(self.publishing.exporter.numbers(), default=0)
         self.status.scores = self.evaluator.scores()
+        self.metrics.begin(self.status.scores, model_samples=self.progress.samples)
         self.events.begin()
         self.publishing.resume(self.progress.exports_before)
         self.progress.begin(self.reader.positions())
@@ -157,6 +173,7 @@ class Pipeline:
             self._save_the_start()
         self.saving.trigger.reset(self.progress.samples)
         self.publishing.trigger.reset(self.progress.samples)
+        self.intake.begin()
         self.status.ready = True
         return True
 
@@ -227,6 +244,10 @@ class Pipeline:
             "predictions": self.predictions,
             "alarm_sink": self.alarming.sink,
         }
+
+    def _connected(self) -> float:
+        """Return 1 if the source answers, else 0; nan before reading begins and after it has ended."""
+        return float(self.reader.connected()) if self.status.ready else math.nan
 
     def _start_reading(self) -> None:
         self.reader.start(self.progress.positions)

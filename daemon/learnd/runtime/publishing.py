@@ -84,6 +84,9 @@ class Publishing:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
         self._exports_before = exports_before
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
+        published = self.exporter.newest_published(above=exports_before)
+        if published is not None:
+            self._metrics.found_exported(*published)
         champion = self.exporter.champion(above=exports_before)
         if champion is not None:
             self._forward.begin(*champion)

@@ -60,6 +60,8 @@ class Saving:
         """Restore the newest sound checkpoint; see `Checkpoints.restore`."""
         state = self.checkpoints.restore()
         self._metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
+        if self.checkpoints.restored is not None:
+            self._metrics.found_saved(*self.checkpoints.restored)
         return state
 
     def due(self, samples: int) -> bool:

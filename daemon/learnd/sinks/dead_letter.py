@@ -67,6 +67,9 @@ class DroppedDeadLetters:
 
     def flush(self) -> None: ...
 
+    def pending(self) -> int:
+        return 0
+
     def close(self) -> None: ...
 
     def state(self) -> State:
@@ -83,7 +86,7 @@ class FileDeadLetters:
         self._lines = LinesFile(path, key="dead_letter.path")
         self._connector = connector
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state = self._lines.state
+        self.state, self.pending = self._lines.state, self._lines.pending
 
     def put(self, rejects: Sequence[Reject]) -> None:
         _log(rejects)
@@ -119,7 +122,7 @@ class TopicDeadLetters:
         self._sink = sink
         self._connector = connector
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
-        self.state, self.restore = sink.state, sink.restore
+        self.state, self.restore, self.pending = sink.state, sink.restore, sink.pending
 
     def put(self, rejects: Sequence[Reject]) -> None:
         _log(rejects)

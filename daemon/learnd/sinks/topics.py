@@ -176,6 +176,10 @@ class TopicSink:
                 "saves no checkpoint until it does, and sends them again; check the broker and the topic"
             )
 
+    def pending(self) -> int:
+        """Return the number of unconfirmed messages."""
+        return len(self._unconfirmed)
+
     def state(self) -> State:
         """Return the unconfirmed messages."""
         with self._lock:
