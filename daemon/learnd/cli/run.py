@@ -99,6 +99,8 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
     """Log what this process learned; log an error if it rejected or skipped records and learned none."""
     import structlog
 
+    from learnd.cli.export_summary import export_summary
+
     log = structlog.get_logger()
     progress, status = pipeline.progress, pipeline.status
     began, scores, quality, published = (
@@ -127,6 +129,7 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
         recent=_rounded(**quality.recent.measures),
         fading=_rounded(**quality.fading.measures),
         since_start=_rounded(**quality.total.measures),
+        **export_summary(pipeline, truths_known=settings.task.naive_in_exports),
         data_dir=str(settings.data_dir),
     )
 

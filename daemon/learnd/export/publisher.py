@@ -148,6 +148,10 @@ class Exporter:
         """Return the published numbers, ascending."""
         return self._versions.numbers()
 
+    def path(self, number: int) -> Path:
+        """Return the folder of export *number*."""
+        return self._versions.path(number)
+
     def newest_number(self) -> int:
         """Return the number of the newest export, 0 without one."""
         return max(self._versions.numbers(), default=0)

@@ -40,6 +40,8 @@ class Publishing:
         self._forward = FrozenForward(measure)
         self.last: Exported | None = None
         """The newest export of this process."""
+        self.newest = 0
+        """The number of this model's newest export; 0 without one."""
         self._error = ""
         """The error of the last export; empty if it succeeded."""
         self.refused: Refusal | None = None
@@ -86,6 +88,7 @@ class Publishing:
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
         published = self.exporter.newest_published(above=exports_before)
         if published is not None:
+            self.newest = published[0]
             self._metrics.found_exported(*published)
         champion = self.exporter.champion(above=exports_before)
         if champion is not None:
@@ -175,14 +178,14 @@ class Publishing:
             self._metrics.export_failures.inc()
             log.error("export_failed", number=exported.number, error=exported.error)
             return
-        self.last, self.refused = exported, None
+        self.last, self.refused, self.newest = exported, None, exported.number
         self._published_samples = exported.samples
         self._forward.begin(exported.number, exported.losses)
         if exported.without:
             log.warning("formats_unavailable", number=exported.number, **exported.without)
         self._metrics.exported(exported.number, exported.duration_s)
         fields = {"number": exported.number, "samples": exported.samples, "duration_s": round(exported.duration_s, 3)}
-        log.info("export_published", always=True, **fields)
+        log.info("export_published", always=True, **fields, path=str(self.exporter.path(exported.number)))
 
     def _note_given_up(self, number: int) -> None:
         if self._last_began:
