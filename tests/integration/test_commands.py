@@ -146,7 +146,7 @@ def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
     """Also what only building shows (an optimizer's argument, a column of the file) is exit code 78."""
     cases = {
         "did you mean Adam": {"learning": {"optimizer": {"kind": "adan"}}},
-        "does not accept these arguments": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
+        "SGD has no argument moment; did you mean momentum?": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
         "not a Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
         "no column a": {"decode": {"kind": "csv"}, "source": {"kind": "file", "path": str(tmp_path / "x.csv")}},
     }

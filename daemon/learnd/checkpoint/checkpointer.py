@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from learnd.checkpoint import files, reading, state_codec
 from learnd.core import crash_points
-from learnd.core.errors import ConfigError, FileLostError, SaveFailedError, StateDamagedError
+from learnd.core.errors import ConfigError, FileLostError, Problem, SaveFailedError, StateDamagedError
 from learnd.core.fsync import make_folder
 from learnd.core.tensors import Tensor, TfVariable, Variable
 from learnd.core.types import Offsets, State, TopicPartition
@@ -182,10 +182,8 @@ class Checkpoints:
         changed = [key for key in self._fingerprint if saved.get(key) != self._fingerprint[key]]
         if changed:
             key = changed[0]
-            raise ConfigError(
-                f"{key}: the checkpoints under {self._directory} were learned with {saved.get(key)}, but the "
-                f"configuration now says {self._fingerprint[key]}; change it back, or use another data_dir"
-            )
+            text = files.other_configuration(self._directory, key, saved.get(key), self._fingerprint[key])
+            raise ConfigError(Problem(key, text))
 
     def begin(self, state: State, offsets: Offsets, flush: Callable[[], None]) -> None:
         """Start a save of everything as it is now. Return at once, or as soon as the previous save has ended.
@@ -229,7 +227,8 @@ class Checkpoints:
             self._host.data = state_codec.encode(
                 {"form": reading.STATE_FORM, "fingerprint": self._fingerprint, "state": state}
             )
-            size_bytes = files.write(self._directory, number, _summary(state, offsets), self._write_arrays)
+            summary = {**_summary(state, offsets), "fingerprint": self._fingerprint}
+            size_bytes = files.write(self._directory, number, summary, self._write_arrays)
             crash_points.reached("checkpoint.after-save-before-commit")
             self._prune()
         except FileLostError as failure:

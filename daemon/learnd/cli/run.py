@@ -10,9 +10,11 @@ import learnd
 from learnd.cli.error_report import report_error
 from learnd.cli.native_logs import silence_native_logs
 from learnd.cli.signals import StopSignals
+from learnd.cli.surroundings import check_surroundings
 from learnd.config.loader import load
+from learnd.config.locate import located
 from learnd.config.settings import Settings
-from learnd.core.errors import FINAL_EXIT_CODES, LearndError, UsageError
+from learnd.core.errors import FINAL_EXIT_CODES, ConfigError, LearndError, UsageError
 from learnd.runtime.data_dir_lock import DataDirLock
 
 if TYPE_CHECKING:
@@ -48,7 +50,11 @@ def _run(options: argparse.Namespace) -> int:
 
         configure_logs(terminal=terminal, name=settings.name)
         capture_python_messages()
-        return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
+        try:
+            check_surroundings(settings)  # what building the model would find too, but seconds later
+            return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
+        except ConfigError as error:
+            raise located(error, options.config) from error
 
 
 def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *, status_line: bool) -> int:
@@ -72,7 +78,8 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
         with StatusLine(pipeline, settings.name, enabled=status_line) as line:
             run(pipeline, stopping=stop.received, on_open=stop.require_save, on_batch=line.update)
     except LearndError as error:
-        log.error("stopped", error=str(error), exit_code=error.exit_code)
+        shown = located(error, options.config) if isinstance(error, ConfigError) else error
+        log.error("stopped", error=str(shown), exit_code=error.exit_code)
         return error.exit_code
     except Exception:
         log.exception("crashed", exit_code=LearndError.exit_code)

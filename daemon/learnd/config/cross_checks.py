@@ -6,8 +6,8 @@ They ask the sections what they are able to do, and do not know their kinds: a n
 from collections.abc import Iterator
 from pathlib import Path
 
-from learnd.config.error_messages import suggestion
 from learnd.config.settings import Settings
+from learnd.core.names import suggestion
 
 Check = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong with its value."""

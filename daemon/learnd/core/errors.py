@@ -25,6 +25,8 @@ class Problem:
     message: str
     file: str = ""
     line: int = 0
+    field: str = ""
+    """A field of the records that the problem is about; the problem then belongs where that field is named."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else (f"{self.file}: " if self.file else "")

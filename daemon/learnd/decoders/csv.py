@@ -5,13 +5,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learnd.core.errors import ConfigError
+from learnd.core.errors import ConfigError, Problem
 from learnd.core.layout import TextLayout
+from learnd.core.names import suggestion
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
 from learnd.decoders.fields import Fields
 from learnd.decoders.settings import RECORD_KEY, CsvSettings
 from learnd.decoders.validation import BadRecord, Rows, decode_records
+
+
+def missing_columns(missing: Sequence[str], columns: Sequence[str], place: str) -> list[Problem]:
+    """Return a problem for each name that is no column, with the nearest column.
+
+    >>> print(missing_columns(["tmp"], ["temp", "flow"], "source.path")[0])
+    source.path: no column tmp; did you mean temp? The columns are temp, flow
+    """
+    problems = []
+    for name in missing:
+        hint = suggestion(name, columns)
+        message = f"no column {name}{f'{hint} The' if hint else '; the'} columns are {', '.join(columns)}"
+        problems.append(Problem(place, message, field=name))
+    return problems
 
 
 class CsvDecoder:
@@ -52,7 +67,7 @@ class CsvDecoder:
         missing = [name for name in fields.names if name not in columns]
         if missing:
             place = "source.path" if settings.columns is None and layout.columns is not None else "decode.columns"
-            raise ConfigError(f"{place}: no column {', '.join(missing)}; the columns are {', '.join(columns)}")
+            raise ConfigError(*missing_columns(missing, columns, place))
         return cls(fields, columns, settings.delimiter or layout.delimiter)
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
