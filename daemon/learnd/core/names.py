@@ -32,6 +32,20 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     return [*close, *related][:count]
 
 
+def missing_topic(topic: str, servers: Iterable[str], known: Iterable[str]) -> str:
+    """Return the message about a topic that does not exist, with the ones that its user may have meant.
+
+    >>> message = missing_topic("boiler", ["a:9092", "b:9092"], ["boilers", "__consumer_offsets"])
+    >>> message.partition(" --create")[0]
+    'boiler does not exist on a:9092,b:9092; did you mean boilers? `kafka-topics.sh --bootstrap-server a:9092'
+    """
+    brokers = list(servers)
+    near = nearest(topic, [name for name in known if not name.startswith("__")])
+    hint = f"; did you mean {' or '.join(near)}? " if near else "; "
+    command = f"kafka-topics.sh --bootstrap-server {brokers[0]} --create --topic {topic}"
+    return f"{topic} does not exist on {','.join(brokers)}{hint}`{command}` creates it"
+
+
 def _fold(name: str) -> str:
     return name.casefold().replace("-", "_")
 
