@@ -200,9 +200,8 @@ def test_a_topic_that_does_not_exist_is_a_configuration_error(kafka_broker: Kafk
     with pytest.raises(ConfigError, match=r"source\.topics: no-such-topic does not exist on") as told:
         source.open({})
     assert f"did you mean {near}" in str(told.value)
-    assert f"`kafka-topics.sh --bootstrap-server {kafka_broker.bootstrap} --create --topic no-such-topic`" in str(
-        told.value
-    )
+    command = f"kafka-topics.sh --bootstrap-server {kafka_broker.bootstrap} --create --topic no-such-topic"
+    assert f"`{command}`" in str(told.value)
     source.close()
 
 
