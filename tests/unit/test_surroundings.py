@@ -50,7 +50,8 @@ def test_absent_columns_are_reported_where_they_were_named(tmp_path: Path, capsy
         strict=True,
     ):
         number, _, said = line.partition(": ")
-        assert said.startswith(f"{where}: no column {name}"), said
+        assert said.startswith(f"{where}: line 1 of "), said
+        assert f": no column {name}; " in said
         assert "columns are a, bee, c, y, t" in said
         assert name in text[int(number) - 1]
         if near in ("bee", "c"):
