@@ -60,7 +60,7 @@ class StopSignals:
         self._nothing_learned = False
 
     def log_to(self, note: _Note) -> None:
-        """Report signals with *note*; also those that came before logs were configured."""
+        """Log signals with *note*; also those that came before logs were configured."""
         with self._lock:
             self._note = note
             for event, fields in self._early_notes:

@@ -56,7 +56,7 @@ class Intake:
         return self._rejected / self._records if self._records else math.nan
 
     def observe_lag(self, lag_records: int) -> None:
-        """Note the lag of all partitions together. Calls within `EVERY_S` of the last one do nothing."""
+        """Observe the lag of all partitions together. Calls within `EVERY_S` of the last one do nothing."""
         now_s = self._clock()
         if self._lags and now_s - self._lags[-1][0] < EVERY_S:
             return

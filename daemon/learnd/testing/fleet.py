@@ -90,7 +90,7 @@ def end_of(bootstrap: str, topic: str) -> int:
 
 
 def _produce(bootstrap: str, topic: str, rate_per_s: float) -> None:
-    """Produce the readings of the fleet, from where the topic ends."""
+    """Send the readings of the fleet, from where the topic ends."""
     source = SimulatorSource(SimulatorSettings(kind="simulator", rate_per_s=rate_per_s))
     source.open({TopicPartition("simulator", 0): Position(end_of(bootstrap, topic))})
     producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20)
