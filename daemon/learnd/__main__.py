@@ -2,7 +2,7 @@
 
 import sys
 
-from learnd.cli.main import main
+from learnd.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -151,6 +151,8 @@ def test_the_shape_of_a_task_follows_from_its_settings() -> None:
         assert options.row_shape(3) == (4, 3)
         outputs = options.output_count(3, 1)
         if not options.has_classes:
-            names = options.output_names(["a", "b", "c"], ["y"] if options.evaluated_on in ("targets", "labels") else [])
+            names = options.output_names(
+                ["a", "b", "c"], ["y"] if options.evaluated_on in ("targets", "labels") else []
+            )
             assert outputs % max(1, len(names)) == 0
         assert np.prod(options.row_shape(3)) == 12

@@ -67,6 +67,7 @@ def _check(sink: Any, thing: Any, count: Count | None) -> None:
     sink.restore({} if count is None else sink.state())
     sink.put(thing)
     sink.flush()
+    assert sink.pending() == 0
     assert count is None or count(1) == 1
     sink.put(thing)
     sink.close()

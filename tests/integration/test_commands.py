@@ -37,7 +37,10 @@ def test_the_quickstart_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> N
         finished = daemon.events("finished")[-1]
     assert finished["samples"] == 5000
     assert finished["loss"] < 0.5
-    assert (tmp_path / "data" / "quickstart" / "exports" / "latest" / "model.tflite").exists()
+    exports = tmp_path / "data" / "quickstart" / "exports"
+    assert (exports / "latest" / "model.tflite").exists()
+    assert (tmp_path / finished["export_path"]).samefile(exports / "latest")
+    assert finished["export_good"] is True, finished["export_note"]
     config = _quick(tmp_path, records=6000)
     with Daemon(config) as daemon:
         daemon.finish()
@@ -143,7 +146,7 @@ def test_wrong_configurations_stop_before_the_stream(tmp_path: Path) -> None:
     """Also what only building shows (an optimizer's argument, a column of the file) is exit code 78."""
     cases = {
         "did you mean Adam": {"learning": {"optimizer": {"kind": "adan"}}},
-        "does not accept these arguments": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
+        "SGD has no argument moment; did you mean momentum?": {"learning": {"optimizer": {"kind": "sgd", "moment": 3}}},
         "not a Keras schedule": {"learning": {"optimizer": {"learning_rate": {"kind": "nope"}}}},
         "no column a": {"decode": {"kind": "csv"}, "source": {"kind": "file", "path": str(tmp_path / "x.csv")}},
     }
@@ -170,24 +173,55 @@ def test_a_changed_model_is_refused_with_the_key(tmp_path: Path) -> None:
     assert "model: the checkpoints under" in done.stderr
 
 
+def test_a_stop_says_what_it_does_and_other_signals_change_nothing(tmp_path: Path) -> None:
+    """SIGHUP and SIGUSR1 do not end it; SIGTERM is answered at once, saves, and each step is a line of JSON."""
+    config = tmp_path / "config.yaml"
+    source = {"kind": "simulator", "rate_per_s": 500}
+    config.write_text(config_text(tmp_path / "data", features=["temperature"], target="wear", source=source))
+    with Daemon(config) as daemon:
+        daemon.wait_for("checkpoint_saved", count=2)
+        for number, event in ((signal.SIGUSR1, "signal_ignored"), (signal.SIGHUP, "reload_ignored")):
+            daemon.process.send_signal(number)
+            assert daemon.wait_for(event)[0]["signal"] == number.name
+        saved = len(daemon.events("checkpoint_saved"))
+        daemon.wait_for("checkpoint_saved", count=saved + 1)
+        daemon.terminate()
+        (stopping,) = daemon.events("stopping")
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+    assert stopping["signal"] == "SIGTERM"
+    assert "A second SIGTERM or Ctrl-C ends it at once" in stopping["note"]
+    steps = [line["event"] for line in lines[lines.index(stopping) :]]
+    assert [step for step in steps if step in ("stopping", "finishing", "finished")] == [
+        "stopping",
+        "finishing",
+        "finished",
+    ]
+
+
 def test_a_terminal_shows_the_live_line(tmp_path: Path) -> None:
-    """Rate, lag, loss, checkpoint and export in one line; Ctrl-C ends cleanly."""
+    """Rate, lag, rejects, loss, checkpoint and export, on any width; Ctrl-C ends cleanly."""
     config = tmp_path / "config.yaml"
     source = {"kind": "simulator", "rate_per_s": 500, "records": 1_000_000}
     sections = {"features": ["temperature"], "target": "wear", "source": source}
     config.write_text(config_text(tmp_path / "data", **sections))
     parent, child = pty.openpty()
-    environ = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    environ = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
     process = subprocess.Popen([str(LEARND), "run", str(config)], stdin=child, stdout=child, stderr=child, env=environ)
     os.close(child)
     screen = ""
-    wanted = re.compile(r"test \| [\d,]+ samples \| [\d,]+/s \| lag [\d,]+ \| loss \d.* \| checkpoint \d+ s ago")
+    wanted = [  # on 80 columns no row holds all of it; nothing is cut off all the same
+        r"test \| [\d,]+ samples \| [\d,]+/s \| lag [\d,]+, caught up in [\d.]+ min",
+        r"0 rejected",
+        r"loss \d\.\d+ \| averaged \d",
+        r"checkpoint \d+ s ago",
+        r"no export yet",
+    ]
     deadline_s = time.monotonic() + 90
     try:
-        while time.monotonic() < deadline_s and not wanted.search(screen):
+        while time.monotonic() < deadline_s and not all(re.search(part, screen) for part in wanted):
             if select.select([parent], [], [], 0.2)[0]:
                 screen += os.read(parent, 65536).decode(errors="replace")
-        assert wanted.search(screen), screen[-3000:]
+        assert [part for part in wanted if not re.search(part, screen)] == [], screen[-3000:]
         process.send_signal(signal.SIGINT)
         while time.monotonic() < deadline_s + 30:
             if select.select([parent], [], [], 0.2)[0]:

@@ -33,7 +33,7 @@ def test_a_full_disk_turns_readiness_red_and_recovers(tmp_path: Path) -> None:
     """503 with the reason, a metric, the old checkpoint intact; with room again all is saved, and no line is lost."""
     with small_disk(tmp_path / "disk", 16 << 20) as disk:
         lines = disk / "predictions.jsonl"
-        checkpoint = {**LIVE["checkpoint"], "max_failures": None, "retry_seconds": 0.2}
+        checkpoint = {**LIVE["checkpoint"], "give_up_seconds": None, "retry_seconds": 0.2}
         config = _config(tmp_path, disk / "data", checkpoint=checkpoint, predictions={"path": str(lines)})
         with Daemon(config) as daemon:
             until(lambda: len(_newest(disk / "data")) > 2, what="checkpoints")
@@ -55,17 +55,17 @@ def test_a_full_disk_turns_readiness_red_and_recovers(tmp_path: Path) -> None:
         assert [json.loads(line)["offset"] for line in lines.read_text().splitlines()] == list(range(samples))
 
 
-def test_a_full_disk_ends_learning_with_70_as_configured(tmp_path: Path) -> None:
-    """Three failures in a row, and the last checkpoint is there to go on from."""
+def test_a_full_disk_ends_learning_as_configured(tmp_path: Path) -> None:
+    """Exit code 74 after three failures in a row, and the last checkpoint is there to go on from."""
     with small_disk(tmp_path / "disk", 16 << 20) as disk:
         checkpoint = {**LIVE["checkpoint"], "max_failures": 3, "retry_seconds": 0.1}
         config = _config(tmp_path, disk / "data", checkpoint=checkpoint)
         with Daemon(config) as daemon:
             until(lambda: len(_newest(disk / "data")) > 2, what="checkpoints")
             fill(disk)
-            daemon.finish(code=70)
+            daemon.finish(code=74)
             stopped = daemon.events("stopped")[-1]["error"]
-            assert "3 checkpoints in a row failed" in stopped
+            assert "in 3 attempts (checkpoint.max_failures)" in stopped
             assert "No space left" in stopped
         directory = disk / "data" / "checkpoints"
         assert {checkpoint_files.damage(directory, number) for number in _newest(disk / "data")} == {""}
@@ -78,7 +78,7 @@ def _flip(path: Path) -> None:
 
 
 def test_a_damaged_newest_checkpoint_is_told_and_passed_over(tmp_path: Path) -> None:
-    """``inspect`` shows which are sound; the start counts and logs; all damaged is exit code 70, naming them."""
+    """``inspect`` shows which are sound; the start counts and logs; all damaged is exit code 66, naming them."""
     data_dir = tmp_path / "data"
     config = _config(tmp_path, data_dir)
     with Daemon(config) as daemon:
@@ -103,7 +103,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_passed_over(tmp_path: Path) -> 
     for number in (left := _newest(data_dir)):
         _flip(data_dir / "checkpoints" / f"ckpt-{number}.data-00000-of-00001")
     with Daemon(config) as daemon:
-        daemon.finish(code=70)
+        daemon.finish(code=66)
         error = daemon.events("stopped")[-1]["error"]
         assert all(f"ckpt-{number}" in error for number in left)
     assert _newest(data_dir) == left, "nothing was begun afresh"

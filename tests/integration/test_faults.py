@@ -304,7 +304,7 @@ def test_logs_that_were_cut_back_and_grew_while_learnd_was_away_are_noticed(tmp_
         assert _learned(config) == _once_each(topic, 100, 100, 100)
         _cut_two_and_grow(cluster, topic)
         with Daemon(config) as daemon:
-            daemon.finish(code=70)
+            daemon.finish(code=DataLossError.exit_code)
             (event,) = daemon.events("stopped")
         wanted = rf"{topic}/[01]: the next offset to learn is 100, but the log was cut back to (60|70)"
         assert re.search(wanted, event["error"])

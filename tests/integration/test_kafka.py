@@ -155,9 +155,13 @@ def test_an_answer_between_two_polls_is_a_sign_of_life(kafka_broker: KafkaCluste
 
 def test_a_sinks_topic_that_is_not_there_is_a_mistake_of_the_configuration(kafka_broker: KafkaCluster) -> None:
     """No broker that is away: waiting for it would not help."""
+    near = kafka_broker.create_topic("not-there-but-elsewhere")
     sink = TopicSink("not-there", {"bootstrap_servers": kafka_broker.bootstrap}, key="predictions.topic")
-    with pytest.raises(ConfigError, match=r"predictions\.topic: not-there does not exist; create it first"):
+    with pytest.raises(
+        ConfigError, match=r"predictions\.topic: not-there does not exist on .*--topic not-there`"
+    ) as told:
         sink.open()
+    assert near in str(told.value)
     sink.close()
 
 
@@ -208,10 +212,14 @@ def test_offsets_that_are_gone_stop_the_daemon(kafka_broker: KafkaCluster) -> No
 
 
 def test_a_topic_that_does_not_exist_is_a_configuration_error(kafka_broker: KafkaCluster) -> None:
-    """After a short wait, with its name and the broker's."""
+    """After a short wait, with its name and the broker's, what it may have been, and the command that creates it."""
+    near = kafka_broker.create_topic("no-such-topics")
     source = _source(kafka_broker, "no-such-topic", connect_timeout_s=1.0)
-    with pytest.raises(ConfigError, match=r"source\.topics: no-such-topic does not exist on"):
+    with pytest.raises(ConfigError, match=r"source\.topics: no-such-topic does not exist on") as told:
         source.open({})
+    assert f"did you mean {near}" in str(told.value)
+    command = f"kafka-topics.sh --bootstrap-server {kafka_broker.bootstrap} --create --topic no-such-topic"
+    assert f"`{command}`" in str(told.value)
     source.close()
 
 

@@ -62,7 +62,7 @@ def test_a_damaged_file_is_named(data_dir: Path, tmp_path: Path) -> None:
     (copy / "model.onnx").unlink()
     (copy / "model.tflite").write_bytes(b"no model")
     for format in ("onnx", "tflite"):
-        _, said = _predict(copy, "", "--format", format, code=70)
+        _, said = _predict(copy, "", "--format", format, code=66)
         assert f"{format} cannot be loaded: " in said
         assert "--verify" in said
         assert "Traceback" not in said

@@ -52,7 +52,8 @@ def learned(
 def hollow(building: Path, urgent: bool = False) -> None:
     """In the place of the child process: of an export only as much as the daemon itself reads."""
     asked = json.loads((building / ".request" / "request.json").read_text())
-    told = {"samples": asked["manifest"]["samples"], "formats": dict.fromkeys(asked["formats"]), "unavailable": {}}
+    head = {name: asked["manifest"][name] for name in ("samples", "created_at")}
+    told = {**head, "formats": dict.fromkeys(asked["formats"]), "unavailable": {}}
     (building / "learnd.json").write_text(json.dumps(told))
 
 

@@ -5,13 +5,15 @@ import re
 
 import yaml
 
+from learnd.cli.main import _parser
 from learnd.config.loader import load
-from learnd.core.errors import BadDataError, ConfigError, DataDirLockedError, UsageError
+from learnd.core.errors import FINAL_EXIT_CODES
 from learnd.observability.metrics import Metrics
 from learnd.runtime.loop import STOP_S
 from tests.support.helpers import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+POD = yaml.safe_load((ROOT / "deploy" / "kubernetes.yaml").read_text())["spec"]["template"]["spec"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -39,16 +41,50 @@ def test_the_image_runs_without_root_and_is_watched() -> None:
     assert "/livez" in DOCKERFILE
 
 
-def test_stopping_is_given_enough_time() -> None:
-    """systemd and compose wait longer than a clean stop takes, and do not restart what cannot get better."""
+def _service() -> configparser.SectionProxy:
     unit = configparser.ConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[method-assign, assignment]
     unit.read_string((ROOT / "deploy" / "learnd.service").read_text())
-    service = unit["Service"]
-    assert int(service["TimeoutStopSec"]) >= 25 > STOP_S
+    return unit["Service"]
+
+
+def test_stopping_is_given_enough_time() -> None:
+    """systemd, compose and Kubernetes wait longer than a clean stop takes."""
+    assert int(_service()["TimeoutStopSec"]) >= 25 > STOP_S
     assert COMPOSE["services"]["learnd"]["stop_grace_period"] == "30s"
-    hopeless = {UsageError.exit_code, BadDataError.exit_code, DataDirLockedError.exit_code, ConfigError.exit_code}
-    assert {int(code) for code in service["RestartPreventExitStatus"].split()} == hopeless
+    assert POD["terminationGracePeriodSeconds"] == 30
+
+
+def test_supervisors_restart_what_a_restart_can_repair() -> None:
+    """And nothing else, as far as they can tell exit codes apart: Docker cannot, so learnd exits with 0 there."""
+    assert {int(code) for code in _service()["RestartPreventExitStatus"].split()} == FINAL_EXIT_CODES
+    assert _service()["Restart"] == "on-failure"
+    service = COMPOSE["services"]["learnd"]
+    assert service["restart"] == "on-failure"
+    assert service["command"][:2] == yaml.safe_load(DOCKERFILE.rpartition("CMD ")[2])
+    assert _parser().parse_args(service["command"]).final_exit_code == 0
+    assert POD["restartPolicy"] == "Always"
+    assert _parser().parse_args(POD["containers"][0]["args"]).final_exit_code is None
+
+
+def test_the_table_of_exit_codes_says_what_the_supervisors_do() -> None:
+    """The rows whose second column says that a restart does not help are those of the code."""
+    table = (ROOT / "README.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \| (\w+) \|", table, re.MULTILINE)
+    restarts = {int(code): restart for codes, restart in rows for code in codes.split(", ")}
+    assert {code for code, restart in restarts.items() if restart == "no"} == {0, *FINAL_EXIT_CODES}
+    assert 1 not in restarts
+
+
+def test_kubernetes_runs_what_the_image_has() -> None:
+    """Its user, configuration, port and volume, and the paths of the health checks."""
+    (container,) = POD["containers"]
+    assert container["args"] == yaml.safe_load(DOCKERFILE.rpartition("CMD ")[2])
+    assert f"--uid {POD['securityContext']['runAsUser']} " in DOCKERFILE
+    assert container["volumeMounts"][0]["mountPath"] == re.findall(r"^VOLUME (\S+)", DOCKERFILE, re.MULTILINE)[0]
+    assert str(container["ports"][0]["containerPort"]) in re.findall(r"^EXPOSE (\d+)", DOCKERFILE, re.MULTILINE)
+    paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")]
+    assert paths == ["/livez", "/livez", "/readyz"]
 
 
 def test_prometheus_scrapes_what_compose_runs() -> None:

@@ -2,19 +2,26 @@
 
 import errno
 import os
+import re
 import subprocess
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from learnd.checkpoint.checkpointer import Checkpoints
+from learnd.checkpoint.checkpointer import Checkpoints, Saved
 from learnd.checkpoint.reading import read_arrays
+from learnd.config.settings import CheckpointSettings
 from learnd.core.errors import FileLostError, SaveFailedError
+from learnd.core.schedule import IntervalTrigger
 from learnd.core.types import TopicPartition
+from learnd.observability.metrics import Metrics
 from learnd.runtime.loop import Pipeline, run
+from learnd.runtime.saving import Saving
 from learnd.sinks import files
 from learnd.sinks.files import LinesFile
 from learnd.sources.memory import MemorySource, Pause
@@ -132,7 +139,7 @@ def test_so_many_failures_in_a_row_end_learning(tmp_path: Path, disk: Disk) -> N
             disk.error = errno.ENOSPC
         seen.append((pipeline.saving.failures, *pipeline.readiness()))
 
-    with pytest.raises(SaveFailedError, match=r"3 checkpoints in a row.*max_failures.*No space left.*make room"):
+    with pytest.raises(SaveFailedError, match=r"in 3 attempts .*max_failures.*No space left.*make room"):
         run(pipeline, stopping=lambda: False, on_batch=on_batch)
     assert all(ready == (failures == 0) for failures, ready, _ in seen)
     assert any("No space left" in why for _, _, why in seen)
@@ -140,10 +147,54 @@ def test_so_many_failures_in_a_row_end_learning(tmp_path: Path, disk: Disk) -> N
     assert [row[:3] for row in saved] == [["memory", 0, source.acknowledged[-1][PARTITION]]]
 
 
+def test_a_full_disk_ends_learning_by_time_and_not_by_count() -> None:
+    """A hundred quick failures are none too many; an hour of them is. A success in between starts the hour again."""
+    now_s, outcomes = [0.0], deque[Saved]()
+    trigger = IntervalTrigger(seconds=1.0, samples=None, clock=lambda: now_s[0])
+    checkpoints = SimpleNamespace(outcome=lambda: outcomes.popleft() if outcomes else None)
+    saving = Saving(
+        checkpoints,  # type: ignore[arg-type]
+        trigger=trigger,
+        retry=trigger,
+        give_up_s=CheckpointSettings().give_up_seconds,
+        max_failures=CheckpointSettings().max_failures,
+        metrics=Metrics(),
+        clock=lambda: now_s[0],
+    )
+
+    full = SaveFailedError("No space left on device")
+
+    def attempt(at_s: float, error: SaveFailedError | None = full) -> None:
+        now_s[0] = at_s
+        outcomes.append(Saved({}, 1, 0.0, 0, error))
+        saving.collect(0)
+
+    for at_s in range(100):
+        attempt(0.1 * at_s)
+    attempt(3000.0)
+    attempt(3500.0, None)
+    for at_s in range(3600, 7200, 10):
+        attempt(at_s)
+    with pytest.raises(SaveFailedError, match=r"for 3600 s, in 361 attempts .*give_up_seconds.*No space left"):
+        attempt(7200.0)
+
+
+def test_a_full_disk_is_named_without_the_words_of_tensorflow(tmp_path: Path) -> None:
+    """The place, and the reason, for each of the files that TensorFlow writes."""
+    with small_disk(tmp_path / "disk") as disk:
+        numbers = tf.Variable(np.zeros(16_000, np.float32))
+        checkpoints = _checkpoints(disk / "checkpoints", numbers)
+        for pages in range(0, 16, 4):
+            filler = fill(disk, leave_bytes=pages * 4096)
+            error = _save(checkpoints, pages)
+            filler.unlink()
+            assert re.fullmatch(r"\S+/ckpt-\d+: No space left on device", str(error)), error
+
+
 def test_without_a_bound_learning_goes_on_and_recovers(tmp_path: Path, disk: Disk) -> None:
     """Red while it cannot save, green once it could; then all that was learned meanwhile is safe."""
     source = MemorySource([*readings(200), Pause(10**9)])
-    checkpoint = {"every_samples": 10, "max_failures": None, "retry_seconds": 0.01}
+    checkpoint = {"every_samples": 10, "give_up_seconds": None, "retry_seconds": 0.01}
     pipeline = _pipeline(tmp_path, source, checkpoint=checkpoint)
     value = pipeline.metrics.registry.get_sample_value
     failures = [0.0]
@@ -176,9 +227,12 @@ def test_a_full_disk_under_the_lines_loses_and_repeats_none(tmp_path: Path) -> N
         with pytest.raises(OSError, match="No space left"):
             lines.flush()
         state = lines.state()
+        written = (disk / "lines.jsonl").read_text().count("\n")
+        assert lines.pending() == 5000 - written > 0
         filler.unlink()
         lines.append(range(5000, 5100))
         lines.flush()
+        assert lines.pending() == 0
         text = (disk / "lines.jsonl").read_text()
         assert text == "".join(f"{number}\n" for number in range(5100))
         assert state["bytes"] == len("".join(f"{number}\n" for number in range(5000)))
@@ -214,7 +268,7 @@ def test_an_fsync_of_the_lines_that_failed_is_never_trusted_again(tmp_path: Path
 def test_a_lost_file_of_lines_ends_learning_at_once(tmp_path: Path, disk: Disk) -> None:
     """No number of attempts could help; a restart takes the file up from the last checkpoint."""
     path = tmp_path / "predictions.jsonl"
-    sections = {"predictions": {"path": str(path)}, "checkpoint": {"every_samples": 10, "max_failures": None}}
+    sections = {"predictions": {"path": str(path)}, "checkpoint": {"every_samples": 10, "give_up_seconds": None}}
     pipeline = _pipeline(tmp_path / "data", MemorySource([*readings(100), Pause(10**9)]), **sections)
 
     def on_batch() -> None:

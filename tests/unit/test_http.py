@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from learnd.config.settings import HttpSettings
-from learnd.core.errors import ConfigError
+from learnd.core.errors import PortTakenError
 from learnd.observability import http
 from learnd.observability.http import HttpServer
 from tests.support.helpers import until
@@ -179,8 +179,11 @@ def test_an_end_lets_go_of_everything() -> None:
     server.open()
     port = server.port
     client = _connect(server)
-    with pytest.raises(ConfigError, match=rf"http: cannot listen on 127\.0\.0\.1:{port} .*choose another port"):
+    with pytest.raises(
+        PortTakenError, match=rf"http: cannot listen on 127\.0\.0\.1:{port} .*choose another port"
+    ) as taken:
         make(port).open()
+    assert taken.value.exit_code == 75, "a restart helps once the other process has ended"
     server.close()
     until(lambda: _ended(client), what="the end of the connection", timeout_s=4)
     again = make(port)

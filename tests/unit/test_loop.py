@@ -53,6 +53,9 @@ class NoExports:
     def newest_number(self) -> int:
         return 0
 
+    def newest_published(self, *, above: int = 0) -> None:
+        return None
+
     def champion(self, *, above: int) -> None:
         return None
 

@@ -352,14 +352,14 @@ def test_a_signature_counts_for_its_own_key_alone(published: Path, keys: Path) -
 
 
 def test_inspect_tells_by_its_exit_status(copy: Path, keys: Path) -> None:
-    """0 for a sound export, 70 for any other, 64 for a wrong question."""
+    """0 for a sound export, 66 for any other, 64 for a wrong question."""
     good = run_cli("inspect", str(copy), "--verify", "--public-key", str(keys / "own.pub"))
     assert (good.returncode, json.loads(good.stdout)["signature"]) == (0, "good"), good.stderr
     stranger = run_cli("inspect", str(copy), "--verify", "--public-key", str(keys / "other.pub"))
-    assert (stranger.returncode, "of another key" in stranger.stderr) == (70, True)
+    assert (stranger.returncode, "of another key" in stranger.stderr) == (66, True)
     _flip(copy / "model.tflite")
     bad = run_cli("inspect", str(copy), "--verify")
-    assert (bad.returncode, json.loads(bad.stdout)["changed"]) == (70, ["model.tflite"])
+    assert (bad.returncode, json.loads(bad.stdout)["changed"]) == (66, ["model.tflite"])
     assert "changed: model.tflite" in bad.stderr
     for arguments in (["--public-key", "x"], ["--verify", "--public-key", "x"]):
         assert run_cli("inspect", str(copy), *arguments).returncode == 64
@@ -426,6 +426,6 @@ def test_predict_refuses_a_manifest_that_lacks_what_it_needs(tmp_path: Path, tex
     """With the file and the fields, not with a traceback."""
     (tmp_path / "learnd.json").write_text(text)
     done = run_cli("predict", str(tmp_path))
-    assert done.returncode == 70
+    assert done.returncode == 66
     assert f"{tmp_path / 'learnd.json'} has no " in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ A save costs the learner one reference per variable: to its current value, a ten
 afterwards. Copying, writing and flushing to disk happen on a thread.
 """
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from learnd.checkpoint import files, reading, state_codec
 from learnd.core import crash_points
-from learnd.core.errors import ConfigError, FileLostError, SaveFailedError, StateDamagedError
+from learnd.core.errors import ConfigError, FileLostError, Problem, SaveFailedError, StateDamagedError
 from learnd.core.fsync import make_folder
 from learnd.core.tensors import Tensor, TfVariable, Variable
 from learnd.core.types import Offsets, State, TopicPartition
@@ -84,6 +85,8 @@ class Checkpoints:
         self._number = 0
         self.damaged: tuple[int, ...] = ()
         """Numbers of the newer checkpoints that `restore` passed over because they are damaged."""
+        self.restored: tuple[float, int] | None = None
+        """Time (seconds since 1970) and size in bytes of the checkpoint that was restored; None if there was none."""
 
     def open(self) -> None:
         """Create the directory, and remove what a crash left incomplete in it."""
@@ -124,7 +127,7 @@ class Checkpoints:
             except ConfigError:
                 raise
             except Exception as error:
-                log.error("checkpoint_damaged", path=str(path), error=_first_line(error))
+                log.error("checkpoint_damaged", path=str(path), error=plain_reason(error))
                 damaged.append(number)
                 continue
             self._require_same_fingerprint(host["fingerprint"])
@@ -133,6 +136,7 @@ class Checkpoints:
             for damaged_number in damaged:
                 files.set_aside(self._directory, damaged_number)
             self.damaged = tuple(damaged)
+            self.restored = files.saved_at_s(self._directory, number), files.size_bytes(self._directory, number)
             state: State = host["state"]
             return state
         if damaged:
@@ -178,10 +182,8 @@ class Checkpoints:
         changed = [key for key in self._fingerprint if saved.get(key) != self._fingerprint[key]]
         if changed:
             key = changed[0]
-            raise ConfigError(
-                f"{key}: the checkpoints under {self._directory} were learned with {saved.get(key)}, but the "
-                f"configuration now says {self._fingerprint[key]}; change it back, or use another data_dir"
-            )
+            text = files.other_configuration(self._directory, key, saved.get(key), self._fingerprint[key])
+            raise ConfigError(Problem(key, text))
 
     def begin(self, state: State, offsets: Offsets, flush: Callable[[], None]) -> None:
         """Start a save of everything as it is now. Return at once, or as soon as the previous save has ended.
@@ -225,13 +227,14 @@ class Checkpoints:
             self._host.data = state_codec.encode(
                 {"form": reading.STATE_FORM, "fingerprint": self._fingerprint, "state": state}
             )
-            size_bytes = files.write(self._directory, number, _summary(state, offsets), self._write_arrays)
+            summary = {**_summary(state, offsets), "fingerprint": self._fingerprint}
+            size_bytes = files.write(self._directory, number, summary, self._write_arrays)
             crash_points.reached("checkpoint.after-save-before-commit")
             self._prune()
         except FileLostError as failure:
             error = failure
         except Exception as failure:
-            error = SaveFailedError(f"{files.prefix(self._directory, number)}: {_first_line(failure)}")
+            error = SaveFailedError(f"{files.prefix(self._directory, number)}: {plain_reason(failure)}")
         self._outcomes.append(Saved(offsets, number, self._clock() - started_s, size_bytes, error))
 
     def _write_arrays(self, path: Path) -> None:
@@ -247,7 +250,7 @@ class Checkpoints:
             for number in numbers[: -self._keep]:
                 files.remove(self._directory, number)
         except (OSError, tf.errors.OpError) as error:
-            log.warning("checkpoint_not_tidied", error=_first_line(error))
+            log.warning("checkpoint_not_tidied", error=plain_reason(error))
 
 
 def _summary(state: State, offsets: Offsets) -> dict[str, Any]:
@@ -279,5 +282,19 @@ def _tf_variable(variable: TfVariable | Variable) -> TfVariable:
     return tf_variable
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def plain_reason(error: BaseException) -> str:
+    """Return the reason of a failure in one line, without the names of TensorFlow's operations and temporary files.
+
+    >>> plain_reason(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> text = "{{function_node __wrapped__SaveV2 }} /d/part-0.tempstate15; No space left on device [Op:SaveV2]"
+    >>> plain_reason(tf.errors.ResourceExhaustedError(None, None, text))
+    'No space left on device'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, tf.errors.OpError):
+        line = re.sub(r"\s*\[Op:\w+\]|\{\{.*?\}\}\s*", "", line)
+        line = re.sub(r"^\S+\.?(tempstate|partial)\S*; ", "", line)
+    return line

@@ -180,6 +180,43 @@ def read_summary(directory: Path, number: int) -> dict[str, Any] | None:
     return checkpoint
 
 
+def saved_at_s(directory: Path, number: int) -> float:
+    """Return when checkpoint *number* was saved, in seconds since 1970; without a summary, by its file's time."""
+    summary = read_summary(directory, number)
+    if summary is None or "saved_at" not in summary:
+        return _index(directory, number).stat().st_mtime
+    return datetime.fromisoformat(summary["saved_at"]).timestamp()
+
+
+def newest_fingerprint(directory: Path) -> dict[str, Any] | None:
+    """Return the fingerprint of the newest checkpoint whose summary has one; None if there is none."""
+    for number in reversed(numbers(directory)) if directory.is_dir() else ():
+        with contextlib.suppress(StateDamagedError):
+            summary = read_summary(directory, number)
+            if summary is not None and "fingerprint" in summary:
+                fingerprint: dict[str, Any] = summary["fingerprint"]
+                return fingerprint
+    return None
+
+
+def first_difference(saved: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first key of *expected* whose value in *saved* differs, with both values; None if none does.
+
+    >>> first_difference({"target": ["y"]}, {"target": ("z",)})
+    ('target', ['y'], ['z'])
+    """
+    plain = json.loads(json.dumps(expected))
+    return next(((key, saved.get(key), value) for key, value in plain.items() if saved.get(key) != value), None)
+
+
+def other_configuration(directory: Path, key: str, saved: object, expected: object) -> str:
+    """Return the message about a checkpoint that was learned with another configuration, without *key*."""
+    return (
+        f"the checkpoints under {directory} were learned with {saved}, but the configuration now says {expected}; "
+        "change it back, or use another data_dir"
+    )
+
+
 def require_sound(directory: Path, number: int) -> None:
     """Compare every file of checkpoint *number* with its checksum. Without a summary, only the index is required.
 

@@ -5,14 +5,19 @@ Each command is a module of this package with a function ``execute``. It is impo
 """
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 import learnd
-from learnd.core.errors import ConfigError, LearndError, UsageError
+from learnd.cli.error_report import logs_json, report_error
+from learnd.core.errors import LearndError, SaveFailedError, UsageError
+
+INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,20 +30,49 @@ _HOLD_HELP = "publish nothing automatically until the next rollback or promote w
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code (README, "Exit codes")."""
+def main(arguments: Sequence[str] | None = None, *, on_imported: Callable[[], object] = lambda: None) -> int:
+    """Run one command and return its exit code (README, "Exit codes").
+
+    Parameters
+    ----------
+    on_imported : called once the command's module is imported, before it runs
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parser().parse_args(arguments)
-        command = import_module(f"learnd.cli.{options.command}")
-        return int(command.execute(options))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except LearndError as error:
-        print(f"learnd: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
+        code = _execute(arguments, on_imported)
+        sys.stdout.flush()  # here, because the interpreter's end would turn a failure into the exit code 120
+        return code
+    except BrokenPipeError:  # as in `learnd schema | head`
+        _silence(sys.stdout)
         return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except LearndError as error:
+        code = error.exit_code
+        failure: Exception = error
+    except OSError as error:
+        _silence(sys.stdout)
+        code, failure = SaveFailedError.exit_code, error
+    except Exception as error:
+        code, failure = LearndError.exit_code, error
+    try:
+        report_error(failure, code, as_json=logs_json(arguments))
+    except OSError:  # nothing is left to say it on; the exit code says it
+        _silence(sys.stderr)
+    return code
+
+
+def _execute(arguments: Sequence[str], on_imported: Callable[[], object]) -> int:
+    options = _parser().parse_args(arguments)
+    command = import_module(f"learnd.cli.{options.command}")
+    on_imported()
+    return int(command.execute(options))
+
+
+def _silence(stream: TextIO) -> None:
+    """Drop what is written to *stream* from now on, and what it could not write."""
+    with Path(os.devnull).open("w") as nothing, contextlib.suppress(OSError):  # a stream of a test has no descriptor
+        os.dup2(nothing.fileno(), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +97,8 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--once", action="store_true", help="stop at the offsets that are the end of the stream now")
     run.add_argument("--max-records", type=_positive, metavar="N", help="stop after N records")
     log_help = "log format (default: auto, which is text on a terminal and else json)"
+    final_help = "exit with N in place of 64, 65, 66 and 78, for supervisors that restart after any error (Docker: 0)"
+    run.add_argument("--final-exit-code", type=int, metavar="N", help=final_help)
     run.add_argument("--log", choices=("auto", "json", "text"), default="auto", help=log_help)
 
 

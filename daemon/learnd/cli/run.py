@@ -7,11 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 import learnd
+from learnd.cli.error_report import report_error
 from learnd.cli.native_logs import silence_native_logs
 from learnd.cli.signals import StopSignals
+from learnd.cli.surroundings import check_surroundings
 from learnd.config.loader import load
+from learnd.config.locate import located
 from learnd.config.settings import Settings
-from learnd.core.errors import BadDataError, LearndError, UsageError
+from learnd.core.errors import FINAL_EXIT_CODES, BadDataError, ConfigError, LearndError, UsageError
 from learnd.runtime.data_dir_lock import DataDirLock
 
 if TYPE_CHECKING:
@@ -19,13 +22,24 @@ if TYPE_CHECKING:
     from learnd.runtime.loop import Pipeline
     from learnd.runtime.progress import Progress, RunStatus
 
-INTERNAL_ERROR = 70
 STALLED_S = 60.0
 """`/livez` returns 503 when the main loop has not completed a round for this long."""
 
 
 def execute(options: argparse.Namespace) -> int:
     """Learn from the stream as *options* say; return the exit code."""
+    if options.final_exit_code is None:
+        return _run(options)
+    try:
+        code = _run(options)
+    except LearndError as error:
+        code = error.exit_code
+        terminal = options.log == "text" or (options.log == "auto" and sys.stderr.isatty())
+        report_error(error, code, as_json=not terminal)
+    return int(options.final_exit_code) if code in FINAL_EXIT_CODES else code
+
+
+def _run(options: argparse.Namespace) -> int:
     settings = load(options.config)
     if options.once and settings.source.kind == "simulator" and settings.source.records is None:
         raise UsageError("--once needs a stream with an end: set source.records, or use --max-records instead")
@@ -33,16 +47,22 @@ def execute(options: argparse.Namespace) -> int:
     stop = StopSignals()
     with DataDirLock(settings.data_dir), stop:
         # Heavy imports come after the lock, because a second daemon has to end within 2 s.
-        from learnd.observability.logs import configure_logs
+        from learnd.observability.logs import capture_python_messages, configure_logs
 
         configure_logs(terminal=terminal, name=settings.name)
-        return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
+        capture_python_messages()
+        try:
+            check_surroundings(settings)  # what building the model would find too, but seconds later
+            return _learn(settings, options, stop, status_line=terminal and sys.stderr.isatty())
+        except ConfigError as error:
+            raise located(error, options.config) from error
 
 
 def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *, status_line: bool) -> int:
     import structlog
 
     log = structlog.get_logger()
+    stop.log_to(log.info)
     log.info("starting", version=learnd.__version__, config=str(options.config), data_dir=str(settings.data_dir))
     with silence_native_logs():
         from learnd.wiring.learner import configure_tensorflow
@@ -59,11 +79,12 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
         with StatusLine(pipeline, settings.name, enabled=status_line) as line:
             run(pipeline, stopping=stop.received, on_open=stop.require_save, on_batch=line.update)
     except LearndError as error:
-        log.error("stopped", error=str(error), exit_code=error.exit_code)
+        shown = located(error, options.config) if isinstance(error, ConfigError) else error
+        log.error("stopped", error=str(shown), exit_code=error.exit_code)
         return error.exit_code
     except Exception:
-        log.exception("crashed", exit_code=INTERNAL_ERROR)
-        return INTERNAL_ERROR
+        log.exception("crashed", exit_code=LearndError.exit_code)
+        return LearndError.exit_code
     finally:
         server.close()
     exit_code = 0 if stop.received() else verdict(pipeline.progress, pipeline.status, settings.decode.max_rejected)
@@ -119,6 +140,8 @@ def _log_finish(settings: Settings, pipeline: "Pipeline", exit_code: int) -> Non
     """Log what this process learned."""
     import structlog
 
+    from learnd.cli.export_summary import export_summary
+
     log = structlog.get_logger()
     progress, status = pipeline.progress, pipeline.status
     began, scores, quality, published = (
@@ -146,6 +169,7 @@ def _log_finish(settings: Settings, pipeline: "Pipeline", exit_code: int) -> Non
         recent=_rounded(**quality.recent.measures),
         fading=_rounded(**quality.fading.measures),
         since_start=_rounded(**quality.total.measures),
+        **export_summary(pipeline, truths_known=settings.task.naive_in_exports),
         data_dir=str(settings.data_dir),
     )
 

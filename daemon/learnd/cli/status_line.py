@@ -1,6 +1,9 @@
 """The status line of ``learnd run`` on a terminal."""
 
+import contextlib
+import math
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -8,13 +11,17 @@ from rich.text import Text
 
 from learnd.checkpoint.checkpointer import Saved
 from learnd.export.publisher import Exported
+from learnd.runtime.intake import spoken_duration
 from learnd.runtime.loop import Pipeline
 
 _REFRESH_S = 0.25
 
 
 class StatusLine:
-    """One line at the bottom of the terminal, with rate, lag, loss, skill and what was saved. Logs scroll above it."""
+    """The state at the bottom of the terminal: rate, lag, rejects, loss, skill and what was saved.
+
+    Logs scroll above it. It is one line where the terminal is wide enough, else as many as it takes.
+    """
 
     def __init__(self, pipeline: Pipeline, name: str, *, enabled: bool) -> None:
         self._pipeline = pipeline
@@ -35,7 +42,8 @@ class StatusLine:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def update(self) -> None:
         """Show the current state. Calls within `_REFRESH_S` of the last refresh do nothing."""
@@ -43,7 +51,9 @@ class StatusLine:
         if self._live is None or now_s - self._last_s < _REFRESH_S:
             return
         self._observe(now_s)
-        self._live.update(Text(self._text(now_s), no_wrap=True, overflow="ellipsis"), refresh=True)
+        with contextlib.suppress(OSError):  # the terminal was closed
+            text = "\n".join(rows(self._parts(now_s), self._live.console.width))
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _observe(self, now_s: float) -> None:
         """Update the rate, and the times of the last checkpoint and export."""
@@ -63,23 +73,59 @@ class StatusLine:
         share = self._pipeline.quality.quality.recent.measures.get("interval_coverage")
         return [] if share is None else [f"{share:.0%} in intervals"]
 
-    def _text(self, now_s: float) -> str:
-        pipeline, scores = self._pipeline, self._pipeline.status.scores
-        lags = pipeline.reader.lags()
-        saved, saved_s = self._saved
+    def _lag(self) -> str:
+        lags, catch_up_s = self._pipeline.reader.lags(), self._pipeline.intake.catch_up_s()
+        if not lags:
+            return "lag -"
+        lag = f"lag {sum(lags.values()):,}"
+        if catch_up_s == math.inf:
+            return f"{lag} and growing"
+        return f"{lag}, caught up in {spoken_duration(catch_up_s)}" if catch_up_s > 0.0 else lag
+
+    def _rejected(self) -> str:
+        count, share = sum(self._pipeline.status.rejected.values()), self._pipeline.intake.rejected_share()
+        return f"{count:,} rejected" + (f", {share:.1%} of the last" if share > 0.0 else "")
+
+    def _export(self, now_s: float) -> str:
         exported, exported_s = self._exported
+        if exported:
+            return f"export {exported.number}, {spoken_duration(now_s - exported_s)} ago"
+        earlier = self._pipeline.publishing.newest
+        return f"export {earlier} of an earlier run" if earlier else "no export yet"
+
+    def _parts(self, now_s: float) -> list[str]:
+        pipeline, scores = self._pipeline, self._pipeline.status.scores
+        saved, saved_s = self._saved
         parts = [
             self._name,
             f"{pipeline.progress.samples:,} samples",
             f"{self._rate_per_s:,.0f}/s",
-            f"lag {sum(lags.values()):,}" if lags else "lag -",
+            self._lag(),
+            self._rejected(),
             f"loss {scores.loss:.4f}",
             f"averaged {scores.averaged_loss:.4f}",
             f"skill {pipeline.quality.quality.recent.errors.averaged_skill:.2f}",
             *self._coverage(),
-            f"checkpoint {now_s - saved_s:.0f} s ago" if saved else "no checkpoint in this run yet",
-            f"export {exported.number}, {now_s - exported_s:.0f} s ago" if exported else "no export in this run yet",
+            f"checkpoint {spoken_duration(now_s - saved_s)} ago" if saved else "no checkpoint in this run yet",
+            self._export(now_s),
         ]
         if refused := pipeline.publishing.refused:
             parts.append(f"export refused: worse than {refused.reason}")
-        return " | ".join(parts)
+        if pipeline.saving.failure is not None:
+            parts.append(f"{pipeline.saving.failures} checkpoints in a row failed")
+        return parts
+
+
+def rows(parts: Sequence[str], width: int) -> list[str]:
+    """Return *parts* in as many rows as a terminal of *width* columns needs, so that nothing is cut off.
+
+    >>> rows(["press", "12 samples", "3/s", "export 7"], 20)
+    ['press | 12 samples', '3/s | export 7']
+    """
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 3 + len(part) <= width:
+            lines[-1] += f" | {part}"
+        else:
+            lines.append(part)
+    return lines

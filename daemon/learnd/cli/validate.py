@@ -4,7 +4,9 @@ import argparse
 import sys
 
 from learnd.cli.native_logs import silence_native_logs
+from learnd.cli.surroundings import check_surroundings
 from learnd.config.loader import load
+from learnd.config.locate import located
 from learnd.config.settings import Settings
 from learnd.core.errors import BadDataError, ConfigError, LearndError
 
@@ -15,9 +17,10 @@ def execute(options: argparse.Namespace) -> int:
     for path in options.configs:
         try:
             settings = load(path)
+            check_surroundings(settings)
             model = f": {_build(settings)}" if options.load else ""
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            print(located(error, path), file=sys.stderr)
             exit_code = error.exit_code
             continue
         print(f"{path}: good ({settings.task.kind} with {settings.model.kind} from {settings.source.kind}){model}")

@@ -6,9 +6,9 @@ They ask the sections what they are able to do, and do not know their kinds: a n
 from collections.abc import Iterator
 from pathlib import Path
 
-from learnd.config.error_messages import suggestion
 from learnd.config.settings import Settings
 from learnd.core.arrays import array_of
+from learnd.core.names import suggestion
 from learnd.drift.detectors.settings import FEATURES, LOSS
 
 Check = tuple[tuple[str | int, ...], str]

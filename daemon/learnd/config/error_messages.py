@@ -1,7 +1,6 @@
 """Translation of pydantic's errors: with their line in the file, in the terms of the configuration, with a fix."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from pydantic import BaseModel
@@ -10,6 +9,10 @@ from pydantic_core import ErrorDetails
 from learnd.config.settings import Settings
 from learnd.config.yaml_document import Document, Path, is_secret
 from learnd.core.errors import Problem
+from learnd.core.names import nearest, suggestion
+
+_NOT_A_SECTION = ("model_attributes_type", "model_type", "dict_type", "mapping_type")
+_DEEPEST, _MOST_PLACES = 3, 3
 
 
 def translate(details: ErrorDetails, document: Document) -> Problem:
@@ -28,6 +31,8 @@ def translate(details: ErrorDetails, document: Document) -> Problem:
         path = (*path, str(context["discriminator"]).strip("'"))
         shown = document.shown(path, context["tag"])
         message = f"{shown} is not one of {', '.join(tags)}{suggestion(str(context['tag']), tags)}"
+    elif kind in _NOT_A_SECTION and (section := _models_at(location)):
+        message = _not_a_section(path, details["input"], section, document)
     elif kind == "value_error":
         message = str(context["error"])
     elif is_secret(path) and path[0] == "export":
@@ -44,8 +49,57 @@ def translate(details: ErrorDetails, document: Document) -> Problem:
 def _unknown_key(location: Path, path: Path) -> str:
     model = _parent(location)
     keys = sorted(model.model_fields) if model is not None else []
-    hint = _other_kind(location) or suggestion(str(path[-1]), keys) or f"; the known keys are {', '.join(keys)}"
-    return f"unknown key{hint}"
+    name = str(path[-1])
+    hint = _other_kind(location) or _elsewhere(name) or suggestion(name, keys)
+    known = f"; the known keys are {', '.join(keys)}"
+    return f"unknown key{hint or known}"
+
+
+def _elsewhere(name: str) -> str:
+    """Return a hint that names the places of the key *name* in other sections, if there are few; else nothing."""
+    places = sorted(
+        {place for place in _places(Settings, ()) if place[-1] == name}, key=lambda place: (len(place), place)
+    )
+    if not 0 < len(places) <= _MOST_PLACES:
+        return ""
+    return f"; did you mean {' or '.join('.'.join(place) for place in places)}?"
+
+
+def _places(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every key below *model*."""
+    for name, field in model.model_fields.items():
+        yield (*above, name)
+        if len(above) < _DEEPEST:
+            for inner in _models_in(field.annotation):
+                yield from _places(inner, (*above, name))
+
+
+def _not_a_section(path: Path, value: object, models: Sequence[type[BaseModel]], document: Document) -> str:
+    """Return how to write a section where a plain value, or a list, is written."""
+    name = str(path[-1]) if path else ""
+    tags = [str(tag) for model in models if (tag := _tag_of(model))]
+    if not tags:
+        return f"must be a section with the keys {', '.join(sorted(models[0].model_fields))}"
+    key = "mode" if "mode" in models[0].model_fields else "kind"
+    if isinstance(value, str) and (chosen := nearest(value, tags, count=1)):
+        return f"must be a section; write {name}: {{{key}: {chosen[0]}}}"
+    shown = "" if isinstance(value, dict | list) else f", not {document.shown(path, value)}"
+    return f"must be a section such as {name}: {{{key}: {tags[0]}}}{shown}; {key} is one of {', '.join(tags)}"
+
+
+def _models_at(location: Sequence[str | int]) -> list[type[BaseModel]]:
+    """Return the settings classes that the key at *location* may hold; empty if they cannot be told."""
+    annotation: object = Settings
+    for part in location:
+        models = _models_in(annotation)
+        tagged = [model for model in models if _tag_of(model) == part and len(models) > 1]
+        if tagged:
+            annotation = tagged[0]
+        elif len(models) == 1 and part in models[0].model_fields:
+            annotation = models[0].model_fields[str(part)].annotation
+        else:
+            return []
+    return _models_in(annotation)
 
 
 def _missing_key(location: Path, path: Path) -> str:
@@ -129,13 +183,3 @@ def _parent(location: Sequence[str | int]) -> type[BaseModel] | None:
             annotation = models[0].model_fields[str(part)].annotation
     models = _models_in(annotation)
     return models[0] if len(models) == 1 else None
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the closest of *known*; nothing if none is close.
-
-    >>> suggestion("hiden", ["hidden", "kind"])
-    '; did you mean hidden?'
-    """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -99,8 +99,11 @@ class CheckpointSettings(Section):
     """Number of learned samples between checkpoints. Absent: no limit on samples."""
     keep: Annotated[int, Field(ge=2)] = 5
     """Number of checkpoints to keep. At least two: the older one stays until the newer one is known to be on disk."""
-    max_failures: Count | None = 3
-    """Stop with exit code 70 after this many failures in a row; null: never stop, keep learning without being saved."""
+    give_up_seconds: Positive | None = 3600.0
+    """Stop with exit code 74 once checkpoints have failed for this long, as on a full disk; null: never stop, keep
+    learning without being saved."""
+    max_failures: Count | None = None
+    """Stop with exit code 74 after this many failures in a row, too. Absent: only the time counts."""
     retry_seconds: Positive = 10.0
     """Time from a failed checkpoint to the next attempt, instead of `every_seconds` and `every_samples`."""
 

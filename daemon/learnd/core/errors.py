@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+FINAL_EXIT_CODES = frozenset({64, 65, 66, 78})
+"""Exit codes after which a restart does not help: a person must change the command, the configuration or the data."""
+
 
 class LearndError(Exception):
     """Base class of the errors that learnd raises on purpose. Messages name the value, the place and the way out."""
@@ -22,6 +25,8 @@ class Problem:
     message: str
     file: str = ""
     line: int = 0
+    field: str = ""
+    """A field of the records that the problem is about; the problem then belongs where that field is named."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else (f"{self.file}: " if self.file else "")
@@ -62,15 +67,27 @@ class DataDirLockedError(LearndError):
     exit_code = 75
 
 
-class StateDamagedError(LearndError):
+class PortTakenError(LearndError):
+    """Another process listens on the HTTP port. Way out: stop it, or choose another port."""
+
+    exit_code = 75
+
+
+class LostError(LearndError):
+    """Something that learnd must read is lost or damaged, and a person must decide. A restart changes nothing."""
+
+    exit_code = 66
+
+
+class StateDamagedError(LostError):
     """No readable checkpoint is left. Way out: restore one from a backup, or move ``data_dir`` away to start over."""
 
 
-class DataLossError(LearndError):
+class DataLossError(LostError):
     """A gap in the stream: the records that follow the checkpoint no longer exist."""
 
 
-class UnreadableError(LearndError):
+class UnreadableError(LostError):
     """An unreadable record batch: damaged, too large, or compressed by a codec that is not installed.
 
     Way out: inspect the batch at the broker.
@@ -78,7 +95,9 @@ class UnreadableError(LearndError):
 
 
 class SaveFailedError(LearndError):
-    """A failed checkpoint: the state is not durable, so no offsets were committed."""
+    """A failed checkpoint: the state is not durable, so no offsets were committed. Way out: repair the disk."""
+
+    exit_code = 74
 
 
 class FileLostError(SaveFailedError):
@@ -105,5 +124,5 @@ class ExportWorkerError(ExportError):
     """The child process that builds an export ended without one; the message repeats its last words, or its signal."""
 
 
-class ExportDamagedError(LearndError):
+class ExportDamagedError(LostError):
     """A damaged export. Way out: use the previous one, or copy it again. learnd publishes the next one as usual."""

@@ -511,6 +511,10 @@ class Sink(Stateful, Protocol):
 
     def flush(self) -> None: ...
 
+    def pending(self) -> int:
+        """Return how much was put and is not delivered yet. May be called on another thread."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from learnd.core.delimited import WHITESPACE, other_delimiters, splitter
-from learnd.core.errors import ConfigError
+from learnd.core.errors import ConfigError, Problem
 from learnd.core.layout import TextLayout
+from learnd.core.names import suggestion
 from learnd.core.numbers import ParseNumber, fitting_examples, number_parser
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Records, Reject, Samples
@@ -224,22 +225,34 @@ def _check_columns(
     header = layout.header if place == "source.path" else None
     where = f"{place}: {layout.place}: " if header is not None and layout.place else f"{place}: "
     if missing := [name for name in names if name not in columns]:
-        message = f"{where}no column {', '.join(missing)}; the columns are {', '.join(columns)}"
-        for other, cells in other_delimiters(header or "", delimiter).items():
-            if sum(name in cells for name in names) > sum(name in columns for name in names):
-                message += f'; with source.delimiter: "{other}" they are {", ".join(cells)}'
-        if header is not None and len(missing) == len(names) and "they are" not in message:
-            message += "; if the names stand on another line, set source.skip_lines, or source.comment"
-        alike = {name.casefold(): name for name in columns}
-        if found := [f"{name} is written {alike[name.casefold()]}" for name in missing if name.casefold() in alike]:
-            message += f"; {', '.join(found)}"
-        raise ConfigError(message)
+        raise ConfigError(*_missing(names, missing, columns, where, header, delimiter))
     counts = Counter(columns)
     if twice := [name for name in names if counts[name] > 1]:
         numbers = {name: [i + 1 for i, column in enumerate(columns) if column == name] for name in dict.fromkeys(twice)}
         places = "; ".join(f"{name} is the name of the columns {', '.join(map(str, n))}" for name, n in numbers.items())
         way_out = "give each its own name" + ("" if header is None else ", or name all columns in decode.columns")
         raise ConfigError(f"{where}{places}; {way_out}")
+
+
+def _missing(
+    names: Sequence[str], missing: Sequence[str], columns: Sequence[str], where: str, header: str | None, delimiter: str
+) -> list[Problem | str]:
+    """Return a problem for each name that is no column, with the nearest column; one for all if the header is wrong."""
+    columns_are = f"the columns are {', '.join(columns)}"
+    message = f"{where}no column {', '.join(missing)}; {columns_are}"
+    for other, cells in other_delimiters(header or "", delimiter).items():
+        if sum(name in cells for name in names) > sum(name in columns for name in names):
+            return [f'{message}; with source.delimiter: "{other}" they are {", ".join(cells)}']
+    if header is not None and len(missing) == len(names):
+        return [f"{message}; if the names stand on another line, set source.skip_lines, or source.comment"]
+    path, _, place = where.partition(": ")
+    alike = {column.casefold(): column for column in columns}
+    problems: list[Problem | str] = []
+    for name in missing:
+        written = alike.get(name.casefold())
+        hint = f"; {name} is written {written}" if written is not None else suggestion(name, columns)
+        problems.append(Problem(path, f"{place}no column {name}{hint}; {columns_are}", field=name))
+    return problems
 
 
 def _flag(text: str) -> str:

@@ -1,12 +1,14 @@
 """Publishes exports: a child process builds and verifies them under a hidden name, then they are renamed."""
 
 import json
+import math
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,10 @@ class Exporter:
         """Return the published numbers, ascending."""
         return self._versions.numbers()
 
+    def path(self, number: int) -> Path:
+        """Return the folder of export *number*."""
+        return self._versions.path(number)
+
     def newest_number(self) -> int:
         """Return the number of the newest export, 0 without one."""
         return max(self._versions.numbers(), default=0)
@@ -181,6 +187,21 @@ class Exporter:
             return int(document["samples"]) if complete else 0
         except (OSError, ValueError, KeyError):
             return 0  # somebody edited the manifest; one more export does no harm
+
+    def newest_published(self, *, above: int = 0) -> tuple[int, float] | None:
+        """Return the number of the newest export, and when it was made, in seconds since 1970.
+
+        None if there is no export with a number greater than *above*.
+        """
+        newest = self._versions.newest()
+        if newest is None or int(newest.name) <= above:
+            return None
+        try:
+            document = json.loads((newest / manifest.FILE_NAME).read_text(encoding="utf-8"))
+            made_s = datetime.fromisoformat(document["created_at"]).timestamp()
+        except (OSError, ValueError, KeyError, TypeError):  # somebody edited the manifest
+            made_s = math.nan
+        return int(newest.name), made_s
 
     def _export(self, snapshot: Snapshot, urgent: bool) -> None:
         started_s = self._clock()

@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from learnd.core.names import suggestion
 from learnd.core.settings_base import Address, Count, Positive, Section
+from learnd.learners.keras_arguments import keras_arguments
 
 OPTIMIZERS = (
     "Adadelta",
@@ -77,8 +79,17 @@ def _canonical(name: str, known: Sequence[str], what: str) -> str:
     raise ValueError(f"{name!r} is not a Keras {what}; {hint}")
 
 
+def _unknown_argument(kind: str, name: str) -> str:
+    """Return what is wrong with the argument *name* of Keras's *kind*; empty if nothing is, or nothing is known."""
+    known = keras_arguments(kind)
+    if not known or name in known:
+        return ""
+    hint = suggestion(name, sorted(known)) or f"; it takes {', '.join(sorted(known))}"
+    return f"{kind} has no argument {name}{hint}"
+
+
 class OptimizerSettings(BaseModel):
-    """A Keras optimizer by name, or your own. Further keys are its arguments, which are checked when it is built."""
+    """A Keras optimizer by name, or your own. Further keys are its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
@@ -98,6 +109,8 @@ class OptimizerSettings(BaseModel):
     @model_validator(mode="after")
     def _plain_arguments(self) -> "OptimizerSettings":
         for name, value in (self.model_extra or {}).items():
+            if problem := _unknown_argument(self.kind, name):
+                raise ValueError(problem)
             if not isinstance(value, int | float | None):
                 raise ValueError(f"{name} is {value!r}; the arguments of an optimizer must be numbers, true or false")
         return self
@@ -106,7 +119,11 @@ class OptimizerSettings(BaseModel):
     @classmethod
     def _known_schedule(cls, value: float | dict[str, Any]) -> float | dict[str, Any]:
         if isinstance(value, dict):
-            return {**value, "kind": _canonical(str(value.get("kind")), SCHEDULES, "schedule")}
+            kind = _canonical(str(value.get("kind")), SCHEDULES, "schedule")
+            for name in value:
+                if name != "kind" and (problem := _unknown_argument(kind, name)):
+                    raise ValueError(problem)
+            return {**value, "kind": kind}
         return value
 
     def arguments(self) -> dict[str, Any]:

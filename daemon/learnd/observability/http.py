@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import socket
 import threading
@@ -12,7 +13,7 @@ from http.client import HTTPException, parse_headers
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from learnd.core.errors import ConfigError
+from learnd.core.errors import ConfigError, PortTakenError
 
 Check = Callable[[], tuple[bool, str]]
 """Returns whether a check passes, and a sentence that says why."""
@@ -55,17 +56,20 @@ class HttpServer:
 
         Raises
         ------
+        PortTakenError
+            if another process listens there.
         ConfigError
-            if the address is in use, or does not belong to this machine.
+            if the address does not belong to this machine.
         """
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             listener = socket.create_server(self._address, family=family)
         except OSError as error:
-            raise ConfigError(
-                f"http: cannot listen on {host}:{port} ({error.strerror}); choose another port, or 0 for any"
-            ) from error
+            message = f"http: cannot listen on {host}:{port} ({error.strerror}); choose another port, or 0 for any"
+            if error.errno == errno.EADDRINUSE:
+                raise PortTakenError(message) from error
+            raise ConfigError(message) from error
         loop = asyncio.new_event_loop()
         # asyncio accepts up to `backlog` connections in a row before it reads from any of them. With a large backlog, a
         # scrape could become the oldest connection, and be closed, before its request is read.

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, TextIO
@@ -41,8 +42,11 @@ class RateLimit:
 
 
 def configure_logs(*, terminal: bool, name: str, stream: TextIO | None = None) -> None:
-    """Send structured logs to standard error (or *stream*): plain text if *terminal*, else JSON."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=stream or sys.stderr, force=True)
+    """Send structured logs to standard error (or *stream*): plain text if *terminal*, else JSON.
+
+    What libraries log comes as events of the same form.
+    """
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
     for library in ("kafka", "absl", "tensorflow"):
         logging.getLogger(library).setLevel(logging.ERROR)
     renderer: structlog.dev.ConsoleRenderer | structlog.processors.JSONRenderer = (
@@ -54,6 +58,7 @@ def configure_logs(*, terminal: bool, name: str, stream: TextIO | None = None) -
         processors=[
             RateLimit(),
             structlog.contextvars.merge_contextvars,
+            _Name(name),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -62,7 +67,49 @@ def configure_logs(*, terminal: bool, name: str, stream: TextIO | None = None) -
         logger_factory=_LoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(name=name)
+
+
+class _Name:
+    """A structlog processor that adds the name of the daemon. Context variables would be those of one thread only."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("name", self._name)
+        return event
+
+
+def capture_python_messages() -> None:
+    """Log what Python itself would print as plain text: warnings, and errors that nobody handles, on any thread."""
+    logging.captureWarnings(True)
+    log = structlog.get_logger()
+
+    def of_thread(failure: threading.ExceptHookArgs) -> None:
+        name = failure.thread.name if failure.thread is not None else None
+        error = failure.exc_value or failure.exc_type()
+        log.error("thread_failed", thread=name, exc_info=error)
+
+    def unraisable(failure: "sys.UnraisableHookArgs") -> None:
+        log.error("error_ignored", note=failure.err_msg, exc_info=failure.exc_value)
+
+    threading.excepthook = of_thread
+    sys.unraisablehook = unraisable
+
+
+class _Forward(logging.Handler):
+    """A handler that logs what libraries log, as the event ``library_message``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit the text
+            message = str(record.msg)
+        method = "error" if record.levelno >= logging.ERROR else "warning"
+        fields = {"library": record.name.partition(".")[0], "logger": record.name, "message": message}
+        # The reason keeps the limit on repeated events apart by what logs.
+        reason = {"reason": record.name} if method == "warning" else {}
+        getattr(structlog.get_logger(), method)("library_message", **fields, **reason, exc_info=record.exc_info or None)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from learnd.core.quality import Figures
 from learnd.core.reasons import FAULTS, RejectReason, SkipReason, TruthOutcome
 from learnd.core.snapshot import ChosenWeights, MixtureState
 from learnd.core.types import Batch, PrequentialScores, StepResult, TopicPartition
+from learnd.observability.health_metrics import HealthMetrics
 
 
 class Metrics:
@@ -16,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.health = HealthMetrics(self.registry)
         self._lag_gauges: dict[TopicPartition, Gauge] = {}
         self._declare_stream()
         self._declare_learning()
@@ -30,7 +32,11 @@ class Metrics:
         return Counter(f"learnd_{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(f"learnd_{name}", text, labels, registry=self.registry)
+        """Return a gauge that is NaN until its value is known: 0 would be a figure."""
+        gauge = Gauge(f"learnd_{name}", text, labels, registry=self.registry)
+        if not labels:
+            gauge.set(math.nan)
+        return gauge
 
     def _declare_stream(self) -> None:
         self.records = self._counter("records_consumed_total", "Records read from the source.")
@@ -90,6 +96,8 @@ class Metrics:
             ("weights",),
         )
         self._live_loss, self._averaged_loss = loss.labels("live"), loss.labels("averaged")
+        for unknown in (self._live_loss, self._averaged_loss):
+            unknown.set(math.nan)
         self.absolute_error = self._gauge(
             "prequential_absolute_error",
             "Mean absolute error over the same samples, in the target's units; for classes the fraction wrong.",
@@ -155,6 +163,7 @@ class Metrics:
         self.checkpoint_consecutive_failures = self._gauge(
             "checkpoint_consecutive_failures", "Checkpoints that failed since the last one that succeeded."
         )
+        self.checkpoint_consecutive_failures.set(0)
         self.checkpoints_damaged = self._counter(
             "checkpoints_damaged_total", "Damaged checkpoints that were passed over at the start."
         )
@@ -198,6 +207,16 @@ class Metrics:
         """Set the labels that name this process."""
         self._build.labels(name, version, tensorflow).set(1)
 
+    def begin(self, scores: PrequentialScores, *, model_samples: int) -> None:
+        """Show what a model that was opened has learned, and how well."""
+        self.model_samples.set(model_samples)
+        self._show(scores)
+
+    def _show(self, scores: PrequentialScores) -> None:
+        self._live_loss.set(scores.loss)
+        self._averaged_loss.set(scores.averaged_loss)
+        self.absolute_error.set(scores.absolute_error)
+
     def set_mixture(self, mixture: MixtureState) -> None:
         """Show the weights of the experts."""
         for expert, weight in mixture.weights.items():
@@ -230,9 +249,7 @@ class Metrics:
         self.model_samples.set(model_samples)
         if result.updates:
             self.update_seconds.observe(result.duration_s / result.updates)
-            self._live_loss.set(scores.loss)
-            self._averaged_loss.set(scores.averaged_loss)
-            self.absolute_error.set(scores.absolute_error)
+            self._show(scores)
 
     def alarms(self, heads_of_new: Iterable[str], *, active: int) -> None:
         """Count alarms that have just begun, by their heads, and show the number of keys in alarm."""
@@ -264,6 +281,16 @@ class Metrics:
         self._checkpoint_seconds.set(duration_s)
         self._checkpoint_bytes.set(size_bytes)
         self._checkpoint_time.set_to_current_time()
+
+    def found_saved(self, saved_at_s: float, size_bytes: int) -> None:
+        """Show the checkpoint that an earlier process saved."""
+        self._checkpoint_bytes.set(size_bytes)
+        self._checkpoint_time.set(saved_at_s)
+
+    def found_exported(self, number: int, published_at_s: float) -> None:
+        """Show the export that an earlier process published."""
+        self._export_number.set(number)
+        self._export_time.set(published_at_s)
 
     def exported(self, number: int, duration_s: float) -> None:
         """Count an export that has just been published."""

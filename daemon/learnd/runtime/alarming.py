@@ -50,6 +50,7 @@ class Alarming:
         """Compile the heads; log it if that took long, because the next start need not take as long."""
         if self._monitor is None:
             return
+        self._metrics.alarms([], active=self._monitor.active())
         began_s = self._clock()
         self._monitor.prepare()
         if (duration_s := self._clock() - began_s) > LONG_S:

@@ -1,5 +1,6 @@
 """The main loop: read, decode, transform, watch, predict, learn, evaluate, deliver, save, publish."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from learnd.observability.metrics import Metrics
 from learnd.runtime.alarming import Alarming
 from learnd.runtime.answering import with_versions
 from learnd.runtime.drifting import Drifting
+from learnd.runtime.intake import Intake
 from learnd.runtime.model_events import ModelEvents
 from learnd.runtime.progress import ProbeRows, Progress, RunStatus, readable
 from learnd.runtime.publishing import Publishing
@@ -62,6 +64,7 @@ class Pipeline:
     progress: Progress = field(default_factory=Progress)
     probe: ProbeRows = field(default_factory=ProbeRows)
     status: RunStatus = field(default_factory=RunStatus)
+    intake: Intake = field(default_factory=Intake)
 
     def learn(self, batch: Batch) -> None:
         """Process one batch: transform, watch, predict, learn, evaluate, deliver."""
@@ -82,6 +85,7 @@ class Pipeline:
         self.predictions.put(result)
         self.status.observe(batch, scores)
         self.targets.observe(batch.samples, model_samples=self.progress.samples)
+        self.intake.observe(batch.record_count, len(batch.rejects))
         self.metrics.observe(batch, result, scores, model_samples=self.progress.samples)
         self.publishing.observe(result, self.evaluator.compared)
         if self.events.note(self.progress.samples):  # a new class is saved and published at once
@@ -114,7 +118,10 @@ class Pipeline:
             self.reader.acknowledge(saved.offsets)
         self.publishing.collect()
         self.alarming.follow_feedback()
-        self.metrics.lags(self.reader.lags())
+        lags = self.reader.lags()
+        self.metrics.lags(lags)
+        if lags:
+            self.intake.observe_lag(sum(lags.values()))
         if self.book is not None:
             self.metrics.answers_pending.set(len(self.book))
         self.metrics.retraces.set(self.model.retraces())
@@ -142,6 +149,14 @@ class Pipeline:
         ConfigError
             if the model cannot be compiled, or exported in any of the configured formats.
         """
+        self.metrics.health.follow(
+            ready=lambda: self.readiness()[0],
+            connected=self._connected,
+            accepted_age_s=self.intake.accepted_age_s,
+            rejected_share=self.intake.rejected_share,
+            catch_up_s=self.intake.catch_up_s,
+            pending={name: sink.pending for name, sink in self._sinks().items()},
+        )
         self.saving.open()
         self.publishing.open()
         state = self.saving.restore()
@@ -167,6 +182,7 @@ class Pipeline:
         else:
             self.progress.exports_before = max(self.publishing.exporter.numbers(), default=0)
         self.status.scores = self.evaluator.scores()
+        self.metrics.begin(self.status.scores, model_samples=self.progress.samples)
         self.events.begin()
         self.publishing.resume(self.progress.exports_before)
         self.progress.begin(self.reader.positions())
@@ -174,6 +190,7 @@ class Pipeline:
             self._save_the_start()
         self.saving.trigger.reset(self.progress.samples)
         self.publishing.trigger.reset(self.progress.samples)
+        self.intake.begin()
         self.status.ready = True
         return True
 
@@ -194,6 +211,7 @@ class Pipeline:
         ExportError
             if the stream ended by itself and the last export failed, because nothing else would report it.
         """
+        log.info("finishing", always=True, doing="saving")
         exporter = self.publishing.exporter
         exporter.abandon()  # a running export is older than the one that starts now
         self.quality.refresh(self.publishing.published())
@@ -204,12 +222,12 @@ class Pipeline:
         self.save(flush=not flushed)
         self.saving.checkpoints.wait()
         self.collect_outcomes()
+        if exporter.busy():
+            log.info("finishing", always=True, doing="exporting", note="the state is saved; a stop waits up to 18 s")
         self._release()  # while the export runs, because a broker that hangs delays it
         while exporter.busy() and not _passed(stopped_s(), STOP_S):
             exporter.wait(POLL_S)
             self.status.beat_s = time.monotonic()
-        if exporter.busy():
-            log.warning("last_export_unfinished", note="the stop did not wait for it; the next start exports again")
         since_s = stopped_s() or time.monotonic()
         if not exporter.wait(max(0.0, since_s + STOP_S - time.monotonic())):
             exporter.abandon()
@@ -245,6 +263,10 @@ class Pipeline:
             "predictions": self.predictions,
             "alarm_sink": self.alarming.sink,
         }
+
+    def _connected(self) -> float:
+        """Return 1 if the source answers, else 0; nan before reading begins and after it has ended."""
+        return float(self.reader.connected()) if self.status.ready else math.nan
 
     def _start_reading(self) -> None:
         self.reader.start(self.progress.positions)

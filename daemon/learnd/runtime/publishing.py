@@ -40,11 +40,15 @@ class Publishing:
         self._forward = FrozenForward(measure)
         self.last: Exported | None = None
         """The newest export of this process."""
+        self.newest = 0
+        """The number of this model's newest export; 0 without one."""
         self._error = ""
         """The error of the last export; empty if it succeeded."""
         self.refused: Refusal | None = None
         """The last refusal of the gate since the newest export of this process."""
         self._held = False
+        self._last_began = False
+        """True once the last export of this process was started."""
         self._exports_before = 0
         """Exports up to this number belong to another model."""
         self._started_samples = 0
@@ -82,6 +86,10 @@ class Publishing:
         """Find this model's newest export. Exports up to number *exports_before* belong to another model."""
         self._exports_before = exports_before
         self._published_samples = self._started_samples = self.exporter.newest_samples(above=exports_before)
+        published = self.exporter.newest_published(above=exports_before)
+        if published is not None:
+            self.newest = published[0]
+            self._metrics.found_exported(*published)
         champion = self.exporter.champion(above=exports_before)
         if champion is not None:
             self._forward.begin(*champion)
@@ -130,6 +138,7 @@ class Publishing:
                 return
             log.warning("export_worse_than_naive", always=True, **refusal.fields())
         self._started_samples = samples
+        self._last_began = urgent
         self.exporter.begin(challenger, urgent=urgent)
 
     def _with_champion(self, challenger: Snapshot) -> Snapshot:
@@ -162,21 +171,29 @@ class Publishing:
             # A failed export is repeated, even if no further sample arrives.
             self._started_samples = self._published_samples
         if exported.given_up:
-            log.info("export_given_up", number=exported.number, note="superseded by the export made at shutdown")
+            self._note_given_up(exported.number)
             return
         self._error = exported.error
         if exported.error:
             self._metrics.export_failures.inc()
             log.error("export_failed", number=exported.number, error=exported.error)
             return
-        self.last, self.refused = exported, None
+        self.last, self.refused, self.newest = exported, None, exported.number
         self._published_samples = exported.samples
         self._forward.begin(exported.number, exported.losses)
         if exported.without:
             log.warning("formats_unavailable", number=exported.number, **exported.without)
         self._metrics.exported(exported.number, exported.duration_s)
         fields = {"number": exported.number, "samples": exported.samples, "duration_s": round(exported.duration_s, 3)}
-        log.info("export_published", always=True, **fields)
+        log.info("export_published", always=True, **fields, path=str(self.exporter.path(exported.number)))
+
+    def _note_given_up(self, number: int) -> None:
+        if self._last_began:
+            note = "the stop did not wait for it; the state is saved, and the next start exports it"
+            log.warning("last_export_abandoned", number=number, note=note)
+        else:
+            note = "a newer export, with everything that was learned, is made now in its place"
+            log.info("export_superseded", number=number, note=note)
 
     def _note_uploaded(self, uploaded: Uploaded) -> None:
         if uploaded.error:

@@ -1,12 +1,13 @@
 """The schedule and the outcomes of checkpoints."""
 
+import time
 from collections.abc import Callable
 
 import structlog
 
 from learnd.checkpoint.checkpointer import Checkpoints, Saved
 from learnd.core.errors import FileLostError, SaveFailedError
-from learnd.core.schedule import IntervalTrigger
+from learnd.core.schedule import Clock, IntervalTrigger
 from learnd.core.types import Offsets, State
 from learnd.observability.metrics import Metrics
 from learnd.runtime.progress import readable
@@ -15,13 +16,14 @@ log = structlog.get_logger()
 
 
 class Saving:
-    """Checkpoints that start when they are due. Too many failures in a row end learning.
+    """Checkpoints that start when they are due. Failures that last too long end learning.
 
     Parameters
     ----------
     trigger : the schedule of checkpoints
     retry : the schedule after a failure, instead of *trigger*, until a checkpoint succeeds
-    max_failures : number of failures in a row after which learning ends; None: never
+    give_up_s : time without a success, from the first failure on, after which learning ends; None: never
+    max_failures : number of failures in a row after which learning ends; None: any number
     """
 
     def __init__(
@@ -30,9 +32,14 @@ class Saving:
         *,
         trigger: IntervalTrigger,
         retry: IntervalTrigger,
+        give_up_s: float | None,
         max_failures: int | None,
         metrics: Metrics,
+        clock: Clock = time.monotonic,
     ) -> None:
+        self._give_up_s = give_up_s
+        self._clock = clock
+        self._failing_since_s: float | None = None
         self.checkpoints = checkpoints
         self.trigger = trigger
         self._retry = retry
@@ -53,6 +60,8 @@ class Saving:
         """Restore the newest sound checkpoint; see `Checkpoints.restore`."""
         state = self.checkpoints.restore()
         self._metrics.checkpoints_damaged.inc(len(self.checkpoints.damaged))
+        if self.checkpoints.restored is not None:
+            self._metrics.found_saved(*self.checkpoints.restored)
         return state
 
     def due(self, samples: int) -> bool:
@@ -71,7 +80,7 @@ class Saving:
         Raises
         ------
         SaveFailedError
-            if too many checkpoints in a row have failed, or another attempt cannot help.
+            if checkpoints have failed for too long, or another attempt cannot help.
         """
         durable = []
         while (saved := self.checkpoints.outcome()) is not None:
@@ -81,6 +90,7 @@ class Saving:
             if saved.error is not None:
                 self._note_failed(saved.error, samples)
                 continue
+            self._failing_since_s = None
             self.last = saved
             self._metrics.saved(saved.duration_s, saved.size_bytes)
             duration_s = round(saved.duration_s, 3)
@@ -99,8 +109,18 @@ class Saving:
         self._retry.reset(samples)
         if isinstance(error, FileLostError):
             raise error
-        if self._max_failures is not None and self.failures >= self._max_failures:
+        now_s = self._clock()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        failing_s = now_s - self._failing_since_s
+        option = ""
+        if self._give_up_s is not None and failing_s >= self._give_up_s:
+            option = "give_up_seconds"
+        elif self._max_failures is not None and self.failures >= self._max_failures:
+            option = "max_failures"
+        if option:
             raise SaveFailedError(
-                f"{self.failures} checkpoints in a row failed (checkpoint.max_failures), the last with: {error}; make "
-                "room or repair the disk, then start again: learning continues from the last checkpoint"
+                f"no checkpoint could be saved for {failing_s:.0f} s, in {self.failures} attempts "
+                f"(checkpoint.{option}), the last with: {error}; make room or repair the disk, then start again: "
+                "learning continues from the last checkpoint"
             )

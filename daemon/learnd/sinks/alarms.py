@@ -22,6 +22,9 @@ class NoAlarmSink:
 
     def flush(self) -> None: ...
 
+    def pending(self) -> int:
+        return 0
+
     def close(self) -> None: ...
 
     def state(self) -> State:
@@ -37,7 +40,7 @@ class FileAlarmSink:
     def __init__(self, path: Path) -> None:
         self._lines = LinesFile(path, key="alarm_sink.path")
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state = self._lines.state
+        self.state, self.pending = self._lines.state, self._lines.pending
 
     def put(self, lines: Sequence[Line]) -> None:
         if lines:
@@ -56,7 +59,7 @@ class TopicAlarmSink:
         self._sink = sink
         self._encode = msgspec.json.Encoder().encode
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
-        self.state, self.restore = sink.state, sink.restore
+        self.state, self.restore, self.pending = sink.state, sink.restore, sink.pending
 
     def put(self, lines: Sequence[Line]) -> None:
         if lines:

@@ -48,6 +48,9 @@ class DroppedDeadLetters:
 
     def flush(self) -> None: ...
 
+    def pending(self) -> int:
+        return 0
+
     def close(self) -> None: ...
 
     def state(self) -> State:
@@ -65,7 +68,7 @@ class FileDeadLetters:
         self._connector = connector
         self._log = RejectLog()
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state = self._lines.state
+        self.state, self.pending = self._lines.state, self._lines.pending
 
     def put(self, rejects: Sequence[Reject]) -> None:
         self._log.put(rejects)
@@ -102,7 +105,7 @@ class TopicDeadLetters:
         self._connector = connector
         self._log = RejectLog()
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
-        self.state, self.restore = sink.state, sink.restore
+        self.state, self.restore, self.pending = sink.state, sink.restore, sink.pending
 
     def put(self, rejects: Sequence[Reject]) -> None:
         self._log.put(rejects)

@@ -111,6 +111,10 @@ class LinesFile:
                 )
                 raise self._sync_error from error
 
+    def pending(self) -> int:
+        """Return the number of lines that wait in memory."""
+        return self._unwritten.count(b"\n")
+
     def state(self) -> State:
         """Return the path, and the length in bytes with all lines that were appended."""
         assert self._file is not None

@@ -149,6 +149,9 @@ class NoPredictions:
 
     def flush(self) -> None: ...
 
+    def pending(self) -> int:
+        return 0
+
     def close(self) -> None: ...
 
     def state(self) -> State:
@@ -173,7 +176,7 @@ class CollectedPredictions:
         self._describe = lines
         self._into = into
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
-        self.state, self.restore = sink.state, sink.restore
+        self.state, self.restore, self.pending = sink.state, sink.restore, sink.pending
 
     def put(self, result: StepResult) -> None:
         self._sink.put(result)
@@ -188,7 +191,7 @@ class FilePredictions:
         self._lines = LinesFile(path, key="predictions.path")
         self._describe = lines
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
-        self.state = self._lines.state
+        self.state, self.pending = self._lines.state, self._lines.pending
 
     def put(self, result: StepResult) -> None:
         if len(result.samples):
@@ -212,7 +215,7 @@ class TopicPredictions:
         self._describe = lines
         self._encode = msgspec.json.Encoder().encode
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
-        self.state, self.restore = sink.state, sink.restore
+        self.state, self.restore, self.pending = sink.state, sink.restore, sink.pending
 
     def put(self, result: StepResult) -> None:
         if not len(result.samples):

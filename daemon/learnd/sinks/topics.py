@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from learnd.core.errors import BrokerUnavailableError, ConfigError, SaveFailedError
+from learnd.core.names import missing_topic
 from learnd.core.types import State
 
 log = structlog.get_logger()
@@ -82,24 +83,27 @@ class TopicSink:
             partitions = self._producer.partitions_for(self._topic)
         except KafkaError as error:
             # kafka-python raises the same error for a missing topic and for a broker that does not answer.
-            missing = self._producer is not None and self._is_missing()
+            topics = self._known_topics() if self._producer is not None else None
             self.close()  # otherwise each attempt would leave one more producer
-            if not missing:
+            if topics is None or self._topic in topics:
                 raise BrokerUnavailableError(f"no broker for the topic {self._topic}: {error}") from error
             partitions = None
         if not partitions:
-            raise ConfigError(f"{self._key}: {self._topic} does not exist; create it first")
+            servers = self._options["bootstrap_servers"]
+            brokers = [servers] if isinstance(servers, str) else servers
+            message = missing_topic(self._topic, brokers, self._known_topics() or ())
+            raise ConfigError(f"{self._key}: {message}")
 
-    def _is_missing(self) -> bool:
-        """Return whether the broker answers and has no such topic."""
+    def _known_topics(self) -> Sequence[str] | None:
+        """Return the topics of the broker; None if it does not answer."""
         try:
             admin = KafkaAdminClient(**self._options)
         except KafkaError:
-            return False
+            return None
         try:
-            return self._topic not in admin.list_topics()
+            return list(admin.list_topics())
         except KafkaError:
-            return False
+            return None
         finally:
             admin.close()
 
@@ -175,6 +179,10 @@ class TopicSink:
                 f"{self._key}: the topic {self._topic} has not confirmed {len(self._unconfirmed)} records; learnd "
                 "saves no checkpoint until it does, and sends them again; check the broker and the topic"
             )
+
+    def pending(self) -> int:
+        """Return the number of unconfirmed messages."""
+        return len(self._unconfirmed)
 
     def state(self) -> State:
         """Return the unconfirmed messages."""

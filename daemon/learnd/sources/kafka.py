@@ -21,6 +21,7 @@ from kafka.errors import (
 
 from learnd.core.errors import BrokerUnavailableError, ConfigError, LearndError
 from learnd.core.layout import TextLayout
+from learnd.core.names import missing_topic
 from learnd.core.reasons import RejectReason
 from learnd.core.types import Offsets, Position, Positions, Records, Reject, TopicPartition, offsets_of
 from learnd.sources import kafka_patches
@@ -175,8 +176,8 @@ class KafkaSource:
         for topic in self._settings.topics:
             while not (numbers := self._client.partitions_for_topic(topic)):
                 if self._clock() > deadline_s:
-                    servers = ", ".join(self._settings.bootstrap_servers)
-                    raise ConfigError(f"source.topics: {topic} does not exist on {servers}; create it first")
+                    message = missing_topic(topic, self._settings.bootstrap_servers, self._client.topics())
+                    raise ConfigError(f"source.topics: {message}")
                 time.sleep(0.2)
             partitions += [TopicPartition(topic, number) for number in self._owned(numbers)]
         if not partitions:

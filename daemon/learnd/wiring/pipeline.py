@@ -143,8 +143,10 @@ def _saving(settings: Settings, core: Learning, metrics: Metrics, clock: Clock) 
         ),
         trigger=IntervalTrigger(seconds=checkpoint.every_seconds, samples=checkpoint.every_samples, clock=clock),
         retry=IntervalTrigger(seconds=checkpoint.retry_seconds, samples=None, clock=clock),
+        give_up_s=checkpoint.give_up_seconds,
         max_failures=checkpoint.max_failures,
         metrics=metrics,
+        clock=clock,
     )
 
 
