@@ -16,6 +16,7 @@ from river._river_rust.drift import AdaptiveWindowing
 from river.base import DriftDetector
 from river.stats import Mean
 
+from learnd.core.errors import ConfigError, Problem
 from learnd.core.types import State
 
 VERSION = version("river")
@@ -72,7 +73,8 @@ def _plain(value: Any) -> Any:
         return value.__getstate__()
     if isinstance(value, Mean):
         return _saved(vars(value))
-    raise TypeError(f"river {VERSION} has a detector with a {type(value).__name__}, whose state is not known")
+    message = f"river {VERSION} has a detector with a {type(value).__name__}, whose state cannot be saved"
+    raise ConfigError(Problem("drift.detectors", f"{message}; install river 0.26, or set drift: {{enabled: false}}"))
 
 
 def _restore(detector: object, attributes: Mapping[str, Any]) -> None:
