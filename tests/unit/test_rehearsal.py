@@ -12,6 +12,8 @@ from learnd.export.child_process import ChildProcess
 from learnd.export.rehearsal import made_up_rows
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import MemorySource
+from learnd.wiring.fresh_snapshot import fresh_snapshot
+from learnd.wiring.learner import make_learning
 from learnd.wiring.pipeline import check, make_pipeline
 from tests.support.helpers import readings, settings
 
@@ -53,18 +55,21 @@ def test_a_model_that_cannot_be_exported_at_all_is_refused_before_a_record_is_re
     assert not list((tmp_path / "exports").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_validate_reports_it_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"export.formats"):
         check(settings(tmp_path, **LACKS_ONE, export={"formats": ["tflite"], "rehearse": True}))
 
 
-def test_a_classifier_without_classes_yet_is_rehearsed(tmp_path: Path) -> None:
-    """With made-up classes: none has appeared."""
-    task = {"kind": "classification"}
-    pipeline = _pipeline(tmp_path, ["saved_model"], task=task, model={"kind": "mlp", "hidden": [4]})
-    assert pipeline.open()
-    pipeline.close()
-    assert json.loads((tmp_path / "exports" / ".rehearsed.json").read_text())["unavailable"] == {}
+def test_a_classifier_without_classes_yet_is_rehearsed_with_two(tmp_path: Path) -> None:
+    """None has appeared, and an export without outputs is none."""
+    chosen = {**LACKS_ONE, "task": {"kind": "classification"}, "model": {"kind": "mlp", "hidden": [4]}}
+    options = settings(tmp_path, **chosen)
+    core = make_learning(options, options)
+    snapshot, answers = fresh_snapshot(core, options.features)
+    assert answers["probabilities"].shape == (64, 2) and len(snapshot.labels) == 2
+    assert core.model.averaged.predict(snapshot.probe_inputs, snapshot.weights)["probabilities"].shape == (64, 2)
+    assert core.model.classes() == (), "the model itself has not changed"
 
 
 def test_made_up_rows_keep_to_the_limits_of_the_features() -> None:
