@@ -55,6 +55,15 @@ def test_nothing_becomes_nothing(case: Case) -> None:
     assert (samples.x.shape, samples.y.shape, list(rejects)) == ((0, 2), (0, 1), [])
 
 
+def test_the_fields_of_a_record_can_be_shown(case: Case) -> None:
+    """By name, as they are in it; nothing of what cannot be parsed, and nothing raises."""
+    make, write = case
+    fields = make().fields_of(write(1.0, 2.5, -3.0))
+    assert {name: float(str(value)) for name, value in fields.items()} == {"a": 1.0, "b": 2.5, "y": -3.0}
+    for junk in (b"", b"\xff", b"{", b"[1]", b'"'):
+        assert set(make().fields_of(junk)) <= {"a", "b", "y"}
+
+
 @pytest.mark.parametrize("kind", CASES)
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(data=st.data())

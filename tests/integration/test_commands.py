@@ -71,7 +71,7 @@ def test_files_are_learned_from(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.write(gzip.compress(b"\njunk\njunk"))
     with Daemon(config, installed=True) as daemon:
-        daemon.finish()
+        daemon.finish(code=65)
         (nothing,) = daemon.events("nothing_learned")
         finished = daemon.events("finished")[-1]
     assert nothing["records"] == finished["records"] == sum(nothing["rejected"].values()) == 2
@@ -86,12 +86,12 @@ def test_a_misspelt_feature_is_seen_in_the_log(tmp_path: Path) -> None:
     source = {"kind": "file", "path": str(path)}
     config.write_text(config_text(tmp_path / "data", source=source, features=["a", "bee", "c"]))
     with Daemon(config, installed=True) as daemon:
-        daemon.finish()
-        told = {event["reason"]: event.get("detail") for event in daemon.events("record_rejected")}
+        daemon.finish(code=65)
+        told = {event["reason"]: event["detail"] for event in daemon.events("record_rejected")}
         (nothing,) = daemon.events("nothing_learned")
         assert nothing["rejected"] == daemon.events("finished")[0]["rejected"]
     assert "bee" in told["missing_field"]
-    assert told["unparsable"] is None
+    assert "malformed" in told["unparsable"]
     assert nothing["rejected"] == {"missing_field": 300, "unparsable": 1}
 
 

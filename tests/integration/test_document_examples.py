@@ -129,16 +129,17 @@ def test_the_topic_of_the_readme_is_learned(kafka_broker: KafkaCluster, tmp_path
     assert len((tmp_path / "data" / "boiler-rejects.jsonl").read_text().splitlines()) == 1
 
 
-def test_what_cannot_be_learned_ends_with_nothing_learned_and_status_0(tmp_path: Path) -> None:
+def test_what_cannot_be_learned_ends_with_nothing_learned_and_status_65(tmp_path: Path) -> None:
     """As the README says of it."""
     (tmp_path / "boiler.csv").write_text("ts,inlet,outlet,flow,power\n" + "1,high,2,3,4\n" * 5)
     config = block("README.md", "sh", "cat > boiler.yaml").text.partition("'YAML'\n")[2].partition("YAML\n")[0]
     (tmp_path / "boiler.yaml").write_text(config + "http: {port: 0}\n")
     done = _shell("learnd run boiler.yaml --log json", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 65, done.stderr
     events: list[dict[str, Any]] = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     nothing, last = events[-2:]
     assert (nothing["event"], nothing["level"], nothing["rejected"]) == ("nothing_learned", "error", {"wrong_type": 5})
+    assert nothing["first_rejects"]["wrong_type"].startswith("inlet is 'high', not a number")
     assert (last["event"], last["model_samples"]) == ("finished", 0)
 
 

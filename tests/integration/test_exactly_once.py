@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         },
     },  # the default learner
     "micro_batch_of_windows": {
-        "decode": {"kind": "json", "key": "k", "time": "t"},
+        "decode": {"kind": "json", "key": "k", "time": "t", "time_numbers": "any"},
         "target": None,
         "task": {"kind": "forecast", "window": 4},
         "learning": {"mode": "micro_batch", "batch_size": 7},

@@ -547,7 +547,12 @@ def test_sigterm_while_the_model_is_compiled_ends_in_time(kafka_broker: KafkaClu
     kafka_broker.produce(topic, readings(200))
     model = {"kind": "lstm", "units": 96}
     task = {"kind": "forecast", "window": 48}
-    slow = {"decode": {"kind": "json", "key": "k", "time": "t"}, "model": model, "task": task, "target": None}
+    slow = {
+        "decode": {"kind": "json", "key": "k", "time": "t", "time_numbers": "any"},
+        "model": model,
+        "task": task,
+        "target": None,
+    }
     config = _config(tmp_path / "run", kafka_broker.bootstrap, [topic], **slow)
     with Daemon(config, environ=compile_cache.WITHOUT) as daemon:
         daemon.wait_for("http_listening")

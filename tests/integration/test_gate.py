@@ -246,7 +246,7 @@ def test_a_held_export_stays_until_it_is_released(data_dir: Path) -> None:
     assert _numbers(data_dir)[-1] > newest, "the next automatic export is allowed"
 
 
-DECODE = {"kind": "json", "time": "t", "key": "k"}
+DECODE = {"kind": "json", "time": "t", "time_numbers": "any", "key": "k"}
 
 
 def test_an_export_that_was_chosen_is_not_pruned(data_dir: Path) -> None:

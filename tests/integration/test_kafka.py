@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import learnd
+from learnd.cli.main import main
 from learnd.core.errors import BrokerUnavailableError, ConfigError, DataLossError
 from learnd.core.types import Position, TopicPartition, offsets_of
 from learnd.sinks.topics import TopicSink
@@ -24,6 +25,23 @@ def _source(broker: KafkaCluster, topic: str, **options: Any) -> KafkaSource:
     return KafkaSource(settings, group_id="learnd-tests")
 
 
+def test_a_configuration_can_be_made_from_a_topic(
+    kafka_broker: KafkaCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From its JSON records, nested or not; and the data of a topic can be looked at without learning them."""
+    topic, path = kafka_broker.create_topic("plant"), tmp_path / "plant.yaml"
+    kafka_broker.produce(
+        topic, [json.dumps({"ts": 1705320000 + i, "d": {"a": i, "b": 2.5 * i}, "y": -i}).encode() for i in range(30)]
+    )
+    assert main(["init", str(path), "--from", f"kafka://{kafka_broker.bootstrap}/{topic}"]) == 0
+    assert "paths:\n    a: d.a\n    b: d.b\n" in path.read_text()
+    assert main(["validate", "--data", str(path)]) == 0
+    assert capsys.readouterr().out.count("30 records: 30 accepted, 0 rejected") == 2
+    empty = kafka_broker.create_topic("empty")
+    assert main(["init", str(tmp_path / "e.yaml"), "--from", f"kafka://{kafka_broker.bootstrap}/{empty}"]) == 64
+    assert "has no JSON among its first 0 records" in capsys.readouterr().err
+
+
 def test_bad_records_reach_the_dead_letter_topic_and_stop_nothing(kafka_broker: KafkaCluster, tmp_path: Path) -> None:
     """Whole, with Kafka Connect's headers, counted by reason; predictions of the good ones reach their topic."""
     topic = kafka_broker.create_topic("sensors")
@@ -33,7 +51,7 @@ def test_bad_records_reach_the_dead_letter_topic_and_stop_nothing(kafka_broker: 
         b"junk": "unparsable",
         b'{"a": "1", "b": 1, "c": 1, "y": 1}': "wrong_type",
         b'{"a": 1, "b": 1, "y": 1}': "missing_field",
-        b'{"a": NaN, "b": 1, "c": 1, "y": 1}': "not_finite",
+        b'{"a": Infinity, "b": 1, "c": 1, "y": 1}': "not_finite",
         b'{"a": -1e9, "b": 1, "c": 1, "y": 1}': "out_of_range",
         b"x" * 5000: "oversized",
         None: "tombstone",

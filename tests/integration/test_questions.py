@@ -315,7 +315,7 @@ def test_forecast_several_steps_ahead_of_two_machines(tmp_path: Path) -> None:
         path,
         features=["a", "b"],
         target=None,
-        decode={"kind": "json", "time": "t", "key": "k"},
+        decode={"kind": "json", "time": "t", "time_numbers": "any", "key": "k"},
         task={"kind": "forecast", "window": 8, "horizon": 3},
         model={"kind": "tcn", "filters": 8},
         learning={"optimizer": {"kind": "adam", "learning_rate": 0.005}},

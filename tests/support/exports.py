@@ -39,7 +39,7 @@ def learned(
     Without XLA: a test then starts in a second rather than four. Update and network are the same.
     """
     learning = {"compile": False, "mode": "per_sample", **sections.pop("learning", {})}
-    defaults = {"decode": {"kind": "json", "time": "t", "key": "k"}, "export": SAVED_MODEL}
+    defaults = {"decode": {"kind": "json", "time": "t", "time_numbers": "any", "key": "k"}, "export": SAVED_MODEL}
     chosen = settings(data_dir, **{**defaults, "learning": learning, **sections})
     source = None if simulated else MemorySource(script if script is not None else readings(records))
     pipeline = make_pipeline(chosen, source=source)

@@ -106,7 +106,7 @@ def json_corpus(good: int) -> Corpus:
         "nested and cut": ("wrong_type", raw(b"[" * nested)),
     }
     sections = {
-        "decode": {"kind": "json", "time": "t", "key": "k"},
+        "decode": {"kind": "json", "time": "t", "time_numbers": "any", "key": "k"},
         "learning": {"sample_weight": "w"},
         "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},
     }
@@ -159,7 +159,7 @@ def csv_corpus(good: int) -> Corpus:
         "no label": ("missing_field", item(y=" ")),
         "a negative weight": ("out_of_range", item(w=-0.1)),
         "a weight of 3e38": ("out_of_range", item(w=FLOAT32_MAX)),
-        "a sixth of a megabyte in quotes": ("unparsable", item(k='"' + "x" * 170_000 + '"')),
+        "a sixth of a megabyte in quotes": ("oversized", item(k='"' + "x" * 170_000 + '"')),
     }
     for name in ("a", "b", "w"):
         bad |= {
@@ -177,7 +177,7 @@ def csv_corpus(good: int) -> Corpus:
         "half a million cells": ("unparsable", raw(b"," * 500_000)),
     }
     sections = {
-        "decode": {"kind": "csv", "columns": list("tkabyw"), "time": "t", "key": "k"},
+        "decode": {"kind": "csv", "columns": list("tkabyw"), "time": "t", "time_numbers": "any", "key": "k"},
         "task": {"kind": "classification", "max_classes": 4},
         "learning": {"sample_weight": "w"},
         "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},

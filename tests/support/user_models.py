@@ -150,3 +150,40 @@ def without_tflite(input_shape: Any, outputs: int) -> Any:
     inputs = keras.Input(input_shape)
     z = layers.Dense(outputs)(inputs)
     return keras.Model(inputs, layers.Lambda(lambda v: tf.math.erfinv(0.9 * tf.tanh(v)))(z))
+
+
+def backbone_with_head(input_shape: Any, outputs: int) -> Any:
+    """Convolutions that are pooled, with a new head: how people fine-tune on images."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input(tuple(input_shape))
+    features = layers.Conv2D(3, 2, activation="relu", name="edges")(inputs)
+    pooled = layers.GlobalAveragePooling2D()(features)
+    return keras.Model(inputs, layers.Dense(outputs, "softmax", name="answer")(pooled))
+
+
+def small_images(input_shape: Any, outputs: int) -> Any:
+    model = backbone_with_head(input_shape, outputs)
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    return model
+
+
+def backbone_of_keras(input_shape: Any, outputs: int) -> Any:
+    """A network of `keras.applications` without its top, and a new head with dropout."""
+    keras.utils.set_random_seed(5)
+    body = keras.applications.MobileNetV2(
+        tuple(input_shape), alpha=0.35, include_top=False, weights=None, pooling="avg", name="mobilenet"
+    )
+    _observe_statistics(body, np.random.default_rng(0).normal(size=(64, *input_shape)).astype("float32"))
+    inputs = keras.Input(tuple(input_shape))
+    features = layers.Dropout(0.2)(body(inputs))
+    return keras.Model(inputs, layers.Dense(outputs, name="head")(features))
+
+
+def _observe_statistics(body: Any, images: Any) -> None:
+    """Give batch normalisation the statistics of *images*, as training would: random weights alone end in zeros."""
+    norms = [layer for layer in body.layers if isinstance(layer, layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+    body(images, training=True)
+    for layer in norms:
+        layer.momentum = 0.999

@@ -36,7 +36,7 @@ def _pipeline(folder: Path, script: list[Any], **sections: Any) -> Pipeline:
         folder / "data",
         features=["a", "b"],
         target=None,
-        decode={"time": "t"},
+        decode={"time": "t", "time_numbers": "any"},
         task={"kind": "reconstruction"},
         model={"kind": "autoencoder", "hidden": [1]},
         predictions={"path": str(folder / "predictions.jsonl")},

@@ -116,7 +116,7 @@ def test_dicts_need_no_json_decoder_and_may_hold_numpy_values(tmp_path: Path) ->
     settings = _settings(
         tmp_path,
         source={"kind": "file", "path": "no-such-file.csv"},
-        decode={"kind": "csv", "time": "t"},
+        decode={"kind": "csv", "time": "t", "time_numbers": "any"},
         features={"a": None, "b": {"missing": 5.0}, "c": {"missing": "reject"}},
     )
     moment = np.datetime64("2026-01-31T00:00:00").item()

@@ -6,7 +6,7 @@ import re
 import yaml
 
 from learnd.config.loader import load
-from learnd.core.errors import ConfigError, DataDirLockedError, UsageError
+from learnd.core.errors import BadDataError, ConfigError, DataDirLockedError, UsageError
 from learnd.observability.metrics import Metrics
 from learnd.runtime.loop import STOP_S
 from tests.support.helpers import ROOT
@@ -47,7 +47,7 @@ def test_stopping_is_given_enough_time() -> None:
     service = unit["Service"]
     assert int(service["TimeoutStopSec"]) >= 25 > STOP_S
     assert COMPOSE["services"]["learnd"]["stop_grace_period"] == "30s"
-    hopeless = {UsageError.exit_code, DataDirLockedError.exit_code, ConfigError.exit_code}
+    hopeless = {UsageError.exit_code, BadDataError.exit_code, DataDirLockedError.exit_code, ConfigError.exit_code}
     assert {int(code) for code in service["RestartPreventExitStatus"].split()} == hopeless
 
 

@@ -112,7 +112,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 
 SECTIONS: dict[str, Any] = {
-    "decode": {"kind": "json", "key": "k", "time": "t"},
+    "decode": {"kind": "json", "key": "k", "time": "t", "time_numbers": "any"},
     "target": None,
     "task": {"kind": "forecast", "window": 3},
     "learning": {"mode": "micro_batch", "batch_size": 6, "compile": False},
@@ -276,7 +276,7 @@ def test_bad_records_change_nothing_that_is_learned(tmp_path: Path) -> None:
     """The weights are those of the good records alone."""
     good = readings(100)
     _run(tmp_path / "clean", good)
-    script = [item for record in good for item in (record, b'{"a": NaN, "b": 1, "c": 1, "y": 1}')]
+    script = [item for record in good for item in (record, b'{"a": Infinity, "b": 1, "c": 1, "y": 1}')]
     pipeline, _ = _run(tmp_path / "dirty", script)
     assert same_arrays(_state(tmp_path / "clean")[0], _state(tmp_path / "dirty")[0]) == []
     value = pipeline.metrics.registry.get_sample_value
@@ -546,7 +546,7 @@ def test_one_absurd_value_does_not_spoil_the_model(tmp_path: Path, field: str) -
 def test_predictions_tell_what_was_predicted_for_each_sample(tmp_path: Path) -> None:
     """One line a sample, with origin, key, time, prediction, truth and scores."""
     path = tmp_path / "predictions.jsonl"
-    decode = {"kind": "json", "key": "k", "time": "t"}
+    decode = {"kind": "json", "key": "k", "time": "t", "time_numbers": "any"}
     _run(tmp_path / "data", readings(30), predictions={"path": str(path)}, decode=decode)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["offset"] for line in lines] == list(range(30))

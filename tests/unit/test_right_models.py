@@ -12,6 +12,8 @@ from keras import layers, ops
 from learnd.core.errors import ConfigError
 from learnd.models.output_meaning import output_meaning
 from learnd.models.requirements import in_float32, require_float32, require_stateless
+from learnd.models.settings import LoadSettings
+from learnd.models.stored.open import open_stored
 from learnd.models.whole_numbers import whole_numbers
 from learnd.runtime.loop import run
 from learnd.sources.memory import MemorySource
@@ -206,6 +208,27 @@ def test_float64_is_computed_in_float32(parts: Sequence[str]) -> None:
     np.testing.assert_allclose(rebuilt(rows()), model(rows()), rtol=1e-5, atol=1e-6)
 
 
+def test_half_precision_is_rebuilt_and_mixed_precision_stays(tmp_path: Path) -> None:
+    """Of mixed precision, Keras wraps the optimizer to scale the loss, without a word in the file."""
+    inputs = keras.Input((4,))
+    half = keras.Model(inputs, layers.Dense(1, dtype="bfloat16")(inputs))
+    assert [v.dtype for v in in_float32(half).weights] == ["float32", "float32"]
+    mixed = keras.Model(inputs, layers.Dense(1, dtype="mixed_float16")(inputs))
+    assert in_float32(mixed) is mixed
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = user_models.compiled(user_models.functional(1, lambda z: z), "adam", "mse")
+        model.fit(rows(), rows().sum(axis=1), epochs=8, verbose=0)  # the first steps overflow, and are left out
+        taken = int(model.optimizer.inner_optimizer.iterations)
+        model.save(tmp_path / "model.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    stored = open_stored(LoadSettings(kind="load", load=tmp_path / "model.keras"), architecture=None)
+    assert stored.optimizer is not None and stored.optimizer["class_name"] == "Adam"
+    assert not stored.notes and int(stored.slots["iteration"]) == taken > 0
+
+
 def test_float64_that_cannot_be_rebuilt_is_refused() -> None:
     class Own(keras.Model):  # type: ignore[misc]  # Keras has no types
         def __init__(self) -> None:
@@ -217,7 +240,7 @@ def test_float64_that_cannot_be_rebuilt_is_refused() -> None:
 
     model = Own()
     model(rows())
-    with pytest.raises(ConfigError, match=r"kernel.*are float64"):
+    with pytest.raises(ConfigError, match=r"kernel \(float64\).*are not float32"):
         require_float32(in_float32(model), "model.factory")
 
 

@@ -15,6 +15,7 @@ from learnd.core.errors import ConfigError
 from learnd.core.seasons import DAY_S, WEEK_S
 from learnd.core.types import Position, Records, Samples
 from learnd.runtime.loop import Pipeline
+from learnd.wiring.pipeline import describe
 from learnd.wiring.stream import make_decoder
 from tests.support.exports import learned
 from tests.support.helpers import PARTITION, config_text, run_forked, settings
@@ -55,7 +56,7 @@ def _decoded(sections: dict[str, Any], values: list[bytes]) -> tuple[Samples, li
     return samples, [f"{reject.reason}: {reject.detail}" for reject in rejects]
 
 
-JSON = {"kind": "json", "time": "t"}
+JSON = {"kind": "json", "time": "t", "time_numbers": "any"}
 
 
 def test_seasonal_columns_come_last_and_hold_the_seconds_since_their_period_began() -> None:
@@ -73,7 +74,7 @@ def test_seasonal_columns_come_last_and_hold_the_seconds_since_their_period_bega
 
 
 def test_csv_cells_hold_times_too() -> None:
-    decode = {"kind": "csv", "columns": ["began", "a", "y", "t"], "time": "t", "time_unit": "ms"}
+    decode = {"kind": "csv", "columns": ["began", "a", "y", "t"], "time": "t", "time_numbers": "any", "time_unit": "ms"}
     samples, rejects = _decoded(
         {"features": FEATURES, "decode": decode}, [b"3600000,1,2,1000", b"2025-11-27T08:00:01+00:00,3,4,2000"]
     )
@@ -118,6 +119,22 @@ def test_another_period_needs_another_checkpoint() -> None:
 
     assert fingerprint(season="day") != fingerprint(season="week")
     assert fingerprint(season="week") == fingerprint(season=WEEK_S)
+
+
+@pytest.mark.parametrize(
+    ("decode", "time"),
+    [
+        ({}, "t"),
+        ({"time_zone": "Europe/Berlin"}, None),
+        ({"time_format": "%d.%m.%Y %H:%M"}, None),
+        ({"time_of_day": "c"}, None),
+    ],
+)
+def test_a_manifest_names_only_times_that_its_readers_know(decode: dict[str, Any], time: str | None) -> None:
+    """ISO 8601 in UTC, and numbers. A reader would take another time for one of those, and an hour for another one."""
+    options = settings(Path("unused"), features={"a": None, "h": {"season": "day"}}, decode={**JSON, **decode})
+    (season,) = [feature["season"] for feature in describe(options)["features"] if feature["season"]]  # type: ignore[attr-defined]
+    assert season["time"] == time
 
 
 FORECAST: dict[str, Any] = {"task": {"kind": "forecast", "window": 2, "horizon": 2}, "target": None}

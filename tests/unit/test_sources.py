@@ -56,7 +56,7 @@ def test_csv_lines_without_the_header(tmp_path: Path, name: str) -> None:
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     assert _all(_file(path)) == [(0, b"1,2"), (2, b"3,4")]
     assert _all(_file(path, header=False))[0] == (0, b"t,a")
-    assert read_header(FileSettings(kind="file", path=path, delimiter=",")) == ["t", "a"]
+    assert read_header(FileSettings(kind="file", path=path, delimiter=",")).columns == ["t", "a"]
 
 
 def test_a_file_goes_on_from_any_offset(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_byte_order_mark_is_no_data_and_names_may_be_quoted(tmp_path: Path) ->
     assert _all(_file(path)) == [(0, b"{}")]
     path = tmp_path / "a.csv"
     path.write_bytes(b'\xef\xbb\xbft,"note, free", b\n1,2,3\n')
-    assert read_header(FileSettings(kind="file", path=path)) == ["t", "note, free", "b"]
+    assert read_header(FileSettings(kind="file", path=path)).columns == ["t", "note, free", "b"]
 
 
 def test_what_cannot_be_read_from_the_beginning_again_is_refused(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def _add_validate(commands: _Commands) -> None:
     validate = commands.add_parser("validate", help="check configurations and list every error")
     validate.add_argument("configs", type=Path, metavar="CONFIG", nargs="+", help="a configuration, a YAML file")
     validate.add_argument("--load", action="store_true", help="also load and compile the model (takes seconds)")
+    data_help = "also decode the first 1000 records, and show each field and each reason of a reject"
+    validate.add_argument("--data", action="store_true", help=data_help)
 
 
 def _add_schema(commands: _Commands) -> None:
@@ -81,6 +83,8 @@ def _add_schema(commands: _Commands) -> None:
 
 def _add_init(commands: _Commands) -> None:
     init = commands.add_parser("init", help="write a commented example configuration")
+    from_help = "write one that fits the records of a file, or of a topic: kafka://HOST:PORT/TOPIC"
+    init.add_argument("--from", dest="origin", metavar="DATA", help=from_help)
     path_help = "the file to write (default: learnd.yaml)"
     init.add_argument("path", type=Path, metavar="FILE", nargs="?", default=Path("learnd.yaml"), help=path_help)
 

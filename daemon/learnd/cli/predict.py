@@ -56,7 +56,9 @@ class Predictor:
         self._manifest = read_manifest(folder)
         _, self._answer = load_reader(folder, self._manifest["formats"], format)
         # max_ahead_s=None: event times are not used here, and a record may be of any day.
-        json_settings = JsonSettings(kind="json", key=key, max_ahead_s=None, time_unit=_time_unit(self._manifest))
+        json_settings = JsonSettings(
+            kind="json", key=key, max_ahead_s=None, time_unit=_time_unit(self._manifest), time_numbers="any"
+        )
         fields = fields_from(_features(self._manifest), [], json_settings)
         self._decoder = JsonDecoder(fields)
         decoded = [*(field.name for field in fields.features), *(season.name for season in fields.seasons)]

@@ -11,12 +11,13 @@ from learnd.cli.native_logs import silence_native_logs
 from learnd.cli.signals import StopSignals
 from learnd.config.loader import load
 from learnd.config.settings import Settings
-from learnd.core.errors import LearndError, UsageError
+from learnd.core.errors import BadDataError, LearndError, UsageError
 from learnd.runtime.data_dir_lock import DataDirLock
 
 if TYPE_CHECKING:
     from learnd.observability.http import HttpServer
     from learnd.runtime.loop import Pipeline
+    from learnd.runtime.progress import Progress, RunStatus
 
 INTERNAL_ERROR = 70
 STALLED_S = 60.0
@@ -65,8 +66,9 @@ def _learn(settings: Settings, options: argparse.Namespace, stop: StopSignals, *
         return INTERNAL_ERROR
     finally:
         server.close()
-    _log_finish(settings, pipeline)
-    return 0
+    exit_code = 0 if stop.received() else verdict(pipeline.progress, pipeline.status, settings.decode.max_rejected)
+    _log_finish(settings, pipeline, exit_code)
+    return exit_code
 
 
 def _http_server(settings: Settings, pipeline: "Pipeline") -> "HttpServer":
@@ -81,8 +83,37 @@ def _http_server(settings: Settings, pipeline: "Pipeline") -> "HttpServer":
     )
 
 
-def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
-    """Log what this process learned; log an error if it rejected or skipped records and learned none."""
+def verdict(progress: "Progress", status: "RunStatus", max_rejected: float) -> int:
+    """Return the exit code of a run that ended by itself.
+
+    Log an error if records came and none was learned, or if a larger share than *max_rejected* was rejected.
+    """
+    import structlog
+
+    log = structlog.get_logger()
+    records, samples = progress.records - status.began.records, progress.samples - status.began.samples
+    rejected, reasons = sum(status.rejected.values()), _reasons(status)
+    what_to_do = {
+        "exit_code": BadDataError.exit_code,
+        "first_rejects": {reason.value: detail for reason, detail in status.first_rejects.items()},
+        "note": "first_rejects name fields and options; `learnd validate --data CONFIG` shows what the records hold",
+    }
+    if reasons and not samples:  # without any reason, records wait for a micro-batch to be full
+        log.error("nothing_learned", records=records, **reasons, **what_to_do)
+        return BadDataError.exit_code
+    if rejected > max_rejected * max(records, 1):
+        share = round(rejected / max(records, 1), 6)
+        log.error("too_many_rejected", records=records, share=share, max_rejected=max_rejected, **reasons, **what_to_do)
+        return BadDataError.exit_code
+    return 0
+
+
+def _reasons(status: "RunStatus") -> dict[str, dict[str, int]]:
+    return {name: dict(by_reason) for name in ("rejected", "skipped") if (by_reason := getattr(status, name))}
+
+
+def _log_finish(settings: Settings, pipeline: "Pipeline", exit_code: int) -> None:
+    """Log what this process learned."""
     import structlog
 
     log = structlog.get_logger()
@@ -95,14 +126,12 @@ def _log_finish(settings: Settings, pipeline: "Pipeline") -> None:
     )
     errors = quality.recent.errors
     counts = {name: getattr(progress, name) - getattr(began, name) for name in ("records", "samples", "updates")}
-    reasons = {name: dict(by_reason) for name in ("rejected", "skipped") if (by_reason := getattr(status, name))}
-    if reasons and not counts["samples"]:  # without any reason, records wait for a micro-batch to be full
-        log.error("nothing_learned", records=counts["records"], **reasons)
     log.info(
         "finished",
         **counts,
         model_samples=progress.samples,
-        **reasons,
+        **_reasons(status),
+        exit_code=exit_code,
         **_rounded(loss=scores.loss, averaged_loss=scores.averaged_loss, absolute_error=scores.absolute_error),
         **_rounded(
             skill=errors.live_skill,

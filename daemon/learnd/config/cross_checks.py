@@ -8,6 +8,7 @@ from pathlib import Path
 
 from learnd.config.error_messages import suggestion
 from learnd.config.settings import Settings
+from learnd.core.arrays import array_of
 from learnd.drift.detectors.settings import FEATURES, LOSS
 
 Check = tuple[tuple[str | int, ...], str]
@@ -18,6 +19,7 @@ def contradictions(settings: Settings) -> Iterator[Check]:
     """Yield what is wrong between sections that are each valid by themselves."""
     yield from _fields(settings)
     yield from _features(settings)
+    yield from _arrays(settings)
     yield from _seasons(settings)
     yield from _model(settings)
     yield from _learning(settings)
@@ -35,7 +37,9 @@ def _fields(settings: Settings) -> Iterator[Check]:
     task, decode = settings.task, settings.decode
     for problem in task.target_problems(settings.target):
         yield ("target",), problem
-    for key in ("time", "key"):
+    if decode.time_of_day is not None and decode.time is None:
+        yield ("decode", "time_of_day"), "needs the field with the date: name it in decode.time"
+    for key in ("time", "time_of_day", "key"):
         name = getattr(decode, key)
         if name is not None and (name in settings.features or name in settings.target):
             yield ("decode", key), f"{name} is also a feature or a target; a field can have only one role"
@@ -74,6 +78,20 @@ def _features(settings: Settings) -> Iterator[Check]:
             yield ("features", name, "on_fault"), "hold would repeat the reading that is stuck; use mean or reject"
         if feature.on_fault != "reject" and not feature.has_rule:
             yield ("features", name, "on_fault"), "has no effect without min, max, max_change or stuck_after; set one"
+
+
+def _arrays(settings: Settings) -> Iterator[Check]:
+    """Yield what cannot be done with an array."""
+    array = array_of(settings.features)
+    if array is None:
+        return
+    name, options = array[0], next(iter(settings.features.values()))
+    if settings.task.window is not None:
+        yield ("task", "window"), f"is a history of numbers, and {name} is an array: remove window"
+    if not settings.task.fills_gaps:
+        yield ("task", "kind"), f"{settings.task.kind} predicts readings, and {name} is an array; use another task"
+    if options.indicator:
+        yield ("features", name, "indicator"), "is for numbers; an array has none: remove it"
 
 
 def _seasons(settings: Settings) -> Iterator[Check]:
@@ -168,8 +186,53 @@ def _experts(settings: Settings) -> Iterator[Check]:
         yield ("learning", "experts", "upstream"), "names a field more than once; name each field once"
 
 
+def _paths(settings: Settings) -> Iterator[Check]:
+    decode, learning = settings.decode, settings.learning
+    for name, feature in settings.features.items():
+        if feature.path is None:
+            continue
+        if not decode.reads_paths:
+            yield ("features", name, "path"), f"is for nested JSON; {decode.kind} has no nested values: remove it"
+        elif feature.season is not None:
+            yield ("features", name, "path"), "is for readings; give its time a path, in decode.paths"
+        elif name in decode.paths_of_fields:
+            yield ("features", name, "path"), "is also in decode.paths; name it once"
+    times = [decode.time, decode.time_of_day, *(season.time for season in settings.seasons)]
+    known = [*settings.reading_names, *settings.target, *times, decode.key, learning.sample_weight]
+    known += [settings.alarms.planned_stop_field, *learning.experts.fields]
+    known += [] if decode.long is None else [decode.long.name, decode.long.value]
+    for name in decode.paths_of_fields:
+        if name not in known:
+            names = [field for field in known if field is not None]
+            yield ("decode", "paths", name), f"is no field of this configuration{suggestion(name, names)}"
+
+
+def _long(settings: Settings) -> Iterator[Check]:
+    """Yield what records with one value each cannot do."""
+    decode, learning = settings.decode, settings.learning
+    if decode.long is None:
+        return
+    place = ("decode", "long")
+    if decode.long.name == decode.long.value:
+        yield (*place, "value"), f"{decode.long.value} is also the name; a field can have only one role"
+    if decode.time is None and not settings.source.has_record_times:
+        yield place, "gathers the values of one time: name the field with it in decode.time"
+    if settings.task.has_classes:
+        yield place, f"holds numbers, and task.kind {settings.task.kind} needs classes; write one record per row"
+    extra = [learning.sample_weight, settings.alarms.planned_stop_field, *learning.experts.fields]
+    if any(name is not None for name in extra):
+        yield place, "has no fields besides names and values: remove sample_weight, planned_stop_field and upstream"
+    for name, feature in settings.features.items():
+        if feature.path is not None:
+            yield ("features", name, "path"), "with decode.long, values are found by their names; remove it"
+
+
 def _records(settings: Settings) -> Iterator[Check]:
     source, decode = settings.source, settings.decode
+    yield from _paths(settings)
+    yield from _long(settings)
+    if decode.text_encoding is not None and source.path_read is not None:
+        yield ("decode", "encoding"), "a file source reads the file's encoding itself: set source.encoding instead"
     if decode.is_binary and source.has_lines:
         yield (
             ("decode", "kind"),
@@ -183,8 +246,11 @@ def _records(settings: Settings) -> Iterator[Check]:
             yield ("decode", "columns"), "is required, because these records have no header line with column names"
         return
     learning = settings.learning
-    times = [decode.time, *(season.time for season in settings.seasons)]
-    fields = [*settings.reading_names, *settings.target, *times, decode.key]
+    times = [decode.time, decode.time_of_day, *(season.time for season in settings.seasons)]
+    values = [*settings.reading_names, *settings.target]
+    if decode.long is not None:
+        values = [decode.long.name, decode.long.value]
+    fields = [*values, *times, decode.key]
     fields += [learning.sample_weight, settings.alarms.planned_stop_field, *learning.experts.fields]
     for name in fields:
         if name is not None and name not in columns and not name.startswith("__"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,9 +11,11 @@ from pydantic import Field, field_validator
 
 from learnd.alarms.settings import AlarmSettings
 from learnd.averaging.settings import AnyAverager, WindowSettings
+from learnd.core.arrays import MOST_ELEMENTS, array_of
 from learnd.core.seasons import DAY_S, WEEK_S, Season, season
 from learnd.core.settings_base import Count, Positive, Section
 from learnd.decoders.settings import AnyDecoder
+from learnd.decoders.settings import Path as ValuePath
 from learnd.drift.settings import DriftSettings
 from learnd.export.settings import ExportSettings
 from learnd.learners.settings import AnyLearner, PerSampleSettings
@@ -32,11 +35,16 @@ class FeatureSettings(Section):
     """A reading below this is a fault."""
     max: float | None = None
     """A reading above this is a fault."""
+    path: ValuePath | None = None
+    """Place of the value in a nested JSON record, such as `payload.after.temp`, `values[2]` or
+    `metrics[name=temp].value`; see `decode.paths`. Absent: the field of this name at the top, dots and all."""
+    secret: bool = False
+    """true: no value of this feature is written to the log or quoted in a message. Dead letters hold whole records."""
     missing: float | Literal["mean", "reject"] | None = None
-    """Action on an empty cell or a null. A number is used instead, and counts as a reading. `mean` uses the feature's
-    running mean, in exports too. `reject` rejects the record. Absent: `mean` for a task with a target field and
-    scaled inputs, otherwise `reject`. A record that lacks the field altogether is rejected unless this option is a
-    number or `mean`, because the name may be wrong."""
+    """Action on an empty cell, a null, NaN, or one of `decode.missing_values`. A number is used instead, and counts as
+    a reading. `mean` uses the feature's running mean, in exports too. `reject` rejects the record. Absent: `mean` for a
+    task with a target field and scaled inputs, otherwise `reject`. A record that lacks the field altogether is
+    rejected unless this option is a number or `mean`, because the name may be wrong."""
     indicator: bool = False
     """Give the model an input that is 1 where this reading is missing, otherwise 0, in exports too. For readings whose
     absence says something about the target. Needs `missing: mean`, or no `missing` where that is the default."""
@@ -51,6 +59,10 @@ class FeatureSettings(Section):
     on_fault: Literal["reject", "hold", "mean"] = "reject"
     """Action on a fault: reject the record, or use the key's last good reading (`hold`) or the running mean of
     its good readings (`mean`) instead."""
+    shape: Annotated[list[Count], Field(min_length=1, max_length=4)] | None = None
+    """Shape of an array, such as `[8, 8, 1]` for an image, which must be the only feature. In JSON the field holds it
+    as a list, nested or flat; a packed row or a CSV line holds its elements one after another (columns `image[0]`,
+    `image[1]`, ...). Your own model gets it in this shape. Exports take rows of all elements."""
     season: Literal["day", "week"] | Positive | None = None
     """Make this input from the time instead of a field: the place within a `day`, a `week`, or a period of this many
     seconds, in UTC. The model gets its sine and cosine. Seasonal inputs come after all others."""
@@ -161,6 +173,8 @@ class ModelRecipe(Section):
         ----------
         limits : for each feature, the number of ids from 0 on that the model knows; None: any
         """
+        if self.array_shape is not None:
+            limits = [min((limit for limit in limits if limit is not None), default=None)] * len(self.features)
         features = {
             name: feature.for_ids(limit) for (name, feature), limit in zip(self.features.items(), limits, strict=True)
         }
@@ -179,6 +193,12 @@ class ModelRecipe(Section):
     def indicators(self) -> tuple[int, ...]:
         """The numbers of the features with an indicator of missing readings."""
         return tuple(i for i, feature in enumerate(self.features.values()) if feature.indicator)
+
+    @property
+    def array_shape(self) -> tuple[int, ...] | None:
+        """The shape of the array that the features are the elements of; None if they are numbers of their own."""
+        array = array_of(self.features)
+        return None if array is None else array[1]
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -225,6 +245,24 @@ class ModelRecipe(Section):
         if isinstance(value, dict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
+
+    @field_validator("features")
+    @classmethod
+    def _elements(cls, features: dict[str, FeatureSettings]) -> dict[str, FeatureSettings]:
+        """Return the elements of an array in its place."""
+        arrays = [name for name, feature in features.items() if feature.shape is not None]
+        if not arrays or array_of(features) is not None:
+            return features
+        if len(features) > 1:
+            raise ValueError(f"{arrays[0]} has a shape, so it must be the only feature; a model has one input")
+        (name,) = arrays
+        array = features[name]
+        count = math.prod(array.shape or ())
+        if count > MOST_ELEMENTS:
+            raise ValueError(f"{name} has {count} elements; at most {MOST_ELEMENTS} are possible")
+        if array.season is not None:
+            raise ValueError(f"{name} has a shape and a season; remove one of them")
+        return {f"{name}[{i}]": array for i in range(count)}
 
     @field_validator("features")
     @classmethod
@@ -300,7 +338,8 @@ class Settings(LearningRecipe):
         values = self.model_dump(mode="json", include=sections)
         # Omit defaults, so that adding an option does not invalidate existing checkpoints.
         brief = self.model_dump(mode="json", include={"model", "scaling"}, exclude_defaults=True)
-        values["features"] = list(self.features)
+        array = array_of(self.features)
+        values["features"] = list(self.features) if array is None else [f"{array[0]}: {list(array[1])}"]
         if self.seasons:
             values["seasons"] = [[season.period_s, season.time] for season in self.seasons]
         if self.indicators:

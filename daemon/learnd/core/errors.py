@@ -44,6 +44,12 @@ class UsageError(LearndError):
     exit_code = 64
 
 
+class BadDataError(LearndError):
+    """Records that cannot be learned from. Way out: correct the options that the messages name, or the records."""
+
+    exit_code = 65
+
+
 class BrokerUnavailableError(LearndError):
     """No connection to the broker, or it refuses service. Way out: bring it back, then restart; nothing was lost."""
 

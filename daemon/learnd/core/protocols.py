@@ -60,6 +60,15 @@ class FeatureOptions(Protocol):
     @property
     def time(self) -> str | None: ...
 
+    @property
+    def path(self) -> str | None: ...
+
+    @property
+    def shape(self) -> Sequence[int] | None: ...
+
+    @property
+    def secret(self) -> bool: ...
+
 
 class Stateful(Protocol):
     """A part whose state belongs in the checkpoint.
@@ -143,6 +152,10 @@ class Decoder(Protocol):
     """Decodes records into samples. Every record becomes samples or a reject; ``decode`` never raises."""
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]: ...
+
+    def fields_of(self, value: bytes) -> Mapping[str, object]:
+        """Return the configured fields of one record as they are in it, for a report; none if it cannot be parsed."""
+        ...
 
 
 class Transform(Stateful, Protocol):

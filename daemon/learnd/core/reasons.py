@@ -36,5 +36,11 @@ class SkipReason(StrEnum):
 
     DUPLICATE_TIME = "duplicate_time"
     WINDOW_FILLING = "window_filling"
+    ROW_FILLING = "row_filling"
+    """A record with one value, which adds to a row that is not complete yet."""
+    ROW_INCOMPLETE = "row_incomplete"
+    """A row of such records that lacks a value when the next one begins."""
+    OTHER_NAME = "other_name"
+    """A record with one value whose name is not configured."""
     TOO_MANY_KEYS = "too_many_keys"
     TOO_MANY_CLASSES = "too_many_classes"

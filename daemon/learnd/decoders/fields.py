@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from learnd.core.arrays import array_of
+from learnd.core.numbers import plain_number
 from learnd.core.protocols import FeatureOptions
 from learnd.core.seasons import Season, season
-from learnd.decoders.settings import DecoderSettings
+from learnd.core.times import TimeReader
+from learnd.decoders.settings import MISSING_VALUES, DecoderSettings
 
 _MAX_WEIGHT = 1e6
 """Maximum weight of a sample. 3e38, though finite, is infinite after multiplication by a gradient, and would turn
 every weight of the model into nan."""
+_SHOWN = 64
+"""Maximum number of characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,25 @@ class Field:
     the record."""
     may_be_absent: bool = True
     """True: a record that lacks the field is treated like one with a null."""
+    secret: bool = False
+    """True: its values are in no log and in no message."""
 
     @property
     def has_gaps(self) -> bool:
         """True if a missing value stays missing."""
         return self.missing is not None and math.isnan(self.missing)
+
+    def shown(self, value: object) -> str:
+        """Return *value* for a message: cut, or nothing of it if the field is secret.
+
+        >>> Field("a").shown("x" * 99)[-9:], Field("pin", secret=True).shown(1234)
+        ("xxxxx'...", '(secret)')
+        """
+        if self.secret:
+            return "(secret)"
+        text = f"{value:g}" if isinstance(value, float) else repr(value[:_SHOWN] if isinstance(value, str) else value)
+        cut = isinstance(value, str) and len(value) > _SHOWN
+        return f"{text}..." if cut else text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,28 @@ class Fields:
     """Forecasts of the target that were made upstream."""
     targets_optional: bool = False
     """True: a record without its target becomes a sample without one, instead of a reject."""
+    missing_words: frozenset[str] = frozenset(MISSING_VALUES)
+    """The texts that stand for a missing value, in lower case."""
+    missing_numbers: tuple[float, ...] = ()
+    """The numbers that stand for a missing value."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """The places of fields inside nested records."""
+    time_of_day: str | None = None
+    """The field with the time of day, if `time` is only the date."""
+    arrays: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shapes of arrays by the names of their fields. Their elements are features: ``image[0]`` and so on."""
+    times: TimeReader | None = None
+    """The way to read a time; None: ISO 8601, or a number in `time_unit`."""
+
+    @property
+    def time_reader(self) -> TimeReader:
+        """The way to read a time."""
+        return self.times or TimeReader(self.time_unit)
+
+    def is_missing(self, text: str) -> bool:
+        """Return whether a text stands for a missing value."""
+        bare = text.strip().lower()
+        return not bare or bare in self.missing_words
 
     @property
     def numbers(self) -> tuple[Field, ...]:
@@ -78,7 +119,7 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The names of all fields of a record's value."""
-        others = (self.time, self.key, self.label, *self.clocks)
+        others = (self.time, self.time_of_day, self.key, self.label, *self.clocks)
         return [
             *(field.name for field in self.numbers),
             *(name for name in others if name is not None and not name.startswith("__")),
@@ -94,8 +135,44 @@ def _feature(name: str, options: FeatureOptions, *, fills_gaps: bool) -> Field:
         missing = options.missing
     may_be_absent = options.missing not in (None, "reject")
     if options.on_fault == "reject":
-        return Field(name, options.min, options.max, missing, may_be_absent)
-    return Field(name, missing=missing, may_be_absent=may_be_absent)
+        return Field(name, options.min, options.max, missing, may_be_absent, options.secret)
+    return Field(name, missing=missing, may_be_absent=may_be_absent, secret=options.secret)
+
+
+def _numbers_among(words: Sequence[str]) -> tuple[float, ...]:
+    """Return the finite numbers among the texts that stand for a missing value.
+
+    >>> _numbers_among(["NULL", "-999", "nan"])
+    (-999.0,)
+    """
+    numbers = []
+    for word in words:
+        try:
+            number = plain_number(word)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            numbers.append(number)
+    return tuple(numbers)
+
+
+def long_fields(fields: Fields, name: str, value: str) -> Fields:
+    """Return the fields of a record with one value: the value as the only feature, its name as the label."""
+    return replace(
+        fields,
+        features=(Field(value, secret=any(field.secret for field in fields.features)),),
+        targets=(),
+        label=name,
+        labels=None,
+        targets_optional=False,
+    )
+
+
+def _paths_of(readings: Mapping[str, FeatureOptions]) -> dict[str, str]:
+    """Return the places of features inside nested records; of an array, that of the whole."""
+    array = array_of(readings) if readings else None
+    named = {array[0]: next(iter(readings.values()))} if array is not None else readings
+    return {name: options.path for name, options in named.items() if options.path}
 
 
 def fields_from(
@@ -137,4 +214,10 @@ def fields_from(
         ),
         tuple(Field(name, missing=math.nan) for name in upstream),
         settings.missing_target == "predict",
+        frozenset(word.strip().lower() for word in settings.missing_values),
+        _numbers_among(settings.missing_values),
+        {**_paths_of(readings), **settings.paths_of_fields},
+        settings.time_of_day,
+        dict([array] if (array := array_of(readings)) is not None else []),
+        settings.time_reader(),
     )

@@ -1,6 +1,6 @@
 """The decoder for packed little-endian float32 rows, the format that is cheapest to decode."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,12 @@ class Float32Decoder:
 
     def decode(self, records: Records) -> tuple[Samples, Sequence[Reject]]:
         return decode_records(records, self._fields, self._fast, self._slow)
+
+    def fields_of(self, value: bytes) -> Mapping[str, object]:
+        if not value or len(value) % (4 * self._width):
+            return {}
+        row = np.frombuffer(value[: 4 * self._width], dtype="<f4").tolist()
+        return dict(zip(self._fields.names, row, strict=True))
 
     def _fast(self, values: Sequence[bytes]) -> Rows:
         size = 4 * self._width

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
 from learnd.core.reasons import RejectReason
+from learnd.core.times import FIRST_S, LAST_S, UNITS_S, TimeReader
 from learnd.core.types import BoolArray, Float64Array, Int64Array, ObjectArray, Records, Reject, Samples
-from learnd.decoders.fields import Fields
+from learnd.decoders.fields import Field, Fields
 from learnd.decoders.settings import RECORD_KEY
 
-_UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-# The years 1 to 9999. A time outside them is probably a number in another unit than the configured one.
-_FIRST_S, _LAST_S = -62_135_596_800.0, 253_402_300_799.0
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LABEL_CHARACTERS = 256
 _KEY_CHARACTERS = 1024
@@ -39,19 +36,14 @@ def time_s(value: float | str, unit: str) -> float:
     >>> time_s("2013-12-02 21:15:00", "s"), time_s(1386018900000, "ms")
     (1386018900.0, 1386018900.0)
     """
+    return _time_s(value, TimeReader(unit))
+
+
+def _time_s(value: float | str, reader: TimeReader) -> float:
     try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        else:
-            seconds = float(value) * _UNITS_S[unit]
-        if _FIRST_S <= seconds <= _LAST_S:
-            return seconds
-    except (ValueError, OverflowError, TypeError):
-        pass
-    raise BadRecord(
-        RejectReason.BAD_TIME, f"{str(value)[:64]!r} is neither ISO 8601 nor a number within the years 1 to 9999"
-    ) from None
+        return reader.seconds(value)
+    except ValueError as error:
+        raise BadRecord(RejectReason.BAD_TIME, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +124,7 @@ def _accept(records: Records, rows: Rows, fields: Fields, rejects: list[Reject])
     index = np.asarray(rows.index, dtype=np.int64)
     numbers = rows.numbers
     bad: Bad = {}
+    numbers = _fill_missing(numbers, index, fields, bad)
     _check_finite(numbers, index, fields, bad)
     _check_ranges(numbers, index, fields, bad)
     has_target = _has_target(numbers, rows, fields)
@@ -185,6 +178,34 @@ def _has_target(numbers: Float64Array, rows: Rows, fields: Fields) -> BoolArray 
     return None if present.all() else present
 
 
+def _fill_missing(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> Float64Array:
+    """Return *numbers* with the stand-ins of their fields for NaN and for numbers that mean a missing value."""
+    fixed = [None if field.missing is None or field.has_gaps else field.missing for field in fields.features]
+    if any(number is not None for number in fixed) and (gaps := np.isnan(numbers[:, : len(fixed)])).any():
+        numbers = numbers.copy()
+        for column, stand_in in enumerate(fixed):
+            if stand_in is not None:
+                numbers[gaps[:, column], column] = stand_in
+    if not fields.missing_numbers:
+        return numbers
+    others = {fields.weight, fields.stop}
+    columns = [column for column, field in enumerate(fields.numbers) if field not in others]
+    found = np.isin(numbers[:, columns], fields.missing_numbers)
+    if not found.any():
+        return numbers
+    numbers = numbers.copy()
+    for row, place in zip(*np.nonzero(found), strict=True):
+        column = columns[place]
+        field = fields.numbers[column]
+        stand_in = np.nan if fields.targets_optional and field in fields.targets else field.missing
+        if stand_in is None:
+            detail = f"{field.name} is {field.shown(numbers[row, column])}, one of decode.missing_values"
+            bad.setdefault(int(index[row]), (RejectReason.MISSING_FIELD, detail))
+        else:
+            numbers[row, column] = stand_in
+    return numbers
+
+
 def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
     # nan fails this comparison too. A number beyond float32 would reach the model as infinity.
     fits = np.abs(numbers) <= _FLOAT32_MAX
@@ -203,8 +224,20 @@ def _check_finite(numbers: Float64Array, index: Int64Array, fields: Fields, bad:
     if fits.all():
         return
     for row, column in zip(*np.nonzero(~fits), strict=True):
-        detail = f"{fields.numbers[column].name} is {numbers[row, column]}"
+        field = fields.numbers[column]
+        detail = f"{field.name} is {field.shown(float(numbers[row, column]))}"
+        if np.isnan(numbers[row, column]):
+            detail += missing_hint(field, fields)
         bad.setdefault(int(index[row]), (RejectReason.NOT_FINITE, detail))
+
+
+def missing_hint(field: Field, fields: Fields) -> str:
+    """Return the option that accepts a record without a value of this field."""
+    if field in fields.features:
+        return f"; set features.{field.name}.missing to a number or mean"
+    if field in fields.targets:
+        return "; decode.missing_target: predict accepts it without learning from it"
+    return ""
 
 
 def _check_ranges(numbers: Float64Array, index: Int64Array, fields: Fields, bad: Bad) -> None:
@@ -216,7 +249,7 @@ def _check_ranges(numbers: Float64Array, index: Int64Array, fields: Fields, bad:
             if bound is None:
                 continue
             for row in np.nonzero(outside(numbers[:, column], bound))[0]:
-                detail = f"{field.name} is {numbers[row, column]:g}, {word} {bound:g}"
+                detail = f"{field.name} is {field.shown(float(numbers[row, column]))}, {word} {bound:g}"
                 bad.setdefault(int(index[row]), (RejectReason.OUT_OF_RANGE, detail))
 
 
@@ -249,18 +282,18 @@ def _seconds(
     values: Sequence[float | str], name: str | None, index: Int64Array, fields: Fields, bad: Bad
 ) -> Float64Array:
     """Return the times *values* of the field *name* in seconds; add records with a bad one to *bad*."""
-    unit = _UNITS_S[fields.time_unit]
-    if all(type(value) is float or type(value) is int for value in values):
+    reader = fields.time_reader
+    if not reader.formats and all(type(value) is float or type(value) is int for value in values):
         try:
-            times = np.asarray(values, dtype=np.float64) * unit
-            if ((times >= _FIRST_S) & (times <= _LAST_S)).all():
+            times = np.asarray(values, dtype=np.float64) * UNITS_S[reader.unit]
+            if ((times >= reader.first_s) & (times <= reader.last_s)).all():
                 return times
         except OverflowError:
             pass
     result = np.zeros(len(index))
     for row, value in enumerate(values):
         try:
-            result[row] = time_s(value, fields.time_unit)
+            result[row] = _time_s(value, reader)
         except BadRecord as error:
             bad.setdefault(int(index[row]), (error.reason, f"{name}: {error.detail}"))
     return result
@@ -270,7 +303,7 @@ def _own_times(records: Records, index: Int64Array, bad: Bad) -> Float64Array:
     """Return the records' own times in seconds. Producers can set them to any value, so they are checked."""
     times: Float64Array = np.asarray(records.timestamps_ms, dtype=np.float64)[index] * 1e-3
     # nan, the time of a record that has none, fails this comparison too.
-    for row in np.nonzero(~((times >= _FIRST_S) & (times <= _LAST_S)))[0]:
+    for row in np.nonzero(~((times >= FIRST_S) & (times <= LAST_S)))[0]:
         i = int(index[row])
         detail = f"the record's own time, {records.timestamps_ms[i]} ms, is outside the years 1 to 9999"
         bad.setdefault(i, (RejectReason.BAD_TIME, detail))

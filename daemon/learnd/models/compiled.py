@@ -40,6 +40,8 @@ def compiled_training(model: KerasModel) -> Training | None:
         notes = (*notes, f"the loss weights {weights} are not used: a model with one output has nothing to weigh")
     if optimizer is None:
         return Training(loss=loss, notes=notes)
+    if getattr(optimizer, "weight_decay", None) and getattr(optimizer, "_exclude_from_weight_decay", None):
+        notes = (*notes, "weights that the optimizer excludes from weight decay decay here like all others")
     slots = slots_of(optimizer, model.trainable_variables) if optimizer.built else {}
     return Training(keras.optimizers.serialize(optimizer), slots, loss, notes)
 

@@ -6,6 +6,8 @@ from learnd.core.errors import ConfigError, Problem
 from learnd.core.tensors import KerasModel
 from learnd.models.stored.inference import infers_always
 
+_OTHER_FLOATS = frozenset({"float64", "float16", "bfloat16"})
+
 
 def require_stateless(model: KerasModel, place: str) -> None:
     """Refuse layers that keep a state from batch to batch, and a fixed batch size, which such layers need.
@@ -35,30 +37,33 @@ def require_stateless(model: KerasModel, place: str) -> None:
 
 
 def require_float32(model: KerasModel, place: str) -> None:
-    """Refuse weights in float64: updates and exports compute in float32.
+    """Refuse weights in float64 or half precision: updates and exports keep weights in float32.
 
     Raises
     ------
     ConfigError
         at *place* in the configuration, with the names of the weights.
     """
-    names = [variable.path for variable in model.weights if variable.dtype == "float64"]
+    others = [variable for variable in model.weights if variable.dtype in _OTHER_FLOATS]
+    names = [f"{variable.path} ({variable.dtype})" for variable in others]
     if names:
-        others = " and others" if len(names) > 5 else ""
+        more = " and others" if len(names) > 5 else ""
         message = (
-            f"the weights {', '.join(names[:5])}{others} are float64, and the model cannot be rebuilt in float32; build"
-            " it with dtype='float32' and copy the weights by set_weights(get_weights())"
+            f"the weights {', '.join(names[:5])}{more} are not float32, and the model cannot be rebuilt in float32;"
+            " build it with dtype='float32' and copy the weights by set_weights(get_weights())"
         )
         raise ConfigError(Problem(place, message))
 
 
 def in_float32(model: KerasModel) -> KerasModel:
-    """Return *model* rebuilt in float32 if a part of it computes in float64 and Keras can rebuild it.
+    """Return *model* rebuilt in float32 if it has weights of another precision, or float64 layers, and Keras can do so.
 
-    Otherwise *model* itself; `require_float32` then says what to do. Weights lose the digits that float32 lacks.
+    Otherwise *model* itself; `require_float32` then says what to do. Weights lose the digits that float32 lacks. Mixed
+    precision stays as it is: its weights are float32.
     """
     layers = model._flatten_layers()
-    if not any(getattr(layer, "compute_dtype", None) == "float64" for layer in layers):
+    precise = any(getattr(layer, "compute_dtype", None) == "float64" for layer in layers)
+    if not precise and all(variable.dtype not in _OTHER_FLOATS for variable in model.weights):
         return model
     if any(infers_always(layer) for layer in layers):  # a rebuilt layer would not know
         return model
@@ -71,7 +76,7 @@ def in_float32(model: KerasModel) -> KerasModel:
 
 
 def _float32(config: Any) -> Any:
-    """Return *config* with every float64 replaced by float32.
+    """Return *config* with every other precision replaced by float32.
 
     >>> _float32({"dtype": {"config": {"name": "float64"}}, "layers": [{"dtype": "float64", "units": 3}]})
     {'dtype': {'config': {'name': 'float32'}}, 'layers': [{'dtype': 'float32', 'units': 3}]}
@@ -80,4 +85,4 @@ def _float32(config: Any) -> Any:
         return {key: _float32(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
         return type(config)(_float32(value) for value in config)
-    return "float32" if config == "float64" else config
+    return "float32" if isinstance(config, str) and config in _OTHER_FLOATS else config

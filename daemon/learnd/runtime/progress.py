@@ -123,6 +123,8 @@ class RunStatus:
     scores: PrequentialScores = field(default_factory=PrequentialScores)
     rejected: Counter[RejectReason] = field(default_factory=Counter)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
+    first_rejects: dict[RejectReason, str] = field(default_factory=dict)
+    """What was wrong with the first reject of each reason."""
     ready: bool = False
     beat_s: float | None = None
     """Time of the main loop's last completed iteration, by `time.monotonic`; None before the first. Until then a health
@@ -132,6 +134,8 @@ class RunStatus:
         """Count one batch."""
         self.scores = scores
         self.rejected.update(reject.reason for reject in batch.rejects)
+        for reject in batch.rejects:
+            self.first_rejects.setdefault(reject.reason, reject.detail)
         self.skipped.update(batch.skipped)
 
 

@@ -1,22 +1,16 @@
 """Sinks for rejected records: each complete record, with its origin and the reason."""
 
 import base64
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from learnd.core.types import Reject, State
 from learnd.sinks.files import LinesFile, log_dropped
+from learnd.sinks.reject_log import RejectLog
 from learnd.sinks.topics import TopicSink
 
-log = structlog.get_logger()
-
 _PREFIX = "__connect.errors."
-_MISSING_FIELD = "missing_field"
-"""The one reason whose detail may be logged: it names a field of the configuration and quotes no record."""
 
 
 def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
@@ -41,29 +35,16 @@ def headers(reject: Reject, connector: str) -> list[tuple[str, bytes]]:
     return [(_PREFIX + name, value.encode("utf-8", "replace")) for name, value in fields.items()]
 
 
-def _log(rejects: Sequence[Reject]) -> None:
-    """Log one line per reason, with the origin of its last record and no detail that could quote a record."""
-    last = {reject.reason: reject for reject in rejects}
-    counts = Counter(reject.reason for reject in rejects)
-    for reason, reject in last.items():
-        log.warning(
-            "record_rejected",
-            reason=reason,
-            **({"detail": reject.detail} if reason == _MISSING_FIELD else {}),
-            topic=reject.origin.topic,
-            partition=reject.origin.partition,
-            offset=reject.offset,
-            in_batch=counts[reason],
-        )
-
-
 class DroppedDeadLetters:
     """The sink used when no dead-letter sink is configured: rejects are only counted and logged."""
+
+    def __init__(self) -> None:
+        self._log = RejectLog()
 
     def open(self) -> None: ...
 
     def put(self, rejects: Sequence[Reject]) -> None:
-        _log(rejects)
+        self._log.put(rejects)
 
     def flush(self) -> None: ...
 
@@ -82,11 +63,12 @@ class FileDeadLetters:
     def __init__(self, path: Path, connector: str) -> None:
         self._lines = LinesFile(path, key="dead_letter.path")
         self._connector = connector
+        self._log = RejectLog()
         self.open, self.flush, self.close = self._lines.open, self._lines.flush, self._lines.close
         self.state = self._lines.state
 
     def put(self, rejects: Sequence[Reject]) -> None:
-        _log(rejects)
+        self._log.put(rejects)
         if rejects:
             self._lines.append(_line(r.value, r.key, headers(r, self._connector), r.timestamp_ms) for r in rejects)
 
@@ -118,11 +100,12 @@ class TopicDeadLetters:
     def __init__(self, sink: TopicSink, connector: str) -> None:
         self._sink = sink
         self._connector = connector
+        self._log = RejectLog()
         self.open, self.flush, self.close = sink.open, sink.flush, sink.close
         self.state, self.restore = sink.state, sink.restore
 
     def put(self, rejects: Sequence[Reject]) -> None:
-        _log(rejects)
+        self._log.put(rejects)
         self._sink.send([(r.value, r.key, headers(r, self._connector)) for r in rejects])
 
 

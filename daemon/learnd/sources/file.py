@@ -1,53 +1,55 @@
 """The source for lines of a file. Offset n is line n of the data, from 0; a header line does not count."""
 
-import csv
-import gzip
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, cast
 
 import structlog
 
 from learnd.core.errors import ConfigError, DataLossError
 from learnd.core.layout import TextLayout
 from learnd.core.types import Offsets, Position, Positions, Records, TopicPartition
+from learnd.sources.lines import UNREADABLE, Lines, names_in
 from learnd.sources.settings import FileSettings, SourceContext
 
 log = structlog.get_logger()
 
-_BOM = b"\xef\xbb\xbf"
-_UNREADABLE = (OSError, EOFError, zlib.error)
-"""Errors from reading a .gz file that is truncated or not a gzip file."""
+_HEADER_BYTES = 1 << 20
+"""Maximum length of a header line."""
 _WAYS_OUT = "give this file another name (then it is learned from its beginning), or start over with another data_dir"
 EventTime = Callable[[bytes], float | None]
 """A function from a line to its event time in seconds, None if it has none."""
 
 
-def read_header(settings: FileSettings) -> list[str]:
-    """Return the column names in the first line of a CSV file.
+def read_header(settings: FileSettings) -> TextLayout:
+    """Return the layout of a file: its delimiter and, if it has a header line, the names of its columns.
 
     Raises
     ------
     ConfigError
-        if the file cannot be read or is empty.
+        if the file cannot be read, is empty, or is not in its encoding.
     """
-    with _open(settings.path) as file:
-        try:
-            line = file.readline().decode("utf-8-sig", "replace").strip("\r\n")
-        except _UNREADABLE as error:
-            raise ConfigError(f"source.path: {settings.path} cannot be read: {error}") from error
-    if not line:
-        raise ConfigError(f"source.path: {settings.path} is empty; its first line must name the columns")
-    return [name.strip() for name in next(csv.reader([line], delimiter=settings.separator(), skipinitialspace=True))]
+    lines = Lines(settings, _HEADER_BYTES)
+    try:
+        preamble = lines.preamble()
+    except UNREADABLE as error:
+        raise ConfigError(f"source.path: {settings.path} cannot be read: {error}") from error
+    finally:
+        lines.close()
+    if settings.delimiter is None and preamble.delimiter != settings.usual_delimiter():
+        log.info("delimiter_found", path=str(settings.path), delimiter=preamble.delimiter, option="source.delimiter")
+    if preamble.header is None:
+        return TextLayout(None, preamble.delimiter)
+    place = f"line {preamble.number} of {settings.path}"
+    names = names_in(preamble.header, preamble.delimiter, place)
+    return TextLayout(names, preamble.delimiter, preamble.header, place)
 
 
 class FileSource:
     """Lines of a file, as one partition: as fast as possible, or in event time.
 
-    Blank lines are skipped, but have an offset. A line longer than *max_line_bytes* is cut there, so that memory stays
-    bounded; the decoder then rejects it.
+    Blank lines and comments are skipped, but have an offset. A line longer than *max_line_bytes* is cut there, so that
+    memory stays bounded; the decoder then rejects it. Lines come as UTF-8, whatever the encoding of the file.
     """
 
     def __init__(
@@ -65,10 +67,9 @@ class FileSource:
         self._event_time_s = event_time_s
         self._clock = clock
         self._sleep = sleep
-        self._file: IO[bytes] | None = None
+        self._lines: Lines | None = None
         self._offset = 0
-        self._history = self._checksum = self._line_checksum = 0
-        self._ended = True
+        self._history = self._checksum = 0
         self._exhausted = False
         self._ahead: bytes | None = None
         self._anchor: tuple[float, float] | None = None
@@ -81,72 +82,71 @@ class FileSource:
 
     @staticmethod
     def layout(settings: FileSettings) -> TextLayout:
-        """Return the layout of text records. If the file has a header line, read it."""
-        has_names = settings.resolved_format() == "csv" and settings.header
-        return TextLayout(read_header(settings) if has_names else None, settings.separator())
+        """Return the layout of text records, by the first lines of the file."""
+        return read_header(settings)
 
     def open(self, positions: Positions) -> None:
-        self._file = _open(self._settings.path)
-        self._offset = self._history = self._checksum = 0
-        if self._settings.resolved_format() == "csv" and self._settings.header and self._line() is not None:
-            self._history = self._checksum = self._line_checksum
+        self.close()
+        self._ahead = None
+        lines = self._lines = Lines(self._settings, self._max_line_bytes)
+        self._offset = 0
+        try:
+            self._history = self._checksum = lines.preamble().checksum
+        except UNREADABLE as error:
+            raise self._damage(error) from error
         start = positions.get(self._partition, Position(0))
         while self._offset < start.offset:
-            if self._line() is None:
+            if self._line(lines) is None:
                 raise DataLossError(
                     f"{self._settings.path} has {self._offset} lines, but the checkpoint continues at line "
                     f"{start.offset}; restore the longer file, or {_WAYS_OUT}"
                 )
-            self._advance()
+            self._advance(lines)
         if start.history not in (-1, self._history):
             raise DataLossError(
                 f"{self._settings.path}: the header or the first {start.offset} lines are no longer those that were "
                 f"learned, and learning would continue after them; restore that file, or {_WAYS_OUT}"
             )
 
-    def _advance(self) -> None:
+    def _advance(self, lines: Lines) -> None:
         """Move the offset past the line that was read last."""
         self._offset += 1
         # The checksum covers all lines but the newest, which may have been incomplete when it was read.
         self._history = self._checksum
-        self._checksum = zlib.crc32(self._line_checksum.to_bytes(4, "big"), self._checksum)
+        self._checksum = zlib.crc32(lines.checksum.to_bytes(4, "big"), self._checksum)
 
-    def _line(self) -> bytes | None:
+    def _line(self, lines: Lines) -> bytes | None:
         """Read the next line, and return it without its line end; None at the end of the file."""
-        assert self._file is not None
         try:
-            line = self._file.readline(self._max_line_bytes + 2)
-            if not line:
-                return None
-            rest, self._line_checksum = line, zlib.crc32(line)
-            while not rest.endswith(b"\n") and (rest := self._file.readline(1 << 16)):
-                self._line_checksum = zlib.crc32(rest, self._line_checksum)
-            self._ended = line.endswith(b"\n") or rest.endswith(b"\n")
-        except _UNREADABLE as error:
-            raise DataLossError(
-                f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; the lines before "
-                "it were learned up to the last checkpoint. Restore an intact file"
-            ) from error
-        return line.rstrip(b"\r\n")
+            return lines.read()
+        except UNREADABLE as error:
+            raise self._damage(error) from error
+
+    def _damage(self, error: Exception) -> DataLossError:
+        return DataLossError(
+            f"source.path: {self._settings.path} is damaged after line {self._offset}: {error}; the lines before "
+            "it were learned up to the last checkpoint. Restore an intact file"
+        )
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Records]:
-        first = self._offset
+        assert self._lines is not None, "poll needs open"
+        first, lines, replays = self._offset, self._lines, self._settings.speed is not None
         offsets: list[int] = []
         values: list[bytes] = []
         while len(values) < max_records:
-            line = self._ahead if self._ahead is not None else self._line()
+            line = self._ahead if self._ahead is not None else self._line(lines)
             self._ahead = None
             if line is None:
                 self._exhausted = True
                 break
-            if line and not self._due(line, 0.0 if values else timeout_s):
+            if line and replays and not self._due(line, 0.0 if values else timeout_s):
                 self._ahead = line
                 break
             if line:
                 offsets.append(self._offset)
                 values.append(line)
-            self._advance()
-            if line and not self._ended:
+            self._advance(lines)
+            if line and not lines.ended:
                 note = "if the file is still being written, the rest of this line will not be read"
                 log.warning("last_line_unfinished", path=str(self._settings.path), line=self._offset, note=note)
         if self._offset == first:
@@ -186,29 +186,6 @@ class FileSource:
         """Do nothing: a file keeps no offsets."""
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _open(path: Path) -> IO[bytes]:
-    """Open the file at its first byte after a byte order mark."""
-    if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"source.path: {path} is not a regular file; every start must be able to read it from the beginning"
-        )
-    try:
-        if path.suffix == ".gz":
-            return _skip_mark(cast(IO[bytes], gzip.open(path, "rb")))
-        return _skip_mark(path.open("rb"))
-    except OSError as error:
-        raise ConfigError(f"source.path: {path} cannot be read: {error.strerror}") from error
-
-
-def _skip_mark(file: IO[bytes]) -> IO[bytes]:
-    try:
-        if file.read(len(_BOM)) != _BOM:
-            file.seek(0)
-    except _UNREADABLE:
-        file.seek(0)  # the next read raises the error again
-    return file
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None

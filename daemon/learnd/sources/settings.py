@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from learnd.core.settings_base import Address, Count, Positive, Section
+from learnd.core.settings_base import Address, Count, Delimiter, Encoding, Positive, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +241,20 @@ class FileSettings(SourceSettings):
     """Path of the file: `.csv`, `.tsv`, `.jsonl` or `.ndjson`, with or without `.gz`."""
     format: Literal["csv", "jsonl"] | None = None
     """Format of the lines. Absent: taken from the file's name."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Character between two cells. Absent: a tab if the file's name has .tsv, otherwise a comma."""
+    delimiter: Delimiter | None = None
+    """Character between two cells, or `whitespace` for any number of spaces and tabs. Absent: a tab if the file's name
+    has .tsv; otherwise a comma, unless the first line has none and has a semicolon, a tab or a bar."""
     header: bool = True
     """true: the first line of a CSV file has the names of its columns."""
+    encoding: Encoding | None = None
+    """Encoding of the file, such as `cp1252` (Windows), `latin-1`, `utf-16` or `utf-16-le`. Absent: UTF-8, or what the
+    byte order mark says. Lines may end with a line feed, a carriage return, or both."""
+    skip_lines: Annotated[int, Field(ge=0)] = 0
+    """Number of lines before the header (without one, before the data) that are not read."""
+    skip_after_header: Annotated[int, Field(ge=0)] = 0
+    """Number of lines between the header and the data that are not read, such as a line of units."""
+    comment: Annotated[str, Field(min_length=1)] | None = None
+    """Text with which lines begin that are comments, such as `"#"`. Absent: no line is one."""
     speed: Positive | None = None
     """Replay in event time, this many times faster than real time. Absent: as fast as possible."""
 
@@ -259,13 +269,27 @@ class FileSettings(SourceSettings):
     def names_columns(self) -> bool:
         return self.header
 
-    def separator(self) -> str:
-        """Return the delimiter, from the option or the file's name.
+    @property
+    def text_encoding(self) -> str | None:
+        """The configured encoding of the file; None: UTF-8, or what its mark says."""
+        return self.encoding
 
-        >>> FileSettings(kind="file", path=Path("a.tsv.gz")).separator()
+    @property
+    def has_header(self) -> bool:
+        """True if a line of the file has the names of its columns."""
+        return self.header and self.resolved_format() == "csv"
+
+    def usual_delimiter(self) -> str:
+        """Return the delimiter that the file's name tells of.
+
+        >>> FileSettings(kind="file", path=Path("a.tsv.gz")).usual_delimiter()
         '\\t'
         """
-        return self.delimiter or ("\t" if ".tsv" in self.path.suffixes else ",")
+        return "\t" if ".tsv" in self.path.suffixes else ","
+
+    def separator(self) -> str | None:
+        """Return the delimiter, from the option or the file's name; None: the first line tells."""
+        return self.delimiter or ("\t" if self.usual_delimiter() == "\t" else None)
 
     def resolved_format(self) -> str | None:
         """Return ``csv`` or ``jsonl``, from the option or the file's name; None if both leave it open.

@@ -44,6 +44,7 @@ class NetworkSpec:
     frozen : variables that are never trained
     seasons : lengths in seconds of the periods of the seasonal inputs, which are the last columns of an input
     indicators : numbers of the features whose missing readings the core is told of
+    core_shape : shape in which the core takes one input, if the features are the elements of one array
     """
 
     row_shape: tuple[int, ...]
@@ -57,6 +58,7 @@ class NetworkSpec:
     frozen: Sequence[Variable] = ()
     indicators: Sequence[int] = ()
     seasons: Sequence[float] = ()
+    core_shape: tuple[int, ...] | None = None
 
     @property
     def reading_shape(self) -> tuple[int, ...]:
@@ -88,6 +90,7 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.loss_name = getattr(spec.loss, "learnd_name", "the task's own")
         self._frozen = frozenset(id(v) for v in spec.frozen)
         self._seasons = tuple(spec.seasons)
+        self._core_shape = spec.core_shape
         self._moving: frozenset[int] = frozenset()
 
     def complete(self) -> None:
@@ -123,7 +126,13 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
         return x[..., : -len(self._seasons)] if self._seasons else x
 
     def with_seasons(self, z: Tensor, x: Tensor) -> Tensor:
-        """Return the scaled readings *z*, then sine and cosine of each seasonal column of raw inputs *x*."""
+        """Return the scaled readings *z*, then sine and cosine of each seasonal column of raw inputs *x*.
+
+        The elements of an array are returned in its shape.
+        """
+        if self._core_shape is not None:
+            array: Tensor = tf.reshape(z, (-1, *self._core_shape))
+            return array
         if not self._seasons:
             return z
         angles = tf.cast(x[..., -len(self._seasons) :] * tf.constant(self._frequencies(), x.dtype), tf.float32)
@@ -132,6 +141,9 @@ class TaskNetwork(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def with_symbolic_seasons(self, z: Tensor, x: Tensor) -> Tensor:
         """Return `with_seasons` as Keras' own layers."""
+        if self._core_shape is not None:
+            array: Tensor = keras.layers.Reshape(self._core_shape, name="array")(z)
+            return array
         if not self._seasons:
             return z
         elapsed = x[..., -len(self._seasons) :]

@@ -33,6 +33,7 @@ class Rule:
     recover_after : number of consecutive readings, each near the one before, that establish a new level
     whole : a reading that is no whole number is always a fault
     on_fault : reject the sample; or learn the last good reading (hold), or the mean of the good readings (mean) instead
+    secret : no reading may be quoted in a message
     """
 
     name: str
@@ -44,6 +45,7 @@ class Rule:
     recover_after: int = 100
     on_fault: Literal["reject", "hold", "mean"] = "reject"
     whole: bool = False
+    secret: bool = False
 
 
 @dataclass(slots=True)
@@ -113,15 +115,18 @@ class _Sensor:
 
     def describe(self, reading: float, fault: RejectReason, rule: Rule) -> str:
         """Return the detail of the dead letter for a faulty *reading*."""
+        shown, good = ("(secret)",) * 2 if rule.secret else (f"{reading:g}", f"{self.good_reading:g}")
         if fault == RejectReason.OUT_OF_RANGE and rule.whole:
             numbers = f"a whole number from {rule.min:.0f} to {rule.max:.0f}"
-            return f"{rule.name} is {reading!r}; the model knows only {numbers} there"
+            return (
+                f"{rule.name} is {'(secret)' if rule.secret else repr(reading)}; the model knows only {numbers} there"
+            )
         if fault == RejectReason.OUT_OF_RANGE:
-            return f"{rule.name} is {reading:g}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
+            return f"{rule.name} is {shown}, outside {rule.min:g} to {rule.max:g}, and has no good reading yet"
         if fault == RejectReason.STUCK:
             equal, limit = self.equal_count, rule.stuck_after
-            return f"{rule.name} has been {reading:g} for {equal:g} readings, stuck_after is {limit:g}"
-        return f"{rule.name} is {reading:g}, the last good one {self.good_reading:g}, max_change is {rule.max_change:g}"
+            return f"{rule.name} has been {shown} for {equal:g} readings, stuck_after is {limit:g}"
+        return f"{rule.name} is {shown}, the last good one {good}, max_change is {rule.max_change:g}"
 
 
 @dataclass(slots=True)
@@ -311,4 +316,5 @@ def _rule(name: str, column: int, options: FeatureOptions) -> Rule:
         recover_after=options.recover_after,
         on_fault=options.on_fault,
         whole=options.whole,
+        secret=options.secret,
     )

@@ -6,9 +6,10 @@ from learnd.config.settings import Settings
 
 
 def make_monitor(settings: Settings) -> Monitor | None:
-    """Return the configured alarms; None if they are switched off."""
+    """Return the configured alarms; None if they are switched off, or if there is nothing to watch."""
     options, task = settings.alarms, settings.task
-    if not options.enabled:
+    # An element of an array, such as a pixel, is no signal of its own.
+    if not options.enabled or settings.array_shape is not None:
         return None
     features = settings.reading_names
     return Monitor(

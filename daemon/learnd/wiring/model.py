@@ -94,8 +94,11 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(recipe.seed)
     seasons = [season.period_s for season in recipe.seasons]
+    core_shape = (*row_shape[:-1], row_shape[-1] + len(recipe.indicators) + len(seasons))  # sine and cosine: one more
+    if recipe.array_shape is not None and recipe.model.has_end:
+        core_shape = recipe.array_shape
     spec = CoreSpec(
-        (*row_shape[:-1], row_shape[-1] + len(recipe.indicators) + len(seasons)),  # sine and cosine: one more
+        core_shape,
         recipe.output_count,
         seed=recipe.seed,
         unroll=unroll,
@@ -128,6 +131,7 @@ def make_model(recipe: ModelRecipe, *, unroll: bool = False, loss: object = None
             frozen=frozen.variables if thaw_at is None else (),
             seasons=seasons,
             indicators=recipe.indicators,
+            core_shape=recipe.array_shape if recipe.model.has_end else None,
         ),
     )
     if origin is not None:

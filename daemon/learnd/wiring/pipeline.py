@@ -93,7 +93,7 @@ def make_pipeline(
             decoder,
             max_records=max_records,
             once=once,
-            keep_records=bool(rules_from(settings.features)),
+            keep_records=bool(rules_from(settings.features)) or settings.decode.long is not None,
         ),
         transforms=make_transforms(settings, labels),
         model=core.model,
@@ -247,7 +247,10 @@ def _season(season: Season | None, decode: DecoderSettings) -> dict[str, object]
     """Return what a manifest says about a seasonal input; None for a reading."""
     if season is None:
         return None
-    time = season.time or decode.time
+    # A reader of the manifest knows only ISO 8601 in UTC and numbers. Other times it must not take for those: without
+    # a field, it expects the seconds since the period began.
+    portable = decode.time_format is None and decode.time_zone is None and decode.time_of_day is None
+    time = (season.time or decode.time) if portable else None
     return {
         "period_s": season.period_s,
         "origin_s": season.origin_s,

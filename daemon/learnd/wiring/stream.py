@@ -5,10 +5,11 @@ from learnd.core.layout import TextLayout
 from learnd.core.protocols import Decoder, Source, Transform
 from learnd.core.types import KEY_SLOTS, Position, Records, TopicPartition
 from learnd.decoders import DECODERS
-from learnd.decoders.fields import Fields, fields_from
+from learnd.decoders.fields import Fields, fields_from, long_fields
 from learnd.sources import SOURCES
 from learnd.sources.settings import SourceContext
 from learnd.transforms.chain import Chain
+from learnd.transforms.gather import Gather
 from learnd.transforms.key_slots import KeySlots
 from learnd.transforms.labels import Labels
 from learnd.transforms.rules import Rules, rules_from
@@ -38,7 +39,10 @@ def make_decoder(settings: Settings) -> Decoder:
     """
     decode = settings.decode
     layout = SOURCES[settings.source.kind].load().layout(settings.source) if decode.needs_lines else TextLayout()
-    decoder: Decoder = DECODERS[decode.kind].load().from_settings(_fields(settings), decode, layout)
+    fields = _fields(settings)
+    if decode.long is not None:
+        fields = long_fields(fields, decode.long.name, decode.long.value)
+    decoder: Decoder = DECODERS[decode.kind].load().from_settings(fields, decode, layout)
     return decoder
 
 
@@ -63,6 +67,16 @@ def make_transforms(settings: Settings, labels: Labels | None) -> Chain:
     # Without event times there are only the broker's times, which do not reveal repeated readings.
     drop_duplicates = task.duplicates == "drop" and settings.decode.time is not None
     parts: dict[str, Transform] = {}
+    if (long := settings.decode.long) is not None:
+        fields = _fields(settings)
+        parts["gather"] = Gather(
+            fields.features,
+            fields.targets,
+            gaps=long.gaps,
+            every_s=long.every_s,
+            targets_optional=fields.targets_optional,
+            max_keys=task.max_keys,
+        )
     if rules := rules_from(settings.features):
         parts["rules"] = Rules(rules, drop_duplicates=drop_duplicates, max_keys=task.max_keys)
     if task.window is not None:

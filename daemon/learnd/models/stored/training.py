@@ -55,8 +55,11 @@ def keras3_training(compiled: Config | None, values: Arrays, variables: Sequence
     except Exception as error:
         note = f"{AFRESH}: its settings are not those of a Keras optimizer: {first_line(error)}"
         return Training(None, {}, loss, (*notes, note))
-    config = keras.optimizers.serialize(optimizer)
+    optimizer = _with_scaled_loss(optimizer, len(values), variables)
     reason = _assign_in_order(optimizer, values)
+    # Losses are float32 here and need no scale; what is inside is the optimizer.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    config = keras.optimizers.serialize(optimizer)
     if reason:
         return Training(config, {}, loss, (*notes, f"{AFRESH}: {reason}"))
     return Training(config, slots_of(optimizer, variables), loss, notes)
@@ -188,12 +191,13 @@ def loss_of(loss: Config | Sequence[Any] | Loss | None) -> tuple[Loss | None, tu
         return _only_loss(list(loss.values()))
     if isinstance(loss, Sequence) and not isinstance(loss, str):
         return _only_loss(loss)
-    if not isinstance(loss, Mapping):
-        return loss, ()
     try:
-        return keras.losses.get(dict(loss)), ()
+        loss = keras.losses.get(dict(loss)) if isinstance(loss, Mapping) else loss
     except Exception as error:
         return None, (f"the loss was not restored; name its module in model.code: {first_line(error)}",)
+    if getattr(loss, "reduction", None) == "sum":
+        return loss, ("the loss adds up over a batch in Keras; here it is the mean over the batch",)
+    return loss, ()
 
 
 def _only_loss(losses: Sequence[Any]) -> tuple[Loss | None, tuple[str, ...]]:
@@ -202,6 +206,18 @@ def _only_loss(losses: Sequence[Any]) -> tuple[Loss | None, tuple[str, ...]]:
     if len(named) > 1:
         return None, (f"the model was compiled with {len(named)} losses, and has one output: none of them is used",)
     return loss_of(named[0]) if named else (None, ())
+
+
+def _with_scaled_loss(optimizer: Optimizer, count: int, variables: Sequence[Variable]) -> Optimizer:
+    """Return *optimizer* inside one that scales the loss, if only that one has *count* variables.
+
+    Keras puts it around the optimizer of a model in mixed_float16 by itself, and does not write so.
+    """
+    if count <= len(optimizer.variables) or hasattr(optimizer, "inner_optimizer"):
+        return optimizer
+    outer: Optimizer = keras.optimizers.LossScaleOptimizer(type(optimizer).from_config(optimizer.get_config()))
+    outer.build(list(variables))
+    return outer if len(outer.variables) == count else optimizer
 
 
 def _assign_in_order(optimizer: Optimizer, values: Arrays) -> str:
