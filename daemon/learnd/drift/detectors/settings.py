@@ -18,7 +18,7 @@ class DetectorSettings(Section):
     on: Annotated[list[str], Field(min_length=1)] = [LOSS]
     """What is observed: `loss` (of the live weights), `features` (each reading), or names of features and targets."""
     block: Count = 16
-    """Number of samples in a block. Each gives the detector one number, in spreads of the first blocks."""
+    """Number of samples in a block. Each gives the detector one number, in spreads of earlier blocks."""
     statistic: Literal["mean", "spread"] = "mean"
     """The number that stands for a block: its mean, or the standard deviation within it. `spread` needs blocks of at
     least 8 samples."""
