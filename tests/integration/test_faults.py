@@ -118,6 +118,7 @@ def test_an_outage_is_lived_through(outage_s: float, kafka_broker: KafkaCluster,
         proxy.down()
         kafka_broker.produce(topic, readings(500, seed=1))
         until(lambda: daemon.get("/readyz")[0] == 503, what="readyz to tell", timeout_s=15)
+        assert (daemon.metric("learnd_ready"), daemon.metric("learnd_source_connected")) == (0.0, 0.0)
         before_s, started_s = _cpu_s(daemon), time.monotonic()
         while time.monotonic() - started_s < outage_s:
             assert daemon.get("/livez")[0] == 200
@@ -132,6 +133,8 @@ def test_an_outage_is_lived_through(outage_s: float, kafka_broker: KafkaCluster,
         print(f"idle {100 * share:.1f} % of a core, learning again after {resumed_s:.1f} s")
         assert share < 0.05
         assert resumed_s < RESUME_S
+        assert (daemon.metric("learnd_ready"), daemon.metric("learnd_source_connected")) == (1.0, 1.0)
+        assert daemon.stray_lines() == [], "the Kafka client has said something too"
         _has_learned(daemon, config, _once_each(topic, 1000))
 
 
@@ -490,6 +493,7 @@ def test_sigterm_with_the_broker_gone_saves_what_was_read(
         assert said.wait(30)
         until(lambda: daemon.metric("learnd_records_rejected_total", reason="unparsable"), what="bad records")
         until(lambda: daemon.get("/readyz")[0] == 503, what="readyz to tell", timeout_s=30)
+        assert daemon.metric("learnd_deliveries_pending", sink="dead_letters") == 40
         proxy.down()
         took_s = daemon.terminate()
         print(f"ended after {took_s:.1f} s with the broker gone")

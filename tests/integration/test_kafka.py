@@ -232,6 +232,7 @@ def test_no_broker_is_exit_code_69(tmp_path: Path) -> None:
     with Daemon(config) as daemon:
         daemon.finish(code=BrokerUnavailableError.exit_code)
         assert f"no broker answers at {address}" in daemon.events("stopped")[0]["error"]
+        assert daemon.stray_lines() == [], "the Kafka client has said something too"
 
 
 def test_the_python_api_takes_n_records_and_then_the_rest(kafka_broker: KafkaCluster, tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ class Daemon:
         """What this process has logged; an earlier one may have written to the same file."""
         return self.log_path.read_bytes()[self._log_start :].decode(errors="replace")
 
+    def stray_lines(self) -> list[str]:
+        """The lines of the log that are not JSON; there must be none unless text was asked for."""
+        return [line for line in self.log().splitlines() if not line.startswith("{")]
+
     def events(self, name: str) -> list[dict[str, Any]]:
         lines = [line for line in self.log().splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]

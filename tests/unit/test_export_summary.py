@@ -1,12 +1,18 @@
 """The last line of the log: is the newest export any good?"""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from learnd.cli.export_summary import export_verdict
 from learnd.core.quality import Errors
+from learnd.core.schedule import IntervalTrigger
 from learnd.core.snapshot import Published
+from learnd.export.publisher import Exported
+from learnd.observability.metrics import Metrics
+from learnd.runtime.publishing import Publishing
 
 
 def _recent(skill: float) -> Errors:
@@ -37,3 +43,30 @@ def test_an_export_is_rated_by_what_came_after_it_or_by_its_weights(
     verdict, note = export_verdict(7, published, _recent(recent), samples)
     assert verdict is good
     assert words in note
+
+
+@pytest.mark.parametrize(
+    ("last", "event", "level"), [(False, "export_superseded", "info"), (True, "last_export_abandoned", "warning")]
+)
+def test_an_export_that_was_given_up_does_not_read_like_a_fault(last: bool, event: str, level: str) -> None:
+    """One that makes room for a newer one is no news; the last one that a stop did not wait for is worth a warning."""
+    outcomes = [Exported(7, 100, 1.0, "the export was abandoned", given_up=True)]
+    exporter = SimpleNamespace(
+        enabled=True,
+        begin=lambda snapshot, urgent: None,
+        busy=lambda: False,
+        held=lambda: False,
+        newest_number=lambda: 0,
+        outcome=lambda: outcomes.pop() if outcomes else None,
+        refusal=lambda snapshot: None,
+        uploaded=lambda: None,
+    )
+    trigger = IntervalTrigger(seconds=None, samples=None, clock=lambda: 0.0)
+    publishing = Publishing(exporter, trigger=trigger, metrics=Metrics())  # type: ignore[arg-type]
+    snapshot = SimpleNamespace(published=None)
+    publishing.begin(lambda: snapshot, samples=100, urgent=last)  # type: ignore[arg-type, return-value]
+    with capture_logs() as logs:
+        publishing.collect()
+    (line,) = logs
+    assert (line["event"], line["log_level"], line["number"]) == (event, level, 7)
+    assert publishing.exporter.outcome() is None

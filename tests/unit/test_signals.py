@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from learnd.cli.signals import OTHER_SIGNALS
 from tests.support.helpers import until
 
 PROGRAM = """
@@ -47,7 +46,7 @@ def test_no_signal_of_an_operator_ends_it_without_a_save(tmp_path: Path) -> None
     """SIGHUP without a terminal, SIGUSR1 and the like are reported and change nothing; SIGTERM then saves."""
     path = tmp_path / "said"
     process = _started(path)
-    for number in OTHER_SIGNALS:
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         process.send_signal(number)
         until(lambda: f"signal_ignored {signal.Signals(number).name}" in _said(path), what="the report")  # noqa: B023
     process.send_signal(signal.SIGHUP)
