@@ -10,7 +10,6 @@ from learnd.config.settings import Settings
 from learnd.core.arrays import array_of
 from learnd.core.names import suggestion
 from learnd.drift.detectors.settings import FEATURES, LOSS
-from learnd.drift.detectors.settings import FEATURES, LOSS
 
 Check = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong with its value."""
