@@ -69,7 +69,7 @@ def _records(*, count: int = COUNT, change: int = CHANGE) -> list[bytes]:
     y = x @ [2.0, -1.0] + 0.1 * random.normal(size=count)
     y[change:] = x[change:] @ [-1.0, 2.0] + 0.1 * random.normal(size=count - change)
     return [
-        json.dumps({"a": a, "b": b, "y": target, "t": 60.0 * i}).encode()
+        json.dumps({"a": a, "b": b, "y": target, "t": 1.7e9 + 60.0 * i}).encode()
         for i, ((a, b), target) in enumerate(zip(x.tolist(), y.tolist(), strict=True))
     ]
 

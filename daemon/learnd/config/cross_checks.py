@@ -312,11 +312,12 @@ def _sinks(settings: Settings) -> Iterator[Check]:
 
 def _drift(settings: Settings) -> Iterator[Check]:
     learning, drift = settings.learning, settings.drift
-    names = (LOSS, FEATURES, *settings.reading_names, *settings.target)
+    observed = (FEATURES, *settings.reading_names, *settings.target) if settings.array_shape is None else ()
+    names = (LOSS, *observed)
     for section, entries in (("detectors", drift.detectors), ("reactions", drift.reactions)):
         for place, entry in enumerate(entries):
             for name in entry.on:
-                if name not in names:
+                if name not in names and "on" in entry.model_fields_set:
                     yield ("drift", section, place, "on"), f"{name} is no feature{suggestion(name, names)}"
     for place, reaction in enumerate(drift.reactions):
         at = ("drift", "reactions", place)

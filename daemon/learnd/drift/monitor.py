@@ -107,13 +107,16 @@ class DriftMonitor:
         self._newest.observe(result)
         values = self._values(result)
         samples = self._samples + np.cumsum(result.learned)
-        start = 0
-        for row in np.flatnonzero(result.learned & (samples % self.every_samples == 0)).tolist():
-            self._wait(values[start : row + 1], samples[start : row + 1])
-            self._samples = int(samples[row])
-            self._review(self._rows + row, float(result.samples.times_s[row]))
-            start = row + 1
-        self._wait(values[start:], samples[start:])
+        due = np.flatnonzero(result.learned & (samples % self.every_samples == 0))
+        end = int(due[-1]) + 1 if len(due) else 0
+        self._wait(values[:end], samples[:end])
+        if end:
+            # All at once: a drift belongs to the first review after it. If a reaction can change the model, a result
+            # ends at its only review.
+            self._show_pending()
+        for row in due.tolist():
+            self._review(int(samples[row]), self._rows + row, float(result.samples.times_s[row]))
+        self._wait(values[end:], samples[end:])
         self._samples = int(samples[-1])
         self._rows += count
 
@@ -157,13 +160,15 @@ class DriftMonitor:
             found += channel.observe(column[present], samples[present])
         self._found += found
 
-    def _review(self, row: int, time_s: float) -> None:
-        self._show_pending()
-        self._chain.review(self._samples)
-        found, self._found = sorted(self._found, key=_order), []
+    def _review(self, samples: int, row: int, time_s: float) -> None:
+        self._chain.review(samples)
+        if not self._found:
+            return
+        found = sorted((drift for drift in self._found if drift.samples <= samples), key=_order)
+        self._found = [drift for drift in self._found if drift.samples > samples]
         for drift in found:
-            made = self._chain.react(drift, self._samples)
-            self._reviewed.append(Reviewed(row, time_s, self._samples, drift, tuple(made)))
+            made = self._chain.react(drift, samples)
+            self._reviewed.append(Reviewed(row, time_s, samples, drift, tuple(made)))
 
     def close(self) -> None:
         """Release everything that the reactions hold."""

@@ -22,7 +22,8 @@ def make_drift_monitor(settings: Settings, controls: Controls, *, export: Callab
     if not options.enabled or not options.detectors:
         return None
     readings = settings.reading_names
-    names = watched_names(task.watched, readings, settings.target)
+    # An element of an array, such as a pixel, is no signal of its own.
+    names = watched_names(task.watched, readings, settings.target) if settings.array_shape is None else ()
     channels = [
         Channel(name, detector, DETECTORS[detector.kind].load()(detector, seed=settings.seed))
         for detector in options.detectors
