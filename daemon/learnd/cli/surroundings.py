@@ -31,8 +31,8 @@ def check_surroundings(settings: Settings) -> None:
 def _missing_files(settings: Settings) -> Iterator[Problem]:
     here = Path.cwd()
     path = settings.source.path_read
-    if path is not None and not path.is_file():
-        kind = "is not a file" if path.exists() else "does not exist"
+    if path is not None and (path.is_dir() or not path.exists()):  # a pipe is as good as a file
+        kind = "is a folder" if path.exists() else "does not exist"
         yield Problem("source.path", f"{path} {kind}; relative paths are relative to the working directory, {here}")
     model = settings.model
     copied = (settings.data_dir / "model").is_dir()
