@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learnd.checkpoint.state_codec import encode
 from learnd.core.types import State
 from learnd.runtime.loop import Pipeline, run
 from learnd.sources.memory import Crash, MemorySource, ScriptedCrash
@@ -74,7 +75,7 @@ def _state(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, State]]:
 def _differences(one: Pipeline, other: Pipeline) -> list[str]:
     arrays, state = _state(one)
     other_arrays, other_state = _state(other)
-    return [*same_arrays(arrays, other_arrays), *(n for n in state if repr(state[n]) != repr(other_state[n]))]
+    return [*same_arrays(arrays, other_arrays), *(n for n in state if encode(state[n]) != encode(other_state[n]))]
 
 
 @pytest.mark.parametrize("mode", ["per_sample", "micro_batch", "auto"])
