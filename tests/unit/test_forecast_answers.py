@@ -62,6 +62,16 @@ def test_each_full_window_is_answered_and_evaluated_a_horizon_later() -> None:
     assert len(book) == 6  # the learner empties it: four are evaluated, two wait
 
 
+def test_a_state_stays_as_it_was_while_the_stream_goes_on() -> None:
+    """It is written by another thread, later."""
+    windows = _windows(AnswerBook(HORIZON, size=100))
+    windows(_batch(_readings(5)))
+    state = windows.state()
+    before = encode(state)
+    windows(_batch(_readings(9).take(slice(5, 9))))
+    assert encode(state) == before
+
+
 def test_an_answer_before_a_gap_is_given_up() -> None:
     """Its truth never comes, so nothing is kept of it."""
     book = AnswerBook(HORIZON, size=100)

@@ -208,7 +208,8 @@ class Windows:
             "history": np.array([s.history for s in series], np.float64).reshape(shape),
             "run": np.array([s.run for s in series], np.int64),
             "last_s": np.array([s.last_s for s in series], np.float64),
-            **({} if self._answers is None else {"answers": [s.answers for s in series], "next": self._next}),
+            # Copies: a checkpoint is written while the stream goes on.
+            **({} if self._answers is None else {"answers": [[*s.answers] for s in series], "next": self._next}),
         }
 
     def restore(self, state: State) -> None:
