@@ -127,7 +127,9 @@ def test_a_reaction_is_made_and_survives_a_restart_anywhere(kind: str, tmp_path:
     assert changed == REACTIONS[kind].settings.changes_model
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=() if mode == "auto" else pytest.mark.slow) for mode in MODES]
+)
 def test_a_chain_of_all_reactions_survives_restarts_in_every_mode(mode: str, tmp_path: Path) -> None:
     """With the same bits, and the same reactions at the same samples."""
     options = _options(tmp_path, mode, *CASES)

@@ -5,6 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from learnd.checkpoint import state_codec
 from learnd.checkpoint.reading import read_arrays
 from learnd.core import crash_points
@@ -77,6 +79,7 @@ def test_a_killed_run_ends_bit_identical_with_truths_in_the_same_topic(
     assert state_codec.encode(state) == state_codec.encode(state_again)
 
 
+@pytest.mark.slow
 def test_a_killed_run_learns_each_record_once_with_truths_in_a_topic_of_their_own(
     kafka_broker: KafkaCluster, tmp_path: Path
 ) -> None:
