@@ -106,7 +106,7 @@ def json_corpus(good: int) -> Corpus:
         "nested and cut": ("wrong_type", raw(b"[" * nested)),
     }
     sections = {
-        "decode": {"kind": "json", "time": "t", "time_numbers": "any", "key": "k"},
+        "decode": {"kind": "json", "time": "t", "time_numbers": "any", "key": "k", "missing_target": "reject"},
         "learning": {"sample_weight": "w"},
         "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},
     }
@@ -177,7 +177,14 @@ def csv_corpus(good: int) -> Corpus:
         "half a million cells": ("unparsable", raw(b"," * 500_000)),
     }
     sections = {
-        "decode": {"kind": "csv", "columns": list("tkabyw"), "time": "t", "time_numbers": "any", "key": "k"},
+        "decode": {
+            "kind": "csv",
+            "columns": list("tkabyw"),
+            "time": "t",
+            "time_numbers": "any",
+            "key": "k",
+            "missing_target": "reject",
+        },
         "task": {"kind": "classification", "max_classes": 4},
         "learning": {"sample_weight": "w"},
         "features": {"a": {"missing": "reject"}, "b": {"missing": "reject"}},

@@ -83,6 +83,8 @@ class Server:
         command = [sys.executable, "-P", __file__, str(theirs.fileno())]
         environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self._errors}
+        # The tests may run under nohup, whose ignored SIGHUP daemons would inherit and respect.
+        quiet["preexec_fn"] = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environ, **quiet)
         theirs.close()
 

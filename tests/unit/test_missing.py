@@ -56,8 +56,9 @@ def test_a_configured_mean_admits_absent_fields_and_reject_rejects_nulls() -> No
 
 def test_an_empty_cell_stays_missing() -> None:
     samples, rejects = CsvDecoder(_fields(), ["a", "b", "y"], ",").decode(_records(b"1,,2", b",3,4", b",,5", b"1,2,"))
-    np.testing.assert_array_equal(samples.x, [[1.0, math.nan], [math.nan, 3.0]])
-    assert [reject.offset for reject in rejects] == [2, 3]  # no feature; no target
+    np.testing.assert_array_equal(samples.x, [[1.0, math.nan], [math.nan, 3.0], [1.0, 2.0]])
+    assert [reject.offset for reject in rejects] == [2]  # no feature
+    assert samples.has_target is not None and samples.has_target.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(

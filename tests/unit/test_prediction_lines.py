@@ -23,6 +23,7 @@ class _Topic:
         self.messages: list[Message] = []
         self.open = self.flush = self.close = self.restore = lambda *_: None
         self.state = dict
+        self.pending = int
 
     def send(self, messages: Iterable[Message]) -> None:
         self.messages += messages

@@ -34,10 +34,15 @@ def _said(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+def _unless_nohup() -> None:
+    """Do not inherit that SIGHUP is ignored: the tests themselves may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _started(path: Path, *arguments: str, before: Callable[[], object] | None = None) -> "subprocess.Popen[bytes]":
     """The program, in a session of its own, so without a terminal, once it listens."""
     command = [sys.executable, "-c", PROGRAM, str(path), *arguments]
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=before)
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=before or _unless_nohup)
     until(lambda: "started" in _said(path), what="the start", timeout_s=30)
     return process
 
@@ -83,6 +88,7 @@ def test_a_closed_terminal_is_a_clean_stop_and_an_open_one_a_reload(tmp_path: Pa
     path = tmp_path / "said"
     process, terminal = pty.fork()
     if process == 0:
+        _unless_nohup()
         os.execv(sys.executable, [sys.executable, "-c", PROGRAM, str(path)])
     until(lambda: "started" in _said(path), what="the start", timeout_s=30)
     if on_terminal:

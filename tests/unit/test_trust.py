@@ -94,6 +94,7 @@ def test_validating_a_configuration_runs_no_code_that_it_names(
     (tmp_path / "noisy.py").write_text(CODE.format(mark=str(mark)))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    (tmp_path / "model.keras").touch()  # that a named file is there is looked up
     done = run_cli("validate", str(_config(tmp_path, **sections)), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not mark.exists()

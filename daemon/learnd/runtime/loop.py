@@ -122,12 +122,14 @@ class Pipeline:
         self.metrics.lags(lags)
         if lags:
             self.intake.observe_lag(sum(lags.values()))
-        if self.book is not None:
-            self.metrics.answers_pending.set(len(self.book))
+        self._show_pending_answers()
         self.metrics.retraces.set(self.model.retraces())
         if self.quality.due():
             self.quality.refresh(self.publishing.newest_errors())
         self.status.beat_s = time.monotonic()
+
+    def _show_pending_answers(self) -> None:
+        self.metrics.answers_pending.set(0 if self.book is None else len(self.book))
 
     def readiness(self) -> tuple[bool, str]:
         """Return whether the daemon is learning, connected and able to save, and the reason if not."""
@@ -184,6 +186,7 @@ class Pipeline:
         self.status.scores = self.evaluator.scores()
         self.metrics.begin(self.status.scores, model_samples=self.progress.samples)
         self.events.begin()
+        self._show_pending_answers()
         self.publishing.resume(self.progress.exports_before)
         self.progress.begin(self.reader.positions())
         if state is None or self._sinks_differ(state):
