@@ -34,6 +34,7 @@ CASES = [
     ("tcn", "regression", "micro_batch"),
 ]
 SLOW = {
+    ("mlp", "reconstruction", "per_sample"),
     ("linear", "forecast", "micro_batch"),
     ("mlp", "forecast", "per_sample"),
     ("autoencoder", "reconstruction", "micro_batch"),

@@ -129,6 +129,7 @@ def test_the_topic_of_the_readme_is_learned(kafka_broker: KafkaCluster, tmp_path
     assert len((tmp_path / "data" / "boiler-rejects.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow  # tests/integration/test_commands.py has the same end by a shorter way
 def test_what_cannot_be_learned_ends_with_nothing_learned_and_status_65(tmp_path: Path) -> None:
     """As the README says of it."""
     (tmp_path / "boiler.csv").write_text("ts,inlet,outlet,flow,power\n" + "1,high,2,3,4\n" * 5)

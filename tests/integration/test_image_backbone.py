@@ -29,8 +29,8 @@ def _images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     images = draw.normal(0.0, 0.1, (count, SIDE, SIDE, 3)).astype(np.float32)
     blue = draw.integers(0, 2, count)
-    images[blue == 0, ..., 0] += 1.0
-    images[blue == 1, ..., 2] += 1.0
+    images[blue == 0, ..., 0] += 3.0
+    images[blue == 1, ..., 2] += 3.0
     return images, blue
 
 
@@ -57,7 +57,7 @@ def test_a_backbone_with_a_new_head_learns_from_kafka_and_runs_in_cpp(
                 "mode": "micro_batch",
                 "batch_size": 8,
                 "compile": False,
-                "optimizer": {"kind": "adam", "learning_rate": 0.01},
+                "optimizer": {"kind": "adam", "learning_rate": 0.001},
             },
             export={"formats": ["saved_model"], "rehearse": True, "every_samples": ROWS, "gate": "off"},
         )

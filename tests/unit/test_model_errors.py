@@ -172,7 +172,7 @@ def test_validate_load_says_what_was_made(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
         "source: {kind: simulator}\nfeatures: [temperature, pressure, vibration]\ntarget: wear\n"
-        f"model: {{load: {tmp_path / 'model.keras'}}}\n"
+        f"model: {{load: {tmp_path / 'model.keras'}}}\nexport: {{rehearse: false}}\n"
     )
     good = run_cli("validate", "--load", str(config))
     assert good.returncode == 0, good.stderr
