@@ -57,6 +57,17 @@ def test_only_the_chosen_direction_counts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CASES)
+def test_a_significant_change_that_hardly_matters_is_no_drift(kind: str) -> None:
+    """A loss that rises by a twentieth, with little noise; many such steps together are one."""
+    noise = 1.0 + 0.02 * np.random.default_rng(1).normal(size=COUNT)
+    small = noise * np.where(np.arange(COUNT) < CHANGE, 1.0, 1.05)
+    assert _observe(_channel(kind), small) == []
+    assert len(_observe(_channel(kind, least_change=0.0), small)) == 1
+    steps = noise * 1.05 ** np.clip((np.arange(COUNT) - CHANGE) // 60, 0, None)
+    assert _observe(_channel(kind), steps)
+
+
+@pytest.mark.parametrize("kind", CASES)
 @settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, COUNT - 1), min_size=1, max_size=5))
 def test_a_restored_state_continues_with_the_same_bits(kind: str, cuts: list[int]) -> None:

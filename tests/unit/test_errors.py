@@ -32,7 +32,6 @@ OUTSIDE = {
         "core/settings_base.py",
         "ValueError",
     ): "raised in validators; pydantic turns it into a problem of the configuration",
-    ("sources/lines.py", "NotImplementedError"): "a mistake in the calling code, which no operator can make",
     ("sources/memory.py", "ScriptedCrash"): "the crash that a test has scripted",
     ("sources/kafka_patches.py", "UnreadableBatchError"): "crosses kafka-python, and becomes an UnreadableError",
     ("sources/kafka_patches.py", "BatchTooLargeError"): "crosses kafka-python, and becomes an UnreadableError",

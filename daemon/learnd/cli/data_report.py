@@ -48,7 +48,7 @@ class _Column:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the first records hold, and what becomes of them."""
+    """The contents of the first records: the type and range of each field, and the rejects."""
 
     text: str
     records: int

@@ -1,4 +1,4 @@
-"""What the command prints about an error: for people, or as the lines of a JSON log.
+"""The report of an error on standard error: text for people, or lines of a JSON log.
 
 It works before logs are configured, and imports nothing that takes time: a second daemon has to end within 2 s.
 """

@@ -1,4 +1,4 @@
-"""What the last line of the log says about the newest export: where it is, and whether it is any good."""
+"""The summary of the newest export in the last line of the log: its path, and how good it is."""
 
 import math
 from collections.abc import Mapping

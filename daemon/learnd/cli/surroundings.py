@@ -1,4 +1,4 @@
-"""What ``learnd validate`` finds around a configuration: missing files and columns, a data_dir of another model."""
+"""Checks of the files that a configuration names: missing files and columns, a data_dir of another model."""
 
 from collections.abc import Iterator
 from pathlib import Path

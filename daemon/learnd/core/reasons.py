@@ -47,7 +47,7 @@ class SkipReason(StrEnum):
 
 
 class TruthOutcome(StrEnum):
-    """What became of a truth that came later than its record, or of a record that waited for one."""
+    """The outcome of a truth that came later than its record, or of a record that waited for one."""
 
     MATCHED = "matched"
     """The record is learned with it."""

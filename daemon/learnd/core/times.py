@@ -69,7 +69,7 @@ _CODES = {
     "%z": r"(?:z|[+-]\d\d:?\d\d)",
     " ": r"\s+",
 }
-"""What stands for each code of the patterns, as a regular expression."""
+"""The regular expression of each code of the patterns."""
 _ZONES = ("", " UTC", " %z", "%z")
 _SHOWN = 64
 
@@ -250,7 +250,7 @@ def fitting_patterns(text: str) -> Sequence[str]:
             for between in (" ", "T", ", ", "") if clock else ("",):
                 for zone in _ZONES:
                     pattern = f"{date}{between}{clock}{zone}"
-                    # `strptime` compiles each pattern anew, which takes as long as a thousand records.
+                    # `strptime` compiles a pattern at its first use, which takes as long as a thousand records.
                     if _expression(pattern).fullmatch(text) and _parsed(text, pattern) is not None:
                         found.append(pattern)
     return tuple(dict.fromkeys(found))

@@ -49,7 +49,7 @@ class LongSettings(Section):
     """Length in seconds of the intervals whose values belong together; within one, the last value of a name counts.
     Absent: only values of the same time belong together."""
     gaps: Literal["missing", "hold"] = "missing"
-    """What stands for a value that a row lacks: `missing` treats it as `features.<name>.missing` says; `hold` takes the
+    """Replacement of a value that a row lacks: `missing` treats it as `features.<name>.missing` says; `hold` takes the
     key's last value of that name. Without either, the row is counted and left out. A row without its target is treated
     as `missing_target` says."""
 
@@ -177,9 +177,9 @@ class TextSettings(DecoderSettings):
     """Encoding of the records, such as `cp1252`, `latin-1` or `utf-16`. Absent: UTF-8. For a file, set
     `source.encoding` instead."""
     number_format: Annotated[str, AfterValidator(_known_format)] | None = None
-    """How the records write 1234.56 as text, by example: `"1234,56"`, `"1.234,56"`, `"1,234.56"`, `"1 234,56"` (any
-    kind of space), `"1'234,56"`, `"1'234.56"` or `"1 234.56"`. Absent: `"1234.56"`. Another form is rejected, never
-    guessed."""
+    """Form of numbers in texts, given as 1234.56 written in that form: `"1234,56"`, `"1.234,56"`, `"1,234.56"`,
+    `"1 234,56"` (any kind of space), `"1'234,56"`, `"1'234.56"` or `"1 234.56"`. Absent: `"1234.56"`. Another
+    form is rejected, never guessed."""
     booleans: Literal["reject", "numbers"] = "reject"
     """`numbers`: true and false count as 1 and 0 where a number is expected; as text also yes, no, on and off."""
 

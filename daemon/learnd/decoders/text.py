@@ -1,4 +1,4 @@
-"""What the decoders of text share."""
+"""Helpers of the decoders of text."""
 
 FLAGS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "on": 1.0, "off": 0.0}
 """Words for 1 and 0, where `decode.booleans` is ``numbers``."""

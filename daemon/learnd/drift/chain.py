@@ -21,7 +21,7 @@ def follows(on: Sequence[str], name: str) -> bool:
 
 @dataclass(slots=True)
 class Limits:
-    """Whether a reaction may be made now, from the sample counts of past drifts and reactions."""
+    """The limits of a reaction, checked against the sample counts of past drifts and reactions."""
 
     settings: ReactionSettings
     drifts: list[int] = field(default_factory=list)

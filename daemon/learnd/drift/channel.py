@@ -82,16 +82,22 @@ class Channel:
         self._size = settings.block
         self._spreads = settings.statistic == "spread"
         self._statistic = settings.statistic
+        self._least_change = settings.least_change if name == LOSS else 0.0
         self._direction = settings.direction or ("up" if name == LOSS else "both")
         self._detector = detector
         self._values: list[float] = []
         self._numbers: deque[float] = deque(maxlen=NEWEST_BLOCKS)
         self._begin([])
 
-    def _begin(self, group: list[float]) -> None:
+    def _restart(self, group: list[float]) -> None:
+        """Begin again with the detector and its unit, from the numbers of *group* on."""
         self._detector.reset()
         self._reference: tuple[float, float] | None = None
         self._group = group
+
+    def _begin(self, group: list[float]) -> None:
+        """Begin again with everything."""
+        self._restart(group)
         self._usual, self._older = 0.0, 0
         self._newest: deque[float] = deque()
 
@@ -137,6 +143,10 @@ class Channel:
         if not changed:
             return None
         before, after = self._usual, sum(self._newest) / len(self._newest)
+        if abs(after - before) < self._least_change * abs(before):
+            # The mean before stays, so that a drift in many small steps adds up.
+            self._restart(list(self._numbers))
+            return None
         counts = self._direction in ("both", "up" if after > before else "down")
         # A change that does not count is over: what is newest shows how it is from now on.
         self._begin([] if counts else list(self._numbers))

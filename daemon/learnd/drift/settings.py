@@ -14,7 +14,7 @@ class DriftSettings(Section):
     """The detectors. Absent: `adwin` on the loss. What is in alarm, faulty, held or in a planned stop is not shown to
     them."""
     reactions: list[AnyReaction] = [LogSettings(kind="log")]
-    """What is done about a drift, in this order. Absent: `log`. Each drift is also counted and goes to `alarm_sink`."""
+    """Reactions to a drift, in this order. Absent: `log`. Each drift is also counted and goes to `alarm_sink`."""
     review_every_samples: Count = 256
     """Number of learned samples between two reviews, at which reactions are made. So they fall on the same samples
     however the stream is cut."""

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from learnd.core.errors import ConfigError, Problem
-from learnd.core.protocols import Network, Reviewer
+from learnd.core.protocols import Network
+from learnd.core.review import Reviewer
 from learnd.core.tensors import Tensor
 from learnd.core.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from learnd.learners.actions import Actions

@@ -1,4 +1,4 @@
-"""What a reaction to drift can change in a learner; see `learnd.core.protocols.Controls`."""
+"""The changes that a reaction to drift can make to a learner; see `learnd.core.review.Controls`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol

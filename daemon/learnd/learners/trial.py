@@ -16,7 +16,7 @@ _COUNTS = ("learned", "refused", "rollbacks", "drifts")
 
 
 class LearnerTrial:
-    """The learner as it was before anything was learned. See `learnd.core.protocols.Trial`.
+    """The learner as it was before anything was learned. See `learnd.core.review.Trial`.
 
     Parameters
     ----------

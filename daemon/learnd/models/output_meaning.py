@@ -30,7 +30,7 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class OutputMeaning:
-    """What the outputs of a model stand for.
+    """The meaning of the outputs of a model.
 
     Attributes
     ----------

@@ -1,5 +1,6 @@
 """Inputs that a model takes for whole numbers, such as the ids of an embedding, and the largest that it knows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -57,7 +58,7 @@ def whole_numbers(model: KerasModel, row_shape: tuple[int, ...], place: str, *, 
             )
             raise ConfigError(Problem(place, message))
         return None
-    return WholeNumbers(tuple(_limit(model, row_shape, feature) for feature in range(row_shape[-1])))
+    return WholeNumbers(tuple(_limits(model, row_shape)))
 
 
 def _share_cast(model: KerasModel, row_shape: tuple[int, ...]) -> float:
@@ -90,23 +91,36 @@ def _casts(tensor: Tensor) -> tuple[int, int]:
     return casts, others
 
 
-def _limit(model: KerasModel, row_shape: tuple[int, ...], feature: int) -> int | None:
-    """Return how many ids of *feature* the model knows. An unknown id makes TensorFlow's kernels on a CPU fail.
+def _limits(model: KerasModel, row_shape: tuple[int, ...]) -> list[int | None]:
+    """Return how many ids of each feature the model knows. An unknown id makes TensorFlow's kernels on a CPU fail.
 
-    Compiled by XLA, the same model would answer for another id without an error, so the limit has to be known.
+    Compiled by XLA, the same model would answer for another id without an error, so the limits have to be known. Most
+    models have one table for all features, so its limit is found first and then only tried with each of them.
     """
-    if _accepts(model, row_shape, feature, LARGEST):
+    features = range(row_shape[-1])
+    smallest = _limit(model, row_shape, list(features))
+    if smallest is None:
+        return [None for _ in features]
+    return [
+        _limit(model, row_shape, [feature]) if _accepts(model, row_shape, [feature], smallest) else smallest
+        for feature in features
+    ]
+
+
+def _limit(model: KerasModel, row_shape: tuple[int, ...], features: Sequence[int]) -> int | None:
+    """Return the smallest id that the model refuses in *features*; None if it refuses none."""
+    if _accepts(model, row_shape, features, LARGEST):
         return None
     low, high = 0, LARGEST  # accepted, refused
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _accepts(model, row_shape, feature, middle) else (low, middle)
+        low, high = (middle, high) if _accepts(model, row_shape, features, middle) else (low, middle)
     return high
 
 
-def _accepts(model: KerasModel, row_shape: tuple[int, ...], feature: int, number: int) -> bool:
+def _accepts(model: KerasModel, row_shape: tuple[int, ...], features: Sequence[int], number: int) -> bool:
     row = np.zeros((1, *row_shape), np.float32)
-    row[..., feature] = number
+    row[..., features] = number
     with tf.device("/CPU:0"):
         try:
             model(tf.constant(row), training=False)

@@ -1,4 +1,4 @@
-"""What is known about the answers of a result besides the predictions: the version of the model that made them."""
+"""The version of the model that made each answer of a result."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What comes in: when a record was last accepted, the share of rejects, and when a backlog will have been learned."""
+"""Figures about incoming records: the age of the last accepted one, the share of rejects, the time to catch up."""
 
 import math
 import time

@@ -125,7 +125,7 @@ class RunStatus:
     skipped: Counter[SkipReason] = field(default_factory=Counter)
     truths: Counter[TruthOutcome] = field(default_factory=Counter)
     first_rejects: dict[RejectReason, str] = field(default_factory=dict)
-    """What was wrong with the first reject of each reason."""
+    """The detail of the first reject of each reason."""
     ready: bool = False
     beat_s: float | None = None
     """Time of the main loop's last completed iteration, by `time.monotonic`; None before the first. Until then a health

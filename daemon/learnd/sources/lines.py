@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,8 +285,9 @@ class _Reread(io.RawIOBase):
         self._ready = self._ready[count:]
         return count
 
+    @abstractmethod
     def _converted(self, block: bytes) -> bytes:
-        raise NotImplementedError
+        """Return what becomes of *block*; an empty one is the end of the file."""
 
     def close(self) -> None:
         self._file.close()

@@ -1,7 +1,6 @@
 """The transform that gathers records with one value each (name, value) into rows."""
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from learnd.core.reasons import RejectReason, SkipReason
-from learnd.core.types import Batch, Float64Array, Reject, Samples, State, TopicPartition, Transformed
+from learnd.core.types import Batch, Float64Array, State, Transformed
+from learnd.transforms.rejects import RejectedRows
 
 
 class Column(Protocol):
@@ -36,7 +36,7 @@ class _Row:
     """The newest row of one key."""
 
     values: Float64Array
-    """What has arrived for it, shape (columns,); nan: nothing yet."""
+    """The values that have arrived for it, shape (columns,); nan: none yet."""
     last: Float64Array
     """The last value of each name, whichever row it came in; nan: none yet."""
     moment: Float64Array
@@ -58,7 +58,7 @@ class _Rows:
     at: list[int]
     """The record that completed each."""
     skipped: Counter[SkipReason]
-    rejects: list[Reject]
+    rejects: RejectedRows
 
 
 class Gather:
@@ -103,7 +103,7 @@ class Gather:
 
     def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
-        made = _Rows([], [], [], Counter(), [])
+        made = _Rows([], [], [], Counter(), RejectedRows(batch.records))
         names = samples.labels if samples.labels is not None else ()
         moments = np.concatenate([samples.times_s[:, None], samples.x[:, 1:]], axis=1)
         columns = zip(names, samples.keys, moments, samples.x[:, 0].tolist(), strict=True)
@@ -112,7 +112,7 @@ class Gather:
             if position is None:
                 made.skipped[SkipReason.OTHER_NAME] += 1
             elif (detail := self._out_of_range(self._columns[position], value)) is not None:
-                made.rejects.append(_reject(batch, samples, i, detail))
+                made.rejects.add(samples, i, RejectReason.OUT_OF_RANGE, detail)
             else:
                 self._add(key, moment, position, value, i, made)
         rows = np.array(made.numbers, np.float64).reshape(len(made.at), len(self._columns))
@@ -127,7 +127,7 @@ class Gather:
             labels=None,
             has_target=None if present is None or present.all() else present,
         )
-        return Transformed(gathered, tuple(made.rejects), made.skipped)
+        return Transformed(gathered, made.rejects.all(), made.skipped)
 
     def _out_of_range(self, column: Column, value: float) -> str | None:
         if column.min is not None and value < column.min:
@@ -199,14 +199,3 @@ class Gather:
             key: _Row(np.array(values), np.array(last), np.array(moment), float(slot), bool(done))
             for key, values, last, moment, slot, done in columns
         }
-
-
-def _reject(batch: Batch, samples: Samples, row: int, detail: str) -> Reject:
-    """Return the dead letter for the record of *row*, whole if the batch has its record."""
-    origin: TopicPartition = samples.origins[row]
-    offset = int(samples.offsets[row])
-    for run in batch.records:
-        i = bisect_left(run.offsets, offset) if run.origin == origin else len(run)
-        if i < len(run) and run.offsets[i] == offset:
-            return run.reject(i, RejectReason.OUT_OF_RANGE, detail)
-    return Reject(origin, offset, RejectReason.OUT_OF_RANGE, detail, None)

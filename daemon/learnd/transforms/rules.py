@@ -2,7 +2,6 @@
 
 import copy
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +11,8 @@ import numpy as np
 
 from learnd.core.protocols import FeatureOptions
 from learnd.core.reasons import RejectReason, SkipReason
-from learnd.core.types import Batch, Float64Array, Records, Reject, Samples, State, TopicPartition, Transformed
+from learnd.core.types import Batch, Float64Array, Samples, State, Transformed
+from learnd.transforms.rejects import RejectedRows
 
 MEAN_READINGS = 1000
 """Time constant, in readings, of the running mean that replaces faulty readings. It is finite because machines age."""
@@ -141,11 +141,9 @@ class _Machine:
 class _Result:
     """The result of checking one batch, filled row by row."""
 
-    records: Mapping[TopicPartition, Sequence[Records]]
-    """The undecoded records of the batch by partition, for the dead letters."""
+    rejects: RejectedRows
     learnable: list[bool] = field(default_factory=list)
     """One entry per row: True if the row is learned."""
-    rejects: dict[tuple[TopicPartition, int], Reject] = field(default_factory=dict)
     replacements: list[tuple[int, int, float]] = field(default_factory=list)
     """Row and column of each faulty reading that is replaced, and its replacement."""
     replaced: Counter[RejectReason] = field(default_factory=Counter)
@@ -178,7 +176,7 @@ class Rules:
 
     def __call__(self, batch: Batch) -> Transformed:
         samples = batch.samples
-        result = _Result(_by_origin(batch.records))
+        result = _Result(RejectedRows(batch.records))
         readings = samples.x[:, self._columns].tolist()
         skipped = 0
         for row, (key, time_s, values) in enumerate(
@@ -193,7 +191,7 @@ class Rules:
         checked = replace(samples, x=_with_replacements(samples.x, result.replacements))
         return Transformed(
             checked if all(result.learnable) else checked.take(np.array(result.learnable, bool)),
-            rejects=tuple(result.rejects.values()),
+            rejects=result.rejects.all(),
             skipped={SkipReason.TOO_MANY_KEYS: skipped} if skipped else {},
             replaced=result.replaced,
         )
@@ -224,7 +222,7 @@ class Rules:
             value = history.replacement(rule)
             if rule.on_fault == "reject" or math.isnan(value):
                 good = False
-                _reject(samples, row, fault, history.describe(reading, fault, rule), result)
+                result.rejects.add(samples, row, fault, history.describe(reading, fault, rule))
             else:
                 replacements.append((row, rule.column, value))
                 faults.append(fault)
@@ -260,27 +258,6 @@ _NUMBERS = tuple(number.name for number in fields(_Sensor))
 def _sensor(numbers: Float64Array, position: int | None) -> _Sensor:
     """Return the sensor at *position* of a key's *numbers*, shape (rules, numbers); a new one if None."""
     return _Sensor() if position is None else _Sensor(*numbers[position].tolist())
-
-
-def _by_origin(records: Sequence[Records]) -> dict[TopicPartition, list[Records]]:
-    """Return the runs of records of each partition."""
-    runs: dict[TopicPartition, list[Records]] = {}
-    for run in records:
-        runs.setdefault(run.origin, []).append(run)
-    return runs
-
-
-def _reject(samples: Samples, row: int, fault: RejectReason, detail: str, result: _Result) -> None:
-    """Add a dead letter for the record of *row*, unless it has one."""
-    origin, offset = samples.origins[row], int(samples.offsets[row])
-    if (origin, offset) in result.rejects:
-        return
-    for run in result.records.get(origin, ()):
-        i = bisect_left(run.offsets, offset)
-        if i < len(run) and run.offsets[i] == offset:
-            result.rejects[origin, offset] = run.reject(i, fault, detail)
-            return
-    result.rejects[origin, offset] = Reject(origin, offset, fault, detail, None)
 
 
 def _with_replacements(x: Float64Array, replacements: Sequence[tuple[int, int, float]]) -> Float64Array:

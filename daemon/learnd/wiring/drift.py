@@ -5,7 +5,7 @@ from collections.abc import Callable
 from learnd.alarms.monitor import sound_readings
 from learnd.alarms.readings import readings_of, watched_names
 from learnd.config.settings import Settings
-from learnd.core.protocols import Controls
+from learnd.core.review import Controls
 from learnd.core.rows import NewestRows
 from learnd.drift.chain import Chain, follows
 from learnd.drift.channel import Channel

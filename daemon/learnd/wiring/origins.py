@@ -1,4 +1,4 @@
-"""Where the loss, the optimizer and the scaling of a start come from, for the log."""
+"""The origins of the loss, the optimizer and the scaling of a start, for the log."""
 
 from learnd.config.settings import ModelRecipe
 from learnd.core.tensors import Optimizer

@@ -16,7 +16,7 @@ class DetectorSettings(Section):
 
     kind: str
     on: Annotated[list[str], Field(min_length=1)] = [LOSS]
-    """What is observed: `loss` (of the live weights), `features` (each reading), or names of features and targets."""
+    """Observed series: `loss` (of the live weights), `features` (each reading), or names of features and targets."""
     block: Count = 16
     """Number of samples in a block. Each gives the detector one number, in spreads of earlier blocks."""
     statistic: Literal["mean", "spread"] = "mean"
@@ -25,6 +25,10 @@ class DetectorSettings(Section):
     direction: Literal["up", "down", "both"] | None = None
     """Changes that count as drift. Absent: `up` for the loss, `both` for readings. After other changes the detector
     begins again and says nothing."""
+
+    least_change: Annotated[float, Field(ge=0)] = 0.2
+    """Smallest change of the loss that counts, as a share of the loss before. A detector finds the smallest difference
+    that is significant, however little it matters. Readings have no such limit: their zero means nothing."""
 
     least_block: ClassVar[int] = 8
 

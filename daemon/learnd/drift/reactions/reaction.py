@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from learnd.core.protocols import Controls
+from learnd.core.review import Controls
 from learnd.core.rows import NewestRows
 from learnd.core.types import State
 from learnd.drift.channel import Drift
@@ -52,7 +52,7 @@ class Momentary:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What reactions can reach.
+    """The parts of the daemon that reactions use.
 
     Attributes
     ----------
