@@ -6,8 +6,7 @@ its rejects with a part of their messages, or a part of the error that ends the 
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +14,8 @@ import numpy as np
 import pytest
 
 from learnd.cli.data_report import report
-from learnd.config.loader import from_values
-from learnd.core.errors import ConfigError, DataLossError
-from learnd.core.types import Position, Reject, Samples, TopicPartition
-from learnd.runtime.reader import decode
-from learnd.wiring.stream import make_decoder, make_source
-
-T0 = 1705320000.0
-"""2024-01-15 12:00 UTC."""
-NAN = float("nan")
-Row = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One small file. Its fields are ts, temp, flow and power, unless *sections* say otherwise."""
-
-    data: str | bytes
-    rows: Sequence[Row] = ()
-    """The expected samples: the features, then the target."""
-    times: Sequence[float] | None = None
-    """The expected times; None: `T0`, a minute apart."""
-    rejects: Sequence[tuple[int, str, str]] = ()
-    """The expected rejects: offset, reason, part of the message."""
-    error: str | None = None
-    """A part of the expected error."""
-    keys: Sequence[str] | None = None
-    name: str = "data.csv"
-    source: dict[str, Any] = field(default_factory=dict)
-    decode: dict[str, Any] = field(default_factory=dict)
-    sections: dict[str, Any] = field(default_factory=dict)
-
-
-def loaded(case: Case, folder: Path) -> Any:
-    """Write the file, and return the settings of the case."""
-    path = folder / case.name
-    data = case.data.encode() if isinstance(case.data, str) else case.data
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    kind = "json" if "json" in case.name else "csv"
-    values: dict[str, Any] = {
-        "data_dir": str(folder / "data"),
-        "source": {"kind": "file", "path": str(path), **case.source},
-        "decode": {"kind": kind, "time": "ts", **case.decode},
-        "features": ["temp", "flow"],
-        "target": "power",
-        "task": {"kind": "regression"},
-        "model": {"kind": "linear"},
-        "learning": {"mode": "per_sample"},
-        **case.sections,
-    }
-    return from_values({name: value for name, value in values.items() if value is not None})
-
-
-def read(settings: Any, *, start: dict[TopicPartition, Position] | None = None, chunk: int = 3) -> Iterator[Any]:
-    """Yield the batches of the whole file."""
-    decoder = make_decoder(settings)
-    source = make_source(settings, decoder)
-    source.open(start or {})
-    while not source.exhausted():
-        if runs := source.poll(chunk, 0.0):
-            yield decode(runs, decoder)
-    source.close()
-
-
-def outcome(settings: Any) -> tuple[Samples, list[Reject]]:
-    batches = list(read(settings))
-    return Samples.concat([batch.samples for batch in batches]), [r for batch in batches for r in batch.rejects]
-
-
-HEAD = "ts,temp,flow,power\n"
-ROWS = [(24.082, 4.114, 15.855), (14.889, 4.708, 5.472)]
-PLAIN = HEAD + "2024-01-15 12:00:00,24.082,4.114,15.855\n2024-01-15 12:01:00,14.889,4.708,5.472\n"
-GERMAN = "ts;temp;flow;power\n2024-01-15 12:00:00;24,082;4,114;15,855\n2024-01-15 12:01:00;14,889;4,708;5,472\n"
-ISO = ["2024-01-15 12:00:00", "2024-01-15 12:01:00"]
+from learnd.core.errors import ConfigError
+from tests.support.record_files import GERMAN, HEAD, ISO, NAN, PLAIN, ROWS, T0, Case, loaded, outcome
 
 
 def timed(*times: str, head: str = HEAD) -> str:
@@ -600,70 +528,3 @@ def test_the_report_on_the_data_shows_fields_and_rejects(name: str, lines: list[
 
 def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 60
-
-
-STREAM = "ts,m,temp,flow,power\n# c\n" + "".join(
-    f"2024-01-15 12:{i:02}:00,Ä{i % 3},{i}.5,{i},{-i}\n" for i in range(20)
-)
-FORMS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "plain": ("\n", "utf-8", {}),
-    "Windows": ("\r\n", "utf-8", {}),
-    "old Mac": ("\r", "utf-8", {}),
-    "UTF-16 with mark": ("\r\n", "utf-16", {}),
-    "UTF-16, old Mac": ("\r", "utf-16-be", {"encoding": "utf-16-be"}),
-    "cp1252": ("\n", "cp1252", {"encoding": "cp1252"}),
-    "skipped": ("\n", "utf-8", {"skip_lines": 1, "skip_after_header": 2}),
-    "UTF-32": ("\n", "utf-32", {}),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_file_that_grows_is_read_once_in_every_form(form: str, tmp_path: Path) -> None:
-    """Cut anywhere, also within a character or a line end, and continued: each whole line comes once."""
-    ends, encoding, options = FORMS[form]
-    text = ("junk\n" if "skip_lines" in options else "") + STREAM
-    if "skip_after_header" in options:
-        text = text.replace("power\n", "power\nunits\nmore\n")
-    data = text.replace("\n", ends).encode(encoding)
-    case = Case(data, source={"comment": "#", **options}, decode={"key": "m"})
-    settings = loaded(case, tmp_path)
-    whole, rejects = outcome(settings)
-    assert (len(whole), rejects) == (20, [])
-    assert whole.keys.tolist() == [f"Ä{i % 3}" for i in range(20)]
-    path = tmp_path / case.name
-    unit = len(ends.encode(encoding)) if encoding in ("utf-16-be",) else 1
-    for cut in (*range(len(data) // 2, len(data) // 2 + 90, 7 * unit), len(data) - 1):
-        path.write_bytes(data[:cut])
-        first = list(read(settings))
-        position = {origin: place for batch in first[-1:] for origin, place in batch.positions.items()}
-        torn = position[TopicPartition(case.name, 0)].offset - 1
-        path.write_bytes(data)
-        second = list(read(settings, start=position))
-        samples = [batch.samples for batch in (*first, *second) if len(batch.samples)]
-        offsets = [offset for part in samples for offset in part.offsets.tolist() if offset != torn]
-        assert offsets == [offset for offset in whole.offsets.tolist() if offset != torn]
-        joined = Samples.concat(samples)
-        kept = joined.offsets != torn
-        np.testing.assert_array_equal(joined.x[kept], whole.x[whole.offsets != torn])
-
-
-def test_a_line_end_that_was_torn_does_not_look_like_an_old_one(tmp_path: Path) -> None:
-    """The header was written as far as its carriage return; what follows decides."""
-    settings = loaded(Case(HEAD.replace("\n", "\r")), tmp_path)
-    decoder = make_decoder(settings)
-    source = make_source(settings, decoder)
-    source.open({})
-    start = source.positions()
-    source.close()
-    (tmp_path / "data.csv").write_bytes(PLAIN.replace("\n", "\r").encode())
-    assert [len(batch.samples) for batch in read(settings, start=dict(start))] == [2]
-
-
-def test_other_lines_before_the_data_are_another_file(tmp_path: Path) -> None:
-    """Offsets count from the data: with another number of skipped lines, they would be those of other lines."""
-    settings = loaded(Case("a\nb\n" + PLAIN, source={"skip_lines": 2}), tmp_path)
-    (batch,) = read(settings)
-    other = settings.model_copy(update={"source": settings.source.model_copy(update={"skip_after_header": 1})})
-    with pytest.raises(DataLossError):
-        list(read(other, start=batch.positions))
-    assert not list(read(settings, start=batch.positions))
