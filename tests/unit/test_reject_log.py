@@ -98,3 +98,15 @@ def test_the_exit_code_of_a_run_says_whether_it_was_of_use(
     assert [line["event"] for line in logs] == ([] if event is None else [event])
     if rejected and event:
         assert logs[0]["first_rejects"] == {"wrong_type": "a is 'x'"}
+        assert "another data_dir" not in logs[0]["note"], "the model has learned something worth keeping"
+
+
+@pytest.mark.parametrize("records", [10, 0])
+def test_records_that_no_run_could_use_are_not_passed_over_in_silence(records: int) -> None:
+    """A corrected configuration does not read them again, so both runs say how to."""
+    status = RunStatus(began=Progress(records=1000))
+    status.rejected[RejectReason.WRONG_TYPE] = records
+    with capture_logs() as logs:
+        assert verdict(Progress(records=1000 + records), status, 0.5) == BadDataError.exit_code
+    assert [(line["event"], line["records"]) for line in logs] == [("nothing_learned", records)]
+    assert "another data_dir" in logs[0]["note"]

@@ -107,10 +107,14 @@ def _http_server(settings: Settings, pipeline: "Pipeline") -> "HttpServer":
     )
 
 
+_READ_AGAIN = "to read them again with a corrected configuration, start with another data_dir, or delete this one"
+
+
 def verdict(progress: "Progress", status: "RunStatus", max_rejected: float) -> int:
     """Return the exit code of a run that ended by itself.
 
-    Log an error if records came and none was learned, or if a larger share than *max_rejected* was rejected.
+    Log an error if records came and none was learned, or if a larger share than *max_rejected* was rejected. Records
+    that an earlier run could not use are not read again, so a corrected configuration alone would change nothing.
     """
     import structlog
 
@@ -122,6 +126,17 @@ def verdict(progress: "Progress", status: "RunStatus", max_rejected: float) -> i
         "first_rejects": {reason.value: detail for reason, detail in status.first_rejects.items()},
         "note": "first_rejects name fields and options; `learnd validate --data CONFIG` shows what the records hold",
     }
+    if not progress.usable:
+        what_to_do["note"] = f"{what_to_do['note']}; {_READ_AGAIN}"
+    if not records and status.began.records and not progress.usable:
+        log.error(
+            "nothing_learned",
+            records=0,
+            records_before=status.began.records,
+            exit_code=BadDataError.exit_code,
+            note=f"no record is new, and earlier runs could use none of those before; {_READ_AGAIN}",
+        )
+        return BadDataError.exit_code
     if reasons and not samples:  # without any reason, records wait for a micro-batch to be full
         log.error("nothing_learned", records=records, **reasons, **what_to_do)
         return BadDataError.exit_code

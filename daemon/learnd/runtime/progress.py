@@ -39,6 +39,11 @@ class Progress:
     exports_before: int = 0
     """The number of the newest export when this model began. Exports up to it belong to another model."""
 
+    @property
+    def usable(self) -> bool:
+        """True if a sample was learned or answered since the model began; otherwise there is nothing to lose."""
+        return self.samples > 0 or self.last_time_s > -math.inf
+
     def begin(self, started: Positions) -> None:
         """Add the positions at which reading *started*, for partitions that have none yet.
 
